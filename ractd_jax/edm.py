@@ -1,0 +1,154 @@
+"""The EDM teacher: denoiser, loss, and samplers of its probability-flow ODE.
+
+RACTD section 2.2; Karras et al. 2022.
+
+    D(x, t) = c_skip(t) x + c_out(t) F(c_in(t) x, c_noise(t), cond)                 `denoise`
+    L = E[ w(t) d(D(x_0 + t eps, t), x_0) ],  ln t ~ N(-1.2, 1.2^2)   (Eq. 4)       `loss`
+    dx/dt = (x - D(x, t)) / t                                                       `euler`, `heun`
+
+Losses and samplers take a denoiser `(x, t) -> x_0`, never a network, so they serve any model.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ractd_jax import diffusion, train_state
+from ractd_jax.types import Algorithm, Batch, Params
+
+Trajectory = Float[Array, "batch horizon dim"]
+Levels = Float[Array, " batch"]
+Denoiser = Callable[[Trajectory, Levels], Trajectory]
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """How a teacher learns and samples.
+
+    Attributes:
+        distance: distance between clean trajectories, see `diffusion.distance`.
+        solver: "heun" or "euler".
+        sample_bins: levels of the sampling grid; Heun calls the network 2 (bins - 1) times.
+    """
+
+    distance: str = "huber"
+    solver: str = "heun"
+    sample_bins: int = 80
+
+
+def denoise(net, params: Params, noise: diffusion.Noise, x, t, cond, **kwargs) -> Trajectory:
+    """Return D(x, t): the clean trajectory the model sees in x at noise level t.
+
+    Args:
+        net: a network of `networks`.
+        params: its weights.
+        noise: scalings.
+        x: noisy trajectories (batch, horizon, dim).
+        t: noise level of each (batch,).
+        cond: conditions (batch, cond).
+        **kwargs: `train` and `rngs` for the network's dropout.
+    """
+    c_skip, c_out, c_in = map(diffusion.expand, diffusion.scalings(noise, t))
+    times = diffusion.c_noise(t)[:, None]
+    return c_skip * x + c_out * net.apply({"params": params}, c_in * x, times, cond, **kwargs)
+
+
+def loss(
+    denoiser: Denoiser, noise: diffusion.Noise, kind: str, x_0: Trajectory, key: PRNGKeyArray
+) -> Levels:
+    """Return the denoising loss of each example at a random noise level (RACTD Eq. 4)."""
+    key_t, key_eps = jax.random.split(key)
+    t = diffusion.log_normal(key_t, x_0.shape[0])
+    x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
+    return diffusion.karras_weight(noise, t) * diffusion.distance(kind, denoiser(x_t, t), x_0)
+
+
+# ---- solvers -----------------------------------------------------------------------------------
+
+
+def slope(denoiser: Denoiser, x: Trajectory, t: Levels) -> Trajectory:
+    """Return dx/dt of the probability-flow ODE."""
+    return (x - denoiser(x, t)) / diffusion.expand(t)
+
+
+def euler(denoiser: Denoiser, x: Trajectory, t: Levels, u: Levels) -> Trajectory:
+    """Step from level t to level u with Euler's method; the identity where u = t."""
+    return x + diffusion.expand(u - t) * slope(denoiser, x, t)
+
+
+def heun(denoiser: Denoiser, x: Trajectory, t: Levels, u: Levels) -> Trajectory:
+    """Step from level t to level u with Heun's method; the identity where u = t."""
+    d = slope(denoiser, x, t)
+    d_next = slope(denoiser, x + diffusion.expand(u - t) * d, u)
+    return x + diffusion.expand(u - t) * (d + d_next) / 2
+
+
+SOLVERS = {"euler": euler, "heun": heun}
+
+
+def solve(
+    denoiser: Denoiser, x: Trajectory, levels: Float[Array, "steps_1 batch"], solver: str = "heun"
+) -> Trajectory:
+    """Follow the ODE through `levels`, one row of noise levels after the other."""
+
+    def step(x, level_pair):
+        return SOLVERS[solver](denoiser, x, *level_pair), None
+
+    return jax.lax.scan(step, x, (levels[:-1], levels[1:]))[0]
+
+
+# ---- the algorithm -----------------------------------------------------------------------------
+
+
+def make_teacher(
+    net,
+    noise: diffusion.Noise,
+    teacher: Teacher,
+    optimiser: train_state.Optimiser,
+    *,
+    shape: tuple[int, int],
+    cond_dim: int,
+) -> Algorithm:
+    """Make the teacher.
+
+    Args:
+        net: a network of `networks`.
+        noise: noise levels and scalings.
+        teacher: loss and sampler.
+        optimiser: how to train.
+        shape: (horizon, dim) of a trajectory.
+        cond_dim: size of the condition.
+    """
+
+    def init(key):
+        x, cond = jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim))
+        params = net.init(key, x, jnp.zeros((1, 1)), cond)["params"]
+        return train_state.create(params, optimiser)
+
+    def update(state, batch: Batch, key):
+        key_loss, key_dropout = jax.random.split(key)
+
+        def loss_fn(params):
+            def denoiser(x, t):
+                rngs = {"dropout": key_dropout}
+                return denoise(net, params, noise, x, t, batch.cond, train=True, rngs=rngs)
+
+            return jnp.mean(loss(denoiser, noise, teacher.distance, batch.x, key_loss))
+
+        value, grads = jax.value_and_grad(loss_fn)(state.params)
+        return train_state.apply_gradients(state, grads, optimiser), {"loss": value}
+
+    def act(params, cond, keys):
+        def denoiser(x, t):
+            x_0 = denoise(net, params, noise, x, t, cond)
+            return jnp.clip(x_0, -1, 1) if noise.clip else x_0
+
+        grid = dataclasses.replace(noise, bins=teacher.sample_bins)
+        levels = diffusion.sigmas(grid, jnp.arange(teacher.sample_bins))
+        levels = jnp.broadcast_to(levels[:, None], (teacher.sample_bins, cond.shape[0]))
+        return solve(denoiser, diffusion.initial(noise, keys, shape), levels, teacher.solver)
+
+    return Algorithm(init, update, act)

@@ -1,0 +1,94 @@
+"""The return model R(s, a): a noise-free predictor of the discounted return-to-go.
+
+RACTD section 3.3: R is trained on clean data, apart from teacher and student, by regression on
+r_n = sum_j gamma^j r_{n+j}, and later judges the student's first action (Eq. 8).
+
+Nothing holds a regression model far from its data, and a student that maximises it goes there. Two
+options, both off in the published method, bound that: layer normalisation (`networks.ReturnMLP`)
+and an ensemble whose disagreement counts against an action (`value`).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ractd_jax import train_state
+from ractd_jax.types import Algorithm, Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class ReturnModel:
+    """How the return model learns and judges.
+
+    Attributes:
+        members: networks in the ensemble; 1 as published.
+        pessimism: standard deviations of the ensemble subtracted from its mean.
+        expectile: asymmetry of the squared error; 0.5 is the mean of the returns, as published.
+    """
+
+    members: int = 1
+    pessimism: float = 0.0
+    expectile: float = 0.5
+
+
+def inputs(
+    x: Float[Array, "batch horizon dim"], cond: Float[Array, "batch cond"]
+) -> Float[Array, "batch inputs"]:
+    """Return what the model sees of a trajectory: its first action, then the observation."""
+    return jnp.concatenate([x[:, 0], cond], axis=-1)
+
+
+def predict(net, params: Params, x, cond) -> Float[Array, "ens batch"]:
+    """Return every member's prediction of the normalised return-to-go."""
+    return jax.vmap(lambda p: net.apply({"params": p}, inputs(x, cond)))(params)
+
+
+def value(net, params: Params, model: ReturnModel, x, cond) -> Float[Array, " batch"]:
+    """Return R: the ensemble's mean less `pessimism` standard deviations."""
+    members = predict(net, params, x, cond)
+    if not model.pessimism:
+        return jnp.mean(members, axis=0)
+    # The small number keeps the gradient of the root finite where members agree.
+    deviation = jnp.sqrt(jnp.var(members, axis=0) + 1e-12)
+    return jnp.mean(members, axis=0) - model.pessimism * deviation
+
+
+def loss(prediction, returns, expectile: float) -> Float[Array, "..."]:
+    """Return the expectile loss |tau - 1(R > r)| (r - R)^2, twice, so that 0.5 is a squared error."""
+    error = returns - prediction
+    return 2 * jnp.abs(expectile - (error < 0)) * error**2
+
+
+def make_return_model(
+    net, model: ReturnModel, optimiser: train_state.Optimiser, *, shape, cond_dim: int
+) -> Algorithm:
+    """Make the return model.
+
+    Args:
+        net: a `networks.ReturnMLP`.
+        model: ensemble and loss.
+        optimiser: how to train.
+        shape: (horizon, dim) of a trajectory.
+        cond_dim: size of the condition.
+    """
+
+    def init(key):
+        example = inputs(jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim)))
+        keys = jax.random.split(key, model.members)
+        params = jax.vmap(lambda k: net.init(k, example)["params"])(keys)
+        return train_state.create(params, optimiser)
+
+    def update(state, batch: Batch, key):
+        del key  # nothing random here: batches differ, members differ by their first weights
+
+        def loss_fn(params):
+            members = predict(net, params, batch.x, batch.cond)
+            # A sum over members trains each as if it were alone.
+            return jnp.mean(jnp.sum(loss(members, batch.returns[None], model.expectile), axis=0))
+
+        value_, grads = jax.value_and_grad(loss_fn)(state.params)
+        return train_state.apply_gradients(state, grads, optimiser), {"loss": value_ / model.members}
+
+    return Algorithm(init, update, None)

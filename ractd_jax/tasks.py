@@ -1,0 +1,64 @@
+"""The benchmark's facts: one `TaskSpec` a dataset, with D4RL's reference returns.
+
+Source: Farama-Foundation/D4RL, `d4rl/infos.py`. Gymnasium's `-v4` environments keep the dynamics
+and rewards of the `-v2` ones that D4RL's locomotion datasets were recorded with; `-v5` does not.
+"""
+
+import dataclasses
+
+from ractd_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """What a method, a data source and an evaluation need to know about a task.
+
+    Attributes:
+        name: D4RL's dataset id, e.g. `hopper-medium-replay-v2`.
+        env_id: the Gymnasium environment with the same dynamics.
+        obs_dim: size of an observation.
+        act_dim: size of an action; actions lie in [-1, 1].
+        max_episode_steps: time limit of an episode.
+        return_min: mean return of a random policy (score 0).
+        return_max: mean return of an expert policy (score 100).
+        file: D4RL's HDF5 file, relative to the root of its server.
+    """
+
+    name: str
+    env_id: str
+    obs_dim: int
+    act_dim: int
+    max_episode_steps: int
+    return_min: float
+    return_max: float
+    file: str
+
+    def score(self, episode_return):
+        """Return D4RL's normalised score, 100 (return - min) / (max - min), of one or many returns."""
+        return 100.0 * (episode_return - self.return_min) / (self.return_max - self.return_min)
+
+
+# environment: (Gymnasium id, observation size, action size, minimum return, maximum return)
+_LOCOMOTION = {
+    "hopper": ("Hopper-v4", 11, 3, -20.272305, 3234.3),
+    "walker2d": ("Walker2d-v4", 17, 6, 1.629008, 4592.3),
+    "halfcheetah": ("HalfCheetah-v4", 17, 6, -280.178953, 12135.0),
+}
+_QUALITIES = ("medium-replay", "medium", "medium-expert")
+
+
+def _locomotion(env: str, quality: str) -> TaskSpec:
+    env_id, obs_dim, act_dim, low, high = _LOCOMOTION[env]
+    file = f"gym_mujoco_v2/{env}_{quality.replace('-', '_')}-v2.hdf5"
+    return TaskSpec(f"{env}-{quality}-v2", env_id, obs_dim, act_dim, 1000, low, high, file)
+
+
+TASKS = {
+    task.name: task
+    for task in (_locomotion(env, quality) for env in _LOCOMOTION for quality in _QUALITIES)
+}
+
+
+def get(name: str) -> TaskSpec:
+    """Return the task called `name`, or raise a `UserError` that names the nearest one."""
+    return TASKS[errors.choose("task", name, TASKS)]

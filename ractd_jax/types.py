@@ -1,0 +1,45 @@
+"""The vocabulary: what a batch is, what an algorithm is, and the names of dimensions.
+
+Names of array dimensions, the same everywhere:
+    batch    examples, or environments acting side by side
+    horizon  steps of a trajectory (16 actions for Gym tasks)
+    dim      numbers at one step of a trajectory (the action size for Gym tasks)
+    cond     numbers a trajectory is conditioned on (the observation size for Gym tasks)
+    ens      members of an ensemble
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+Params = Any  # a pytree of arrays
+
+
+class Batch(NamedTuple):
+    """Windows of the dataset, normalised to [-1, 1].
+
+    Attributes:
+        x: the trajectory to be generated.
+        cond: what it is conditioned on.
+        returns: return-to-go from the trajectory's first step.
+    """
+
+    x: Float[Array, "batch horizon dim"]
+    cond: Float[Array, "batch cond"]
+    returns: Float[Array, " batch"]
+
+
+class Algorithm(NamedTuple):
+    """A method as pure functions; `training.fit` and `policy` know nothing else about it.
+
+    Attributes:
+        init: `(key) -> TrainState`.
+        update: `(state, batch, key) -> (state, metrics)`, metrics being a flat dict of scalars.
+        act: `(params, cond, keys) -> x`, one trajectory for each row of `cond` and each key;
+            None for a model that does not act.
+    """
+
+    init: Callable
+    update: Callable
+    act: Callable | None
