@@ -3,15 +3,15 @@
 RACTD sections 2.3, 3.3 and 5.3; Kim et al. 2023 (CTM). "0" in the equations is sigma_min.
 
     g(x, t, s) = c_skip(t) x + c_out(t) F(c_in(t) x, c_noise(t), c_noise(s), cond)
-    G(x, t, s) = s/t x + (1 - s/t) g(x, t, s)                                          `jump`
+    G(x, t, s) = s/t x + (1 - s/t) g(x, t, s)                                     `jump`
 
-    t > u > s:  levels of the grid; x_t = x_0 + t eps;  x_u = Solver(x_t, t, u; teacher)
-    L_CTM = d( G_sg(G(x_t, t, s), s, 0),  G_sg(G_sg(x_u, u, s), s, 0) )     (Eqs. 5, 6)  `ctm_loss`
-    L_DSM = w(t) d( G(x_t, t, 0), x_0 )                                     (Eq. 7)      `dsm_loss`
-    L_R   = -R(s_n, first action of G(x_T, T, 0))                           (Eq. 8)      `reward_loss`
-    L     = alpha L_CTM + beta L_DSM + sigma L_R                            (Eq. 9)      `make_student`
+    t > u > s are levels of the grid, x_t = x_0 + t eps, x_u = Solver(x_t, t, u; teacher)
+    L_CTM = d( G_sg(G(x_t, t, s), s, 0), G_sg(G_sg(x_u, u, s), s, 0) )  (Eqs. 5, 6)  `ctm_loss`
+    L_DSM = w(t) d( G(x_t, t, 0), x_0 )                                 (Eq. 7)   `dsm_loss`
+    L_R   = -R(s_n, first action of G(x_T, T, 0))                       (Eq. 8)   `reward_loss`
+    L     = alpha L_CTM + beta L_DSM + sigma L_R                        (Eq. 9)   `make_student`
 
-Acting is one call, x_0 = G(x_T, T, 0); more calls add noise again and jump back     `sample`
+Acting is one call, x_0 = G(x_T, T, 0); more calls add noise again and jump back: `sample`.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from ractd_jax import diffusion, edm, train_state
+from ractd_jax import diffusion, edm, errors, train_state
 from ractd_jax.edm import Denoiser, Levels, Trajectory
 from ractd_jax.types import Algorithm, Batch, Params
 
@@ -37,11 +37,14 @@ class Student:
         dsm_weight: beta of Eq. 9.
         reward_weight: sigma of Eq. 9.
         distance: distance between clean trajectories, see `diffusion.distance`.
+        dsm_target: what DSM regresses on: "data", x_0 itself (Eq. 7), or "teacher", the teacher's
+            estimate D(x_t, t) of it. The minimiser of the squared distance is the same, E[x_0 | x_t];
+            the noise of x_0 given x_t, which drowns the reward's gradient, is gone.
         reward_on: prediction that the return model judges: "start", G(x_T, T, 0), which is what
             acts and what Eq. 8 says; or "dsm", G(x_t, t, 0) of the DSM loss, as released.
         reward_clip: clip the judged action to [-1, 1], the range of the data, before judging it.
-        reward_scale: "gradient" divides L_R by the mean length of dR/da over the batch, so that
-            the weight means the same for every return model and task; "none" as published.
+        reward_scale: "gradient" pushes along dR/da with a length of at most 1, so that the
+            weight means the same for every return model and task; "none" as published.
         solver: "heun" or "euler", for the teacher's step from t to u.
         solver_steps: steps between t and u.
         max_jump: bins between t and u at most; 1 as released.
@@ -55,6 +58,7 @@ class Student:
     dsm_weight: float = 1.0
     reward_weight: float = 0.0
     distance: str = "huber"
+    dsm_target: str = "teacher"
     reward_on: str = "start"
     reward_clip: bool = True
     reward_scale: str = "gradient"
@@ -65,6 +69,19 @@ class Student:
     target_dropout: bool = False
     warm_start: bool = True
     nfe: int = 1
+
+    def __post_init__(self):
+        for field, legal in (
+            ("distance", diffusion.DISTANCES),
+            ("dsm_target", ("data", "teacher")),
+            ("reward_on", ("start", "dsm")),
+            ("reward_scale", ("gradient", "none")),
+            ("solver", edm.SOLVERS),
+            ("target", ("online", "ema")),
+        ):
+            errors.choose(f"student.method.{field}", getattr(self, field), legal)
+        if self.nfe < 1 or self.solver_steps < 1 or self.max_jump < 1:
+            raise errors.UserError("student.method: nfe, solver_steps and max_jump start at 1")
 
 
 def jump(net, params: Params, noise: diffusion.Noise, x, t, s, cond, **kwargs) -> Trajectory:
@@ -92,9 +109,9 @@ def triples(
 ) -> tuple[Int[Array, " {batch}"], Int[Array, " {batch}"], Int[Array, " {batch}"]]:
     """Draw the bins of t, u and s of Eq. 6 (a larger bin is a lower noise level).
 
-    t is uniform on the grid, s uniform from t to one past the grid's end (which is sigma_min again),
-    u uniform from t to s and then at most `max_jump` bins from t: the released procedure, which
-    draws them one by one on the host.
+    t is uniform on the grid, s uniform from t to one past the grid's end (sigma_min again), u
+    uniform from t to s and then at most `max_jump` bins from t: the released procedure, which draws
+    them one by one on the host.
     """
     key_t, key_s, key_u = jax.random.split(key, 3)
     t = jax.random.randint(key_t, (batch,), 0, noise.bins)
@@ -123,7 +140,7 @@ def ctm_loss(
     key_bins, key_eps = jax.random.split(key)
     t_bin, u_bin, s_bin = triples(noise, key_bins, x_0.shape[0], student.max_jump)
     fractions = jnp.linspace(0, 1, student.solver_steps + 1)[:, None]
-    levels = diffusion.sigmas(noise, t_bin + fractions * (u_bin - t_bin))
+    levels = diffusion.sigmas(noise, t_bin[None] + fractions * (u_bin - t_bin)[None])
     t, u, s = levels[0], levels[-1], diffusion.sigmas(noise, s_bin)
     zero = jnp.full_like(t, noise.sigma_min)
 
@@ -138,14 +155,22 @@ def ctm_loss(
 
 
 def dsm_loss(
-    model: Jump, noise: diffusion.Noise, kind: str, x_0: Trajectory, key: PRNGKeyArray
+    model: Jump,
+    teacher: Denoiser,
+    noise: diffusion.Noise,
+    student: Student,
+    x_0: Trajectory,
+    key: PRNGKeyArray,
 ) -> tuple[Levels, Trajectory]:
     """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7)."""
     key_t, key_eps = jax.random.split(key)
-    t = diffusion.dsm_levels(noise, key_t, x_0.shape[0])
+    t = diffusion.mixed(noise, key_t, x_0.shape[0])
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
     prediction = model(x_t, t, jnp.full_like(t, noise.sigma_min))
-    return diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, x_0), prediction
+    if student.dsm_target == "teacher":
+        x_0 = jax.lax.stop_gradient(teacher(x_t, t))
+    distance = diffusion.distance(student.distance, prediction, x_0)
+    return diffusion.karras_weight(noise, t) * distance, prediction
 
 
 def reward_loss(
@@ -155,15 +180,20 @@ def reward_loss(
 
     Outside [-1, 1] the return model has seen nothing, and the environment clips actions anyway, so
     by default it judges the clipped action: there its gradient is zero and DSM pulls back alone.
+
+    With `reward_scale` "gradient" the loss is <x, force> for a fixed force, dR/dx divided by its
+    mean length over the batch and cut to length 1: the same gradient direction for every example,
+    whatever the unit of the return, and no state that outweighs the others.
     """
     if student.reward_clip:
         x = jnp.clip(x, -1, 1)
-    returns = judge(x)
-    scale = 1.0
-    if student.reward_scale == "gradient":
-        slope = jax.grad(lambda y: jnp.sum(judge(y)))(x)
-        scale = jax.lax.stop_gradient(jnp.mean(jnp.sqrt(jnp.sum(slope**2, axis=(1, 2)))) + 1e-6)
-    return -jnp.mean(returns) / scale, jnp.mean(returns)
+    if student.reward_scale == "none":
+        returns = jnp.mean(judge(x))
+        return -returns, returns
+    returns, slope = jax.value_and_grad(lambda y: jnp.sum(judge(y)))(jax.lax.stop_gradient(x))
+    length = jnp.sqrt(jnp.sum(slope**2, axis=(1, 2)))
+    force = slope / diffusion.expand(jnp.maximum(length, jnp.mean(length)) + 1e-8)
+    return -jnp.mean(jnp.sum(x * force, axis=(1, 2))), returns / x.shape[0]
 
 
 # ---- sampling ----------------------------------------------------------------------------------
@@ -175,7 +205,11 @@ def chain(noise: diffusion.Noise, nfe: int) -> list[int]:
 
 
 def sample(
-    model: Jump, noise: diffusion.Noise, nfe: int, keys: PRNGKeyArray, shape: tuple[int, int]
+    model: Jump,
+    noise: diffusion.Noise,
+    nfe: int,
+    keys: Key[Array, " batch"],
+    shape: tuple[int, int],
 ) -> Trajectory:
     """Draw one trajectory a key with `nfe` network calls (RACTD section 5.3)."""
 
@@ -203,13 +237,13 @@ def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -
     the student's has rows for [embedding of t, embedding of s, observation].
     """
 
-    def copy(path, mine, teachers):
+    def copy(mine, teachers):
         if mine.shape == teachers.shape:
-            return teachers
+            return jnp.copy(teachers)  # not the frozen teacher's own buffer, which lives on
         zeros = jnp.zeros((embed_dim, mine.shape[1]), mine.dtype)
         return jnp.concatenate([teachers[:embed_dim], zeros, teachers[embed_dim:]])
 
-    return jax.tree_util.tree_map_with_path(copy, student_params, teacher_params)
+    return jax.tree.map(copy, student_params, teacher_params)
 
 
 def make_student(
@@ -257,18 +291,18 @@ def make_student(
 
         def teacher(x, t):
             kwargs = {"train": student.target_dropout, "rngs": {"dropout": keys_dropout[0]}}
-            return edm.denoise(
-                teacher_net, frozen["teacher"], noise, x, t, batch.cond, **kwargs
-            )
+            return edm.denoise(teacher_net, frozen["teacher"], noise, x, t, batch.cond, **kwargs)
 
         def loss_fn(params):
             # The target is a copy that the gradient must not reach (sg(theta) in Eq. 6).
             weights = jax.lax.stop_gradient(state.ema if student.target == "ema" else params)
             target = jump_with(weights, keys_dropout[1], student.target_dropout)
             model = jump_with(params, keys_dropout[2], train=True)
-            ctm = jnp.mean(ctm_loss(model, target, teacher, noise, student, batch.x, key_ctm))
+            ctm = 0.0
+            if student.ctm_weight:
+                ctm = jnp.mean(ctm_loss(model, target, teacher, noise, student, batch.x, key_ctm))
             model = jump_with(params, keys_dropout[3], train=True)
-            dsm, x = dsm_loss(model, noise, student.distance, batch.x, key_dsm)
+            dsm, x = dsm_loss(model, teacher, noise, student, batch.x, key_dsm)
             dsm = jnp.mean(dsm)
             total = student.ctm_weight * ctm + student.dsm_weight * dsm
             metrics = {"ctm": ctm, "dsm": dsm}

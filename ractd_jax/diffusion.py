@@ -9,7 +9,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Float, Key, Num, PRNGKeyArray
+
+from ractd_jax import errors
+
+DISTANCES = ("huber", "released", "squared")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +41,17 @@ class Noise:
     initial_std: float = 80.0
     clip: bool = True
 
+    def __post_init__(self):
+        errors.choose("noise.scaling", self.scaling, ("boundary", "edm"))
+        if not 0 < self.sigma_min < self.sigma_max or self.bins < 2:
+            raise errors.UserError(
+                f"noise: 0 < sigma_min < sigma_max and at least 2 bins are needed, not "
+                f"{self.sigma_min}, {self.sigma_max}, {self.bins}"
+            )
+
 
 def sigmas(noise: Noise, bins: Num[Array, "..."]) -> Float[Array, "..."]:
-    """Return the level of each bin: bin 0 is sigma_max, bin `noise.bins - 1` is sigma_min (EDM Eq. 5)."""
+    """Return the level of each bin, from sigma_max (0) to sigma_min (bins - 1) (EDM Eq. 5)."""
     high, low = noise.sigma_max ** (1 / noise.rho), noise.sigma_min ** (1 / noise.rho)
     level = (high + bins / (noise.bins - 1) * (low - high)) ** noise.rho
     return jnp.clip(level, noise.sigma_min, noise.sigma_max)
@@ -97,24 +109,28 @@ def distance(
 # ---- how training draws noise levels ----------------------------------------------------------
 
 
-def log_normal(key: PRNGKeyArray, batch: int) -> Float[Array, " {batch}"]:
-    """Draw ln t ~ N(-1.2, 1.2^2) (EDM, Table 1)."""
+def log_normal(noise: Noise, key: PRNGKeyArray, batch: int) -> Float[Array, " {batch}"]:
+    """Draw ln t ~ N(-1.2, 1.2^2) (EDM, Table 1). Levels above 10 are rare (0.2 %)."""
+    del noise
     return jnp.exp(1.2 * jax.random.normal(key, (batch,)) - 1.2)
 
 
-def dsm_levels(noise: Noise, key: PRNGKeyArray, batch: int) -> Float[Array, " {batch}"]:
-    """Draw the levels of the student's DSM loss (CTM, App. C).
+def mixed(noise: Noise, key: PRNGKeyArray, batch: int) -> Float[Array, " {batch}"]:
+    """Draw half the levels where sampling starts, half log-normal (CTM, App. C).
 
-    The first ceil(batch / 2) lie on the grid's curve in [0.7588, sigma_max], where one-step
-    sampling starts; the rest are log-normal.
+    The first ceil(batch / 2) lie on the grid's curve in [0.7588, sigma_max]. The published student
+    learns DSM at these levels; a teacher needs them too, if it is asked for D(x, sigma_max).
     """
     key_high, key_low = jax.random.split(key)
     upper = 0.7 * jax.random.uniform(key_high, ((batch + 1) // 2,)) * (noise.bins - 1)
-    return jnp.concatenate([sigmas(noise, upper), log_normal(key_low, batch // 2)])
+    return jnp.concatenate([sigmas(noise, upper), log_normal(noise, key_low, batch // 2)])
+
+
+LEVELS = {"log_normal": log_normal, "mixed": mixed}
 
 
 def initial(
-    noise: Noise, keys: PRNGKeyArray, shape: tuple[int, int]
+    noise: Noise, keys: Key[Array, " batch"], shape: tuple[int, int]
 ) -> Float[Array, "batch horizon dim"]:
     """Draw x_T, one trajectory for each key, so that a row never depends on its neighbours."""
     return noise.initial_std * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -3,7 +3,7 @@
 RACTD section 2.2; Karras et al. 2022.
 
     D(x, t) = c_skip(t) x + c_out(t) F(c_in(t) x, c_noise(t), cond)                 `denoise`
-    L = E[ w(t) d(D(x_0 + t eps, t), x_0) ],  ln t ~ N(-1.2, 1.2^2)   (Eq. 4)       `loss`
+    L = E[ w(t) d(D(x_0 + t eps, t), x_0) ]                            (Eq. 4)       `loss`
     dx/dt = (x - D(x, t)) / t                                                       `euler`, `heun`
 
 Losses and samplers take a denoiser `(x, t) -> x_0`, never a network, so they serve any model.
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ractd_jax import diffusion, train_state
+from ractd_jax import diffusion, errors, train_state
 from ractd_jax.types import Algorithm, Batch, Params
 
 Trajectory = Float[Array, "batch horizon dim"]
@@ -30,13 +30,20 @@ class Teacher:
 
     Attributes:
         distance: distance between clean trajectories, see `diffusion.distance`.
+        levels: noise levels it is trained at, see `diffusion.LEVELS`.
         solver: "heun" or "euler".
         sample_bins: levels of the sampling grid; Heun calls the network 2 (bins - 1) times.
     """
 
     distance: str = "huber"
+    levels: str = "mixed"
     solver: str = "heun"
     sample_bins: int = 80
+
+    def __post_init__(self):
+        errors.choose("teacher.method.distance", self.distance, diffusion.DISTANCES)
+        errors.choose("teacher.method.levels", self.levels, diffusion.LEVELS)
+        errors.choose("teacher.method.solver", self.solver, SOLVERS)
 
 
 def denoise(net, params: Params, noise: diffusion.Noise, x, t, cond, **kwargs) -> Trajectory:
@@ -57,13 +64,19 @@ def denoise(net, params: Params, noise: diffusion.Noise, x, t, cond, **kwargs) -
 
 
 def loss(
-    denoiser: Denoiser, noise: diffusion.Noise, kind: str, x_0: Trajectory, key: PRNGKeyArray
+    denoiser: Denoiser,
+    noise: diffusion.Noise,
+    teacher: Teacher,
+    x_0: Trajectory,
+    key: PRNGKeyArray,
 ) -> Levels:
     """Return the denoising loss of each example at a random noise level (RACTD Eq. 4)."""
     key_t, key_eps = jax.random.split(key)
-    t = diffusion.log_normal(key_t, x_0.shape[0])
+    t = diffusion.LEVELS[teacher.levels](noise, key_t, x_0.shape[0])
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
-    return diffusion.karras_weight(noise, t) * diffusion.distance(kind, denoiser(x_t, t), x_0)
+    return diffusion.karras_weight(noise, t) * diffusion.distance(
+        teacher.distance, denoiser(x_t, t), x_0
+    )
 
 
 # ---- solvers -----------------------------------------------------------------------------------
@@ -136,7 +149,7 @@ def make_teacher(
                 rngs = {"dropout": key_dropout}
                 return denoise(net, params, noise, x, t, batch.cond, train=True, rngs=rngs)
 
-            return jnp.mean(loss(denoiser, noise, teacher.distance, batch.x, key_loss))
+            return jnp.mean(loss(denoiser, noise, teacher, batch.x, key_loss))
 
         value, grads = jax.value_and_grad(loss_fn)(state.params)
         return train_state.apply_gradients(state, grads, optimiser), {"loss": value}

@@ -4,8 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(ValueError):
-    """Something the user can put right; `main.py` prints it as one line, without a traceback."""
+class UserError(Exception):
+    """Something the user can put right; `main.py` prints it as one line, without a traceback.
+
+    Not a ValueError: the flag library would wrap one into the traceback of its configuration.
+    """
 
 
 def choose(kind: str, name: str, options: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def sinusoidal(x: Float[Array, "..."], dim: int) -> Float[Array, "... {dim}"]:
     """Embed a scalar as sines, then cosines, of `dim`/2 frequencies from 1 down to 1/10000."""
     frequencies = jnp.exp(-jnp.arange(dim // 2) * (jnp.log(10_000.0) / (dim // 2 - 1)))
-    angles = x[..., None] * frequencies
+    angles = jnp.multiply.outer(x, frequencies)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -99,7 +99,7 @@ def conv1d_transpose(
     Output 2m sees x[m] through tap 1 and x[m-1] through tap 3; output 2m+1 sees x[m] through
     tap 2 and x[m+1] through tap 0. That is two matrix products whose results interleave.
     """
-    batch, length, c_in = x.shape
+    batch, length, _ = x.shape
     c_out = kernel.shape[-1]
     if as_product is None:
         as_product = jax.default_backend() == "cpu"
@@ -129,7 +129,7 @@ class Conv1d(nn.Module):
         kernel = self.param("kernel", init, (self.width, c_in, self.features))
         bias = self.param("bias", init, (self.features,))
         y = conv1d_transpose(x, kernel) if self.transpose else conv1d(x, kernel, stride=self.stride)
-        return y + bias
+        return y + bias[None, None]
 
 
 class ConvBlock(nn.Module):

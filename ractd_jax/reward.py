@@ -56,7 +56,7 @@ def value(net, params: Params, model: ReturnModel, x, cond) -> Float[Array, " ba
 
 
 def loss(prediction, returns, expectile: float) -> Float[Array, "..."]:
-    """Return the expectile loss |tau - 1(R > r)| (r - R)^2, twice, so that 0.5 is a squared error."""
+    """Return 2 |tau - 1(R > r)| (r - R)^2, the squared error where tau is 0.5."""
     error = returns - prediction
     return 2 * jnp.abs(expectile - (error < 0)) * error**2
 
@@ -89,6 +89,8 @@ def make_return_model(
             return jnp.mean(jnp.sum(loss(members, batch.returns[None], model.expectile), axis=0))
 
         value_, grads = jax.value_and_grad(loss_fn)(state.params)
-        return train_state.apply_gradients(state, grads, optimiser), {"loss": value_ / model.members}
+        return train_state.apply_gradients(state, grads, optimiser), {
+            "loss": value_ / model.members
+        }
 
     return Algorithm(init, update, None)

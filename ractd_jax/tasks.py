@@ -34,7 +34,7 @@ class TaskSpec:
     file: str
 
     def score(self, episode_return):
-        """Return D4RL's normalised score, 100 (return - min) / (max - min), of one or many returns."""
+        """Return D4RL's score, 100 (return - min) / (max - min), of one or many returns."""
         return 100.0 * (episode_return - self.return_min) / (self.return_max - self.return_min)
 
 

@@ -1,8 +1,8 @@
 """Weights of the published PyTorch code as parameters of `networks`.
 
-The published modules and ours hold the same numbers in other layouts: a linear weight is transposed,
-a convolution's (out, in, width) becomes (width, in, out), a transposed convolution's (in, out, width)
-becomes (width, in, out).
+The published modules and ours hold the same numbers in other layouts: a linear weight is
+transposed, a convolution's (out, in, width) becomes (width, in, out), and so does a transposed
+convolution's (in, out, width).
 """
 
 import re
@@ -56,8 +56,8 @@ def params_from_torch(weights: Mapping[str, np.ndarray]) -> tuple[str, dict, Par
         weights: published names, without the prefix "model.", to arrays.
 
     Returns:
-        What it is ("teacher", "student" or "reward"), the arguments of the network in `networks`
-        that its shapes imply, and the parameters for that network.
+        What it is ("unet" or "reward"), the arguments of the network in `networks` that its shapes
+        imply, and the parameters for that network.
 
     Raises:
         UserError: the names are those of no published network.

@@ -1,0 +1,167 @@
+"""Shared sections of every configuration: what each field means, its default, sizes and presets.
+
+A task's file calls `make(task, arg, ...)` with what comes after the colon on the command line:
+
+    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,preset=...][,seed=...]
+
+The defaults of `ARGUMENTS` are the schema: a bare word is the stage, anything else `name=value`.
+"""
+
+from ml_collections import ConfigDict
+
+from ractd_jax import errors, tasks
+
+STAGES = {
+    "reward": "train the return model R(s, a)",
+    "teacher": "train the EDM teacher",
+    "ctd": "distil a student without reward (consistency trajectory distillation)",
+    "student": "distil the RACTD student; trains a missing teacher and return model first",
+    "eval": "evaluate data, teacher, ctd and student, as far as they are trained",
+    "all": "train whatever is missing, evaluate everything, draw the figures",
+}
+SIZES = {
+    "demo": "a residual MLP that two CPU cores train in minutes",
+    "small": "a U-Net of about 5 M parameters: minutes on a GPU, hours on a CPU",
+    "paper": "the published U-Net, about 250 M parameters: needs an accelerator",
+}
+SOURCES = {
+    "d4rl": "D4RL's own file (found in ~/.d4rl/datasets or D4RL_DATASET_DIR, or downloaded)",
+    "simulated": "made here: MuJoCo rolled out with the behaviour policies that ship with us",
+    "<path>": "any HDF5 file in D4RL's schema",
+}
+PRESETS = {
+    "default": "the paper's method with the few departures that our measurements defend",
+    "paper": "what the paper's equations and tables say",
+    "released": "what the published PyTorch code does",
+}
+ARGUMENTS = {"stage": "student", "size": "paper", "source": "d4rl", "preset": "default", "seed": 0}
+
+
+def parse(arg: str | None) -> dict:
+    """Parse `stage,name=value,...` into the values of `ARGUMENTS`."""
+    values = dict(ARGUMENTS)
+    for i, word in enumerate(filter(None, (arg or "").split(","))):
+        name, equals, value = word.partition("=")
+        if not equals:
+            if i:
+                raise errors.UserError(
+                    f"{word!r}: only the first word after the colon stands alone (the stage); "
+                    f"write name=value with a name of {', '.join(ARGUMENTS)}"
+                )
+            name, value = "stage", word
+        name = errors.choose("argument", name, ARGUMENTS)
+        values[name] = value
+    for name, legal in (("stage", STAGES), ("size", SIZES), ("preset", PRESETS)):
+        values[name] = errors.choose(name, values[name], legal)
+    try:
+        values["seed"] = int(values["seed"])
+    except ValueError:
+        raise errors.UserError(f"seed={values['seed']!r}: the seed is a whole number") from None
+    return values
+
+
+def optimiser(**fields) -> ConfigDict:
+    """Return the fields of `train_state.Optimiser`; `steps` 0 means `epochs` over the windows."""
+    return ConfigDict(
+        {
+            "steps": 0,
+            "batch_size": 256,
+            "learning_rate": 1e-4,
+            "weight_decay": 1e-6,
+            "b1": 0.95,
+            "b2": 0.999,
+            "warmup": 500,
+            "ema": 0.9999,
+            "ema_power": 0.75,
+        }
+        | fields
+    )
+
+
+def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
+    """Return the configuration at paper size, preset `paper`, without per-task numbers."""
+    unet = {
+        "kind": "unet",
+        "down_dims": (512, 1024, 2048),
+        "embed_dim": 128,
+        "width": 5,
+        "groups": 8,
+        "dropout": 0.0,
+        "mid_dropout": 0.0,
+    }
+    return ConfigDict(
+        {
+            "task": task.name,
+            **values,
+            "data": {
+                "horizon": 16,  # actions of a trajectory
+                "discount": 0.99,  # of the return-to-go
+                "termination_penalty": -100.0,  # added where an episode ends in a terminal
+                "drop_last_window": False,  # the published off-by-one
+                "transitions": 0,  # of simulated data; 0: as many as D4RL has
+            },
+            "noise": {
+                "sigma_min": 0.02,
+                "sigma_max": 80.0,
+                "rho": 7.0,
+                "bins": 80,
+                "sigma_data": 0.5,
+                "scaling": "boundary",
+                "initial_std": 80.0,  # of x_T
+                "clip": True,  # clip predictions to [-1, 1] when sampling
+            },
+            "teacher": {
+                "network": dict(unet),
+                "method": {
+                    "distance": "huber",  # huber, released or squared
+                    "levels": "log_normal",  # log_normal or mixed
+                    "solver": "heun",  # heun or euler
+                    "sample_bins": 80,
+                },
+                "optimiser": optimiser(batch_size=1024, warmup=2000),
+                "epochs": 1000,
+                "weights": "ema",  # that act and are distilled: ema or live
+            },
+            "reward": {
+                "network": {"dims": (32, 64, 128, 256), "layer_norm": False},
+                "method": {"members": 1, "pessimism": 0.0, "expectile": 0.5},
+                "optimiser": optimiser(
+                    batch_size=64, learning_rate=2e-4, weight_decay=1e-3, warmup=20
+                ),
+                "epochs": 50,
+                "weights": "ema",
+            },
+            "student": {
+                "network": dict(unet, dropout=0.2),
+                "method": {
+                    "ctm_weight": 1.0,
+                    "dsm_weight": 1.0,
+                    "reward_weight": 1.0,
+                    "distance": "huber",
+                    "dsm_target": "data",  # data: x_0; teacher: the teacher's estimate of it
+                    "reward_on": "start",  # start: G(x_T, T, 0); dsm: the DSM prediction
+                    "reward_clip": False,
+                    "reward_scale": "none",  # none or gradient
+                    "solver": "heun",
+                    "solver_steps": 1,
+                    "max_jump": 1,
+                    "target": "online",  # online or ema
+                    "target_dropout": False,
+                    "warm_start": True,
+                    "nfe": 1,
+                },
+                "optimiser": optimiser(batch_size=4800, weight_decay=1e-4, ema=0.0, ema_power=0.0),
+                "epochs": 400,
+                "weights": "live",
+            },
+            "training": {
+                "updates_per_dispatch": 10,
+                "save_every": 5000,  # updates between checkpoints
+                "keep": 2,  # newest checkpoints kept
+            },
+            "eval": {
+                "episodes": 100,
+                "first_seed": 0,  # episodes are seeded first_seed, first_seed + 1, ...
+            },
+        }
+    )

@@ -1,0 +1,96 @@
+"""Gym-MuJoCo locomotion: sizes, presets, and the numbers all nine tasks share.
+
+A size changes networks, batches and lengths of training; a preset changes the method. Sources:
+RACTD appendices A and B for `paper`, the published YAML files and code for `released`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from ractd_jax import tasks
+
+# Paper, App. B.2.
+DISCOUNT = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}
+
+
+def make(name: str, arg: str | None, *, epochs: int, reward_weight: dict[str, float]) -> ConfigDict:
+    """Return the configuration of a locomotion task.
+
+    Args:
+        name: D4RL's dataset id.
+        arg: what follows the colon on the command line.
+        epochs: of the student at paper size, as released.
+        reward_weight: sigma of Eq. 9 by preset: "paper" (Table 9) and "released" (YAML).
+    """
+    task = tasks.get(name)
+    values = base.parse(arg)
+    config = base.base(task, values)
+    config.student.epochs = epochs
+    config.data.discount = DISCOUNT[name.split("-")[0]]
+    PRESETS[values["preset"]](config, reward_weight)
+    SIZES[values["size"]](config)
+    return config
+
+
+# ---- presets -------------------------------------------------------------------------------------
+
+
+def _paper(config: ConfigDict, reward_weight: dict[str, float]) -> None:
+    config.student.method.reward_weight = reward_weight["paper"]
+
+
+def _released(config: ConfigDict, reward_weight: dict[str, float]) -> None:
+    config.data.update(discount=0.99, termination_penalty=0.0, drop_last_window=True)
+    config.noise.initial_std = 1.0
+    config.teacher.network.mid_dropout = 0.2
+    config.teacher.method.distance = "released"
+    config.teacher.weights = "live"
+    config.reward.network.dims = (64, 128, 256)
+    config.reward.weights = "live"
+    config.student.network.mid_dropout = 0.2
+    config.student.method.update(
+        reward_weight=reward_weight["released"],
+        distance="released",
+        reward_on="dsm",
+        target="ema",  # of decay 0: the weights after the last update
+        target_dropout=True,
+    )
+
+
+def _default(config: ConfigDict, reward_weight: dict[str, float]) -> None:
+    _paper(config, reward_weight)
+
+
+PRESETS = {"default": _default, "paper": _paper, "released": _released}
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
+
+def _paper_size(config: ConfigDict) -> None:
+    del config  # `base` is the paper's size
+
+
+def _small(config: ConfigDict) -> None:
+    for stage in (config.teacher, config.student):
+        stage.network.update(down_dims=(64, 128, 256), embed_dim=64)
+        stage.optimiser.update(batch_size=256, learning_rate=3e-4, warmup=500)
+    config.teacher.optimiser.update(steps=100_000)
+    config.reward.optimiser.update(steps=50_000, batch_size=256)
+    config.student.optimiser.update(steps=30_000)
+    config.training.update(updates_per_dispatch=50, save_every=5000)
+
+
+def _demo(config: ConfigDict) -> None:
+    mlp = {"kind": "mlp", "hidden": 128, "blocks": 3, "embed_dim": 32, "dropout": 0.0}
+    for stage in (config.teacher, config.student):
+        stage.network = ConfigDict(mlp)
+        stage.optimiser.update(batch_size=256, warmup=200)
+    config.teacher.optimiser.update(steps=10_000, learning_rate=1e-3, ema=0.999)
+    config.reward.optimiser.update(steps=6000, batch_size=256, learning_rate=1e-3, ema=0.999)
+    config.student.optimiser.update(steps=4000, learning_rate=5e-4)
+    config.training.update(updates_per_dispatch=100, save_every=2000)
+    config.eval.episodes = 50
+
+
+SIZES = {"paper": _paper_size, "small": _small, "demo": _demo}

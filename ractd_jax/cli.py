@@ -1,0 +1,95 @@
+"""The command line behind `main.py`: flags to an experiment, complaints to one line, help."""
+
+import importlib
+import pathlib
+import re
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from ractd_jax.errors import UserError, choose
+
+EXAMPLE = "--config=configs/hopper_mr.py:student"
+
+
+def parse(argv: list[str]) -> None:
+    """Parse the flags.
+
+    Raises:
+        UserError: for anything that is not a flag, a configuration or a field of it.
+    """
+    for word in argv[1:]:
+        path = re.match(r"--?config=([^:]*)", word)
+        if path and not pathlib.Path(path[1]).is_file():
+            folder = pathlib.Path(path[1]).parent
+            files = [str(f) for f in folder.glob("*.py") if "def get_config(" in f.read_text()]
+            if not files:
+                raise UserError(f"there is no configuration {path[1]}; for example {EXAMPLE}")
+            choose("configuration", path[1], files)
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(_one_line(error)) from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is not a flag; flags start with --, see --help")
+
+
+def _one_line(error: Exception) -> str:
+    """Return what the flag library wants to say, without its line breaks."""
+    text = str(error.args[0]) if error.args else str(error)  # str(KeyError) is a repr
+    return f"{' '.join(text.split())}; see --help"
+
+
+def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwrite: bool) -> None:
+    """Run the stage that the configuration names."""
+    if config is None:
+        raise UserError(f"--config is missing; for example {EXAMPLE}")
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite contradict each other; give one of them")
+    from ractd_jax import evaluation, experiment  # JAX starts only now
+
+    job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
+    if config.stage == "all":
+        for stage in ("reward", "teacher", "ctd", "student"):
+            job.ensure(stage)
+    elif config.stage == "eval":
+        job.ensure("student", wanted=False)
+    else:
+        job.ensure(config.stage)
+        job.say(f"trained: {job.workdir / config.stage}; now evaluate it with the stage eval")
+        return
+    evaluation.evaluate_all(job)
+
+
+def print_help(usage: str) -> None:
+    """Print usage, the words of the command line, and every field with its default."""
+    base = importlib.import_module("configs.base")
+    hopper = importlib.import_module("configs.hopper_mr")
+    print(usage)
+    for title, words in (
+        ("stages", base.STAGES),
+        ("size=", base.SIZES),
+        ("source=", base.SOURCES),
+        ("preset=", base.PRESETS),
+    ):
+        print(f"{title}")
+        for word, meaning in words.items():
+            print(f"  {word:10} {meaning}")
+    print("seed=<k>     of training; evaluation seeds are eval.first_seed + 0, 1, ...\n\nflags")
+    for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
+        print(f"  --{flag.name:10} {flag.help}")
+    print("\nfields and their defaults (--config.<field>=<value>; explained in configs/base.py)")
+    for name, value in _flatten(hopper.get_config()):
+        print(f"  {name} = {value}")
+
+
+def _main_module() -> str:
+    return flags.FLAGS.find_module_defining_flag("workdir")
+
+
+def _flatten(config: ConfigDict, prefix: str = ""):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,116 @@
+"""The training set on the accelerator: normalised rows, and the windows drawn from them.
+
+A Gym-MuJoCo example is `horizon` actions, conditioned on the observation at the first of them and
+worth the return-to-go from there (RACTD section 3). Whole datasets fit in memory (2 million
+steps of Hopper: 120 MB), so `sample_windows` draws and gathers inside the compiled update.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32, Key
+
+from ractd_jax import errors, tasks, types
+from ractd_jax.data import episodes, normalizer
+
+
+class Dataset(NamedTuple):
+    """Normalised rows of all episodes, and where windows may start.
+
+    Attributes:
+        observations: in [-1, 1].
+        actions: in [-1, 1].
+        returns: discounted return-to-go of each row, in [-1, 1].
+        starts: the first row of each window.
+    """
+
+    observations: Float[Array, "n obs"]
+    actions: Float[Array, "n act"]
+    returns: Float[Array, " n"]
+    starts: Int32[Array, " window"]
+
+
+class Normalizer(NamedTuple):
+    """The maps that `build` applied to each field."""
+
+    observations: normalizer.Limits
+    actions: normalizer.Limits
+    returns: normalizer.Limits
+
+
+def build(
+    transitions: episodes.Transitions,
+    *,
+    horizon: int,
+    discount: float,
+    termination_penalty: float,
+    drop_last: bool,
+) -> tuple[Dataset, Normalizer]:
+    """Make a training set.
+
+    The normaliser is fitted to every row, so that models with windows of different lengths (the
+    return model's are single steps) agree on it. The published code fits it to the episodes that
+    are long enough for a window.
+
+    Args:
+        transitions: episodes, as `sources.load` returns them.
+        horizon: steps of a window.
+        discount: of the return-to-go.
+        termination_penalty: added to the last reward before a terminal.
+        drop_last: see `episodes.window_starts`.
+
+    Raises:
+        UserError: every episode is too short for a window.
+    """
+    transitions = episodes.complete(transitions)
+    lengths = episodes.lengths(transitions)
+    starts = episodes.window_starts(lengths, horizon, drop_last)
+    if not len(starts):
+        raise errors.UserError(
+            f"horizon {horizon} does not fit: the longest episode has {lengths.max(initial=0)} "
+            "steps; lower it with --config.data.horizon"
+        )
+    returns = episodes.returns_to_go(transitions, discount, termination_penalty)
+    fields = transitions.observations, transitions.actions, returns
+    limits = Normalizer(*(normalizer.fit(field) for field in fields))
+    arrays = (normalizer.normalize(*pair) for pair in zip(fields, limits, strict=True))
+    return Dataset(*map(jnp.asarray, arrays), jnp.asarray(starts)), limits
+
+
+def identity(obs_dim: int, act_dim: int) -> Normalizer:
+    """Return the normaliser that changes nothing: the shape of any other."""
+    fields = (obs_dim,), (act_dim,), ()
+    return Normalizer(*(normalizer.Limits(jnp.ones(f), jnp.zeros(f)) for f in fields))
+
+
+def sample_windows(
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int
+) -> types.Batch:
+    """Draw windows uniformly, with replacement; to be called inside `jit`.
+
+    Args:
+        dataset: from `build` with the same `horizon`.
+        key: a fresh key for each batch.
+        batch_size: windows to draw.
+        horizon: steps of a window.
+    """
+    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
+    first = dataset.starts[index]
+    rows = first[:, None] + jnp.arange(horizon)[None, :]
+    return types.Batch(dataset.actions[rows], dataset.observations[first], dataset.returns[first])
+
+
+def summary(transitions: episodes.Transitions, task: tasks.TaskSpec) -> dict[str, int | float]:
+    """Describe the complete episodes, in the numbers that D4RL's datasets are known by."""
+    transitions = episodes.complete(transitions)
+    returns = episodes.returns(transitions)
+    return {
+        "trajectories": len(returns),
+        "steps": len(transitions.rewards),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_max": float(returns.max()),
+        "return_min": float(returns.min()),
+        "score_mean": float(task.score(returns.mean())),
+    }

@@ -1,0 +1,284 @@
+"""Run a stage: get the data, train what is missing, save, resume.
+
+Everything of one pipeline lies in one folder, the workdir (by default
+`runs/<task>/<size>[-<source>][-<preset>]-seed<k>`), with a folder for each stage:
+
+    reward/ teacher/ ctd/ student/    config.json, metrics.jsonl, checkpoints/, eval.json
+    summary.json, figures/            written by the stages eval and all (`evaluation`)
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import math
+import pathlib
+import re
+import signal
+import time
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from ractd_jax import checkpoints, policy, stages, tasks, training
+from ractd_jax.data import dataset, sources
+from ractd_jax.errors import UserError
+from ractd_jax.progress import Progress
+
+SLOW = 2 * 3600  # seconds of training on a CPU from which the smaller sizes are named
+
+
+class Experiment:
+    """A configuration, its folder, and its data (loaded at first use).
+
+    Args:
+        config: the configuration as nested plain dicts.
+        workdir: folder of the pipeline; None for the default.
+        resume: continue a run that was stopped, keep one that is finished.
+        overwrite: train again in a folder that holds a run.
+        console: where to print.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        workdir: str | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        console: Console | None = None,
+    ):
+        self.config = json.loads(json.dumps(config))  # tuples become lists, as after saving
+        self.task = tasks.get(self.config["task"])
+        self.workdir = pathlib.Path(workdir) if workdir else default_workdir(self.config)
+        self.resume, self.overwrite = resume, overwrite
+        self.progress = Progress(console)
+        self.console = self.progress.console
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    # ---- data ----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def transitions(self):
+        """All complete episodes."""
+        config = self.config
+        found = sources.load(
+            self.task, config["source"], transitions=config["data"]["transitions"] or None
+        )
+        s = dataset.summary(found, self.task)
+        self.say(
+            f"data: {self.task.name}, {sources.label(config['source'])}: {s['trajectories']:,} "
+            f"episodes, {s['steps']:,} steps, return {s['return_mean']:.1f} +- "
+            f"{s['return_std']:.1f} (max {s['return_max']:.0f}), mean score {s['score_mean']:.1f}"
+        )
+        return found
+
+    def windows(self, stage: str):
+        """Return the training set and the normaliser of a stage."""
+        data = self.config["data"]
+        return dataset.build(
+            self.transitions,
+            # The return model judges single steps, so it sees the last ones of an episode too.
+            horizon=1 if stage == "reward" else data["horizon"],
+            discount=data["discount"],
+            termination_penalty=data["termination_penalty"],
+            drop_last=data["drop_last_window"],
+        )
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def ensure(self, stage: str, *, wanted: bool = True) -> None:
+        """Train a stage, and before it what it needs, unless a finished run is there.
+
+        Args:
+            stage: one of `stages.NEEDS`.
+            wanted: the user asked for this stage, rather than for one that needs it.
+
+        Raises:
+            UserError: the folder holds another run, or one that may not be touched.
+        """
+        run = self.workdir / stage
+        found = checkpoints.run_status(run)
+        if found and not (self.overwrite and wanted):
+            self._check_same(run, stage)
+            if found == "finished" and (self.resume or not wanted):
+                self.say(f"{stage}: finished run found in {run}, kept")
+                return
+            if not self.resume:
+                raise UserError(
+                    f"{run} holds a run ({found}): --resume continues or keeps it, --overwrite "
+                    "trains it again, --workdir=DIR puts the new one elsewhere"
+                )
+        for need in stages.NEEDS[stage]:
+            if not checkpoints.run_status(self.workdir / need):
+                self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
+            self.ensure(need, wanted=False)
+        if self.overwrite and found:
+            checkpoints.clear_run(run)
+        self.train(stage)
+
+    def train(self, stage: str) -> None:
+        """Train a stage from its newest checkpoint, or from the start, to the end."""
+        run, config = self.workdir / stage, self.config
+        windows, limits = self.windows(stage)
+        optimiser = config[_section(stage)]["optimiser"]
+        if not optimiser["steps"]:
+            per_epoch = math.ceil(len(windows.starts) / optimiser["batch_size"])
+            optimiser["steps"] = config[_section(stage)]["epochs"] * per_epoch
+        algorithm = stages.make(config, self.task, stage)
+        frozen = {need: self._weights(need) for need in stages.NEEDS[stage]}
+        key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
+        state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
+
+        store = checkpoints.Checkpoints(run, config["training"]["keep"])
+        start = store.latest() or 0
+        if start:
+            state = store.restore(start, "state", state)
+        checkpoints.write_json(run / checkpoints.CONFIG, describe(config, stage))
+        log = checkpoints.Log(run / "metrics.jsonl", start)
+
+        def save(step, state):
+            weights = state.ema if config[_section(stage)]["weights"] == "ema" else state.params
+            item = {"params": weights, "normalizer": limits}
+            store.save(step, item, state, {"step": step, "stage": stage})
+
+        steps, dispatch = optimiser["steps"], config["training"]["updates_per_dispatch"]
+        sample = functools.partial(
+            dataset.sample_windows,
+            batch_size=optimiser["batch_size"],
+            horizon=1 if stage == "reward" else config["data"]["horizon"],
+        )
+        updates = training.fit(
+            algorithm,
+            state,
+            windows,
+            sample,
+            steps=steps,
+            updates_per_dispatch=dispatch,
+            key=key_loop,
+        )
+        if start:
+            self.say(f"{stage}: continues at update {start:,} of {steps:,}")
+        with self.progress.task(f"{stage:8}", steps, start) as bar, _Stop() as stop:
+            begun, saved = None, start
+            for state, report in updates:
+                if not report.finite:
+                    raise UserError(
+                        f"{stage}: the loss stopped being a finite number at update "
+                        f"{report.step:,}; {_kept(saved)}; lower the learning rate or the reward "
+                        "weight"
+                    )
+                log.write({"step": report.step, **report.metrics})
+                bar.update(report.step, **report.metrics)
+                due = report.step // config["training"]["save_every"]
+                if due > saved // config["training"]["save_every"] or report.step == steps or stop:
+                    save(report.step, state)
+                    saved = report.step
+                if stop:
+                    store.close()
+                    raise UserError(
+                        f"{stage}: stopped at update {report.step:,} of {steps:,}, saved; "
+                        "--resume continues"
+                    )
+                if begun is None:
+                    begun = time.monotonic(), report.step
+                elif jax.default_backend() == "cpu":
+                    self._warn_if_slow(stage, begun, report.step, steps)
+        store.close()
+        checkpoints.mark_finished(run)
+
+    def _weights(self, stage: str):
+        """Return the acting weights of a finished stage."""
+        like = policy.template(
+            stages.make(self.config, self.task, stage),
+            self.task,
+            policy.abstract_frozen(self.config, self.task, stage),
+        )
+        return policy.restore(self.workdir / stage, like)["params"]
+
+    def _check_same(self, run: pathlib.Path, stage: str) -> None:
+        """Refuse to go on in a folder whose run was configured otherwise."""
+        old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
+        sections = ("task", "source", "seed", "data", "noise", _section(stage))
+        for name, now, then in _differences(self.config, old, sections):
+            if name.endswith("optimiser.steps") and not now:
+                continue  # 0 stands for the epochs that the old run has worked out
+            raise UserError(
+                f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "
+                "again, --workdir=DIR puts the new one elsewhere"
+            )
+
+    def _warn_if_slow(self, stage: str, begun: tuple[float, int], step: int, steps: int) -> None:
+        """Say once how long this will take, where that is long, and what would be shorter."""
+        seconds, first = begun
+        left = (time.monotonic() - seconds) / (step - first) * (steps - step)
+        if left > SLOW and not getattr(self, "_warned", False):
+            self._warned = True
+            smaller = {"paper": "size=small or size=demo", "small": "size=demo"}
+            self.say(
+                f"{stage}: about {left / 3600:,.0f} hours to go on this CPU; an accelerator, or "
+                f"{smaller.get(self.config['size'], 'fewer optimiser.steps')}, is faster"
+            )
+
+
+# ---- helpers -------------------------------------------------------------------------------------
+
+
+def default_workdir(config: dict[str, Any]) -> pathlib.Path:
+    """Return `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`; usual choices are not named."""
+    source = "" if config["source"] == "d4rl" else f"-{pathlib.Path(config['source']).stem}"
+    preset = "" if config["preset"] == "default" else f"-{config['preset']}"
+    name = f"{config['size']}{source}{preset}-seed{config['seed']}"
+    return pathlib.Path("runs") / config["task"] / re.sub(r"[^\w.-]", "_", name)
+
+
+def describe(config: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return what config.json says: stage, resolved configuration, versions, device."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
+    return {
+        "stage": stage,
+        "config": config,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "device": str(jax.devices()[0].device_kind),
+    }
+
+
+def _section(stage: str) -> str:
+    return "student" if stage == "ctd" else stage
+
+
+def _kept(step: int) -> str:
+    return f"the checkpoint of update {step:,} is kept" if step else "no checkpoint was due before"
+
+
+def _differences(new: Any, old: Any, sections=None, prefix: str = ""):
+    """Yield (name, new value, old value) of every field that differs."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        for name in sections or sorted(new.keys() | old.keys()):
+            yield from _differences(new.get(name), old.get(name), None, f"{prefix}{name}.")
+    elif new != old:
+        yield prefix.rstrip("."), new, old
+
+
+class _Stop(contextlib.AbstractContextManager):
+    """True once SIGINT or SIGTERM came; a second one ends the program at once."""
+
+    def __enter__(self):
+        self.seen = False
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __bool__(self):
+        return self.seen
+
+    def _note(self, number, frame):
+        self.seen = True
+        signal.signal(number, self._before[number])

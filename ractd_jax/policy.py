@@ -1,0 +1,126 @@
+"""Acting with a trained model: normalise, sample, un-normalise, take the first action.
+
+policy = ractd_jax.load_policy("runs/.../student")
+action = policy(observation)
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from ractd_jax import checkpoints, stages, tasks
+from ractd_jax.data import dataset, normalizer
+from ractd_jax.errors import UserError
+from ractd_jax.types import Algorithm, Params
+
+
+class Policy:
+    """A policy with a jitted sampler.
+
+    Args:
+        algorithm: whose `act` draws trajectories.
+        params: its weights.
+        limits: the normaliser it was trained with.
+        task: what it acts in.
+        seed: of the noise of `__call__`.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        params: Params,
+        limits: dataset.Normalizer,
+        task: tasks.TaskSpec,
+        seed: int = 0,
+    ):
+        self.task, self.seed, self.step = task, seed, 0
+        self._params, self._limits = jax.device_put((params, limits))
+
+        def act(params, limits, obs, seeds, step):
+            base = jax.random.key(0)
+            keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(base, s), step))(seeds)
+            cond = normalizer.normalize(obs, limits.observations)
+            plan = algorithm.act(params, cond, keys)
+            return normalizer.unnormalize(plan[:, 0], limits.actions).clip(-1, 1)
+
+        self._act = jax.jit(act)
+
+    def act(
+        self, obs: Float[np.ndarray, "batch obs"], seeds: Int[np.ndarray, " batch"], step: int
+    ) -> Float[np.ndarray, "batch act"]:
+        """Return an action for each row; its noise depends on (seed of the row, step) alone."""
+        obs, seeds = np.asarray(obs, np.float32), np.asarray(seeds, np.int32)
+        return np.asarray(self._act(self._params, self._limits, obs, seeds, np.int32(step)))
+
+    def __call__(self, obs: Float[np.ndarray, "*batch obs"]) -> Float[np.ndarray, "*batch act"]:
+        """Return the next action for one observation (obs,) or for several (batch, obs).
+
+        Raises:
+            UserError: the observation has another size, or is not finite.
+        """
+        obs = np.asarray(obs, np.float32)
+        if obs.ndim not in (1, 2) or obs.shape[-1] != self.task.obs_dim:
+            raise UserError(
+                f"observation of shape {obs.shape}: {self.task.name} has {self.task.obs_dim} "
+                f"numbers, so give ({self.task.obs_dim},) or (batch, {self.task.obs_dim})"
+            )
+        if not np.isfinite(obs).all():
+            raise UserError("the observation holds NaN or infinity")
+        rows = np.atleast_2d(obs)
+        seeds = self.seed + np.arange(len(rows))
+        action = self.act(rows, seeds, self.step).reshape(*obs.shape[:-1], -1)
+        self.step += 1
+        return action
+
+
+def template(algorithm: Algorithm, task: tasks.TaskSpec, frozen: Params = None):
+    """Return shapes and types of (acting weights, normaliser), without allocating them."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    arguments = (key,) if frozen is None else (key, frozen)
+    params = jax.eval_shape(algorithm.init, *arguments).params
+    limits = jax.eval_shape(lambda: dataset.identity(task.obs_dim, task.act_dim))
+    return {"params": params, "normalizer": limits}
+
+
+def abstract_frozen(config: dict, task: tasks.TaskSpec, stage: str) -> Params:
+    """Return shapes and types of the weights a stage needs of earlier stages, None if none."""
+    needs = {n: template(stages.make(config, task, n), task)["params"] for n in stages.NEEDS[stage]}
+    return needs or None
+
+
+def load_policy(run: str | pathlib.Path, seed: int = 0) -> Policy:
+    """Load a trained policy.
+
+    Args:
+        run: directory of a training run, e.g. `runs/hopper-medium-replay-v2/<...>/student`.
+        seed: of the policy's noise.
+
+    Raises:
+        UserError: there is no finished checkpoint, or it does not fit its configuration.
+    """
+    run = pathlib.Path(run)
+    meta = checkpoints.read_json(run / checkpoints.CONFIG)
+    config, stage = meta["config"], meta["stage"]
+    task = tasks.get(config["task"])
+    algorithm = stages.make(config, task, stage)
+    if algorithm.act is None:
+        raise UserError(f"{run} holds a return model, which judges actions and does not act")
+    saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)))
+    return Policy(algorithm, saved["params"], saved["normalizer"], task, seed)
+
+
+def restore(run: pathlib.Path, like: Params) -> Params:
+    """Return the `policy` item of a run's newest checkpoint.
+
+    Raises:
+        UserError: there is none, or it does not fit.
+    """
+    store = checkpoints.Checkpoints(run)
+    step = store.latest()
+    if step is None:
+        raise UserError(f"{run} holds no whole checkpoint; train it again with --resume")
+    saved = store.restore(step, "policy", like)
+    store.close()
+    return saved

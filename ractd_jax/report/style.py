@@ -1,0 +1,25 @@
+"""One name and one colour for each system, the same in every table and figure."""
+
+INK, MUTED, RULE = "#20262e", "#6b7480", "#dfe3e8"
+
+# stage: (what a reader calls it, colour). The colours stay apart for colour-blind readers.
+_SYSTEMS = {
+    "dataset": ("dataset", "#8b939e"),
+    "reward": ("return model", "#8c6bb1"),
+    "teacher": ("teacher", "#3d74b8"),
+    "ctd": ("ctd (no reward)", "#e39a2d"),
+    "student": ("RACTD student", "#c8384f"),
+}
+_OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
+
+
+def label(stage: str) -> str:
+    """Return the name of a stage for a reader; an unknown stage keeps its own."""
+    return _SYSTEMS.get(stage, (stage, ""))[0]
+
+
+def color(stage: str) -> str:
+    """Return the colour of a stage; an unknown one has a colour of its own that never changes."""
+    if stage in _SYSTEMS:
+        return _SYSTEMS[stage][1]
+    return _OTHERS[sum(stage.encode()) % len(_OTHERS)]

@@ -1,0 +1,78 @@
+"""From a resolved configuration (nested plain dicts) to algorithms.
+
+A stage trains one model. What it needs of earlier stages reaches it as frozen weights.
+"""
+
+import copy
+from typing import Any
+
+from ractd_jax import ctm, diffusion, edm, errors, networks, reward, train_state
+from ractd_jax.tasks import TaskSpec
+from ractd_jax.types import Algorithm
+
+NEEDS = {
+    "reward": (),
+    "teacher": (),
+    "ctd": ("teacher",),
+    "student": ("teacher", "reward"),
+}
+NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
+
+
+def section(config: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return the fields a stage is trained by; ctd is the student without reward."""
+    if stage != "ctd":
+        return config[stage]
+    ctd = copy.deepcopy(config["student"])
+    ctd["method"]["reward_weight"] = 0.0
+    return ctd
+
+
+def _network(fields: dict[str, Any]):
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
+
+
+def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
+    """Make the algorithm of a stage.
+
+    Args:
+        config: the resolved configuration.
+        task: sizes of observations and actions.
+        stage: one of `NEEDS`.
+    """
+    mine = section(config, stage)
+    optimiser = train_state.Optimiser(**mine["optimiser"])
+    sizes = {"shape": (config["data"]["horizon"], task.act_dim), "cond_dim": task.obs_dim}
+    noise = diffusion.Noise(**config["noise"])
+    if stage == "teacher":
+        method = edm.Teacher(**mine["method"])
+        return edm.make_teacher(_network(mine["network"]), noise, method, optimiser, **sizes)
+
+    return_net = networks.ReturnMLP(
+        tuple(config["reward"]["network"]["dims"]), config["reward"]["network"]["layer_norm"]
+    )
+    return_model = reward.ReturnModel(**config["reward"]["method"])
+    if stage == "reward":
+        return reward.make_return_model(return_net, return_model, optimiser, **sizes)
+
+    def judge(params, x, cond):
+        return reward.value(return_net, params, return_model, x, cond)
+
+    return ctm.make_student(
+        _network(mine["network"]),
+        _network(config["teacher"]["network"]),
+        judge,
+        noise,
+        ctm.Student(**mine["method"]),
+        optimiser,
+        **sizes,
+    )
+
+
+def nfe(config: dict[str, Any], stage: str) -> int:
+    """Return the network calls per action."""
+    method = section(config, stage)["method"]
+    if stage != "teacher":
+        return method["nfe"]
+    return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)

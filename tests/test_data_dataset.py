@@ -1,0 +1,122 @@
+"""The training set holds the episodes' own rows, normalised, and windows that stay inside them."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_data_episodes import STRUCTURES, transitions_of
+
+from ractd_jax import errors, tasks
+from ractd_jax.data import dataset, episodes, normalizer
+
+PAPER = {"discount": 0.99, "termination_penalty": -100.0, "drop_last": False}
+
+
+@given(st.integers(1, 50), st.integers(1, 4), st.floats(0.01, 100.0), st.floats(-100.0, 100.0))
+def test_normaliser_spans_the_unit_box_and_goes_back(n, dim, size, shift):
+    x = (size * np.random.default_rng(n).normal(size=(n, dim)) + shift).astype(np.float32)
+    limits = normalizer.fit(x)
+    y = normalizer.normalize(x, limits)
+    precision = 1e-6 * (1 + (np.abs(x) * limits.scale).max())  # of float32 far from the origin
+    np.testing.assert_allclose(normalizer.unnormalize(y, limits), x, rtol=1e-3, atol=1e-3)
+    if n > 1:
+        np.testing.assert_allclose(y.min(axis=0), -1.0, atol=precision)
+        np.testing.assert_allclose(y.max(axis=0), 1.0, atol=precision)
+
+
+def test_constant_dimension_is_only_shifted():
+    x = np.array([[5.0, 0.0], [5.0, 2.0]], np.float32)
+    limits = normalizer.fit(x)
+    assert limits.scale.tolist() == [1.0, 1.0]
+    assert normalizer.normalize(x, limits).tolist() == [[0.0, -1.0], [0.0, 1.0]]
+
+
+def test_normaliser_agrees_on_jax_and_numpy_of_any_rank():
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    limits = normalizer.fit(x)
+    with jax.numpy_rank_promotion("raise"):
+        y = jax.jit(normalizer.normalize)(jnp.asarray(x).reshape(2, 3, 3), limits)
+        z = normalizer.normalize(jnp.asarray(x[0]), limits)
+        scalar = normalizer.normalize(jnp.asarray(x[:, 0]), normalizer.fit(x[:, 0]))
+    np.testing.assert_allclose(y.reshape(6, 3), normalizer.normalize(x, limits), atol=1e-6)
+    np.testing.assert_allclose(z, y[0, 0], atol=1e-6)
+    np.testing.assert_allclose(scalar, y.reshape(6, 3)[:, 0], atol=1e-6)
+
+
+@settings(deadline=None, max_examples=12)
+@given(STRUCTURES, st.booleans())
+def test_sampled_windows_are_the_rows_of_one_episode(structure, drop_last):
+    horizon = 4
+    transitions = transitions_of(structure)
+    options = PAPER | {"horizon": horizon, "drop_last": drop_last}
+    if max((length for length, _ in structure[0]), default=0) < horizon + drop_last:
+        with pytest.raises(errors.UserError, match="horizon 4 does not fit"):
+            dataset.build(transitions, **options)
+        return
+    data, limits = dataset.build(transitions, **options)
+    batch = dataset.sample_windows(data, jax.random.key(0), batch_size=32, horizon=horizon)
+    batch = jax.device_get(batch)
+    chex.assert_shape(batch, [(32, horizon, 2), (32, 3), (32,)])
+
+    whole = episodes.complete(transitions)
+    returns = episodes.returns_to_go(whole, 0.99, -100.0)
+    owner = np.repeat(np.arange(len(structure[0])), episodes.lengths(whole))
+    actions = normalizer.unnormalize(batch.x, limits.actions)
+    observations = normalizer.unnormalize(batch.cond, limits.observations)
+    worths = normalizer.unnormalize(batch.returns, limits.returns)
+    for window, obs, worth in zip(actions, observations, worths, strict=True):
+        row = int(np.abs(whole.observations - obs).sum(axis=1).argmin())
+        np.testing.assert_allclose(whole.actions[row : row + horizon], window, atol=1e-5)
+        np.testing.assert_allclose(worth, returns[row], rtol=1e-4, atol=1e-3)
+        assert owner[row] == owner[row + horizon - 1]
+
+
+def test_everything_lies_in_the_unit_box_whatever_the_horizon():
+    transitions = transitions_of(([(3, True), (9, True), (12, False)], 2))
+    data, limits = dataset.build(transitions, horizon=4, **PAPER)
+    single, same = dataset.build(transitions, horizon=1, **PAPER)
+    assert data.observations.shape == (24, 3)
+    assert len(data.starts) == 6 + 9
+    assert len(single.starts) == 24
+    for column in data[:3]:
+        assert float(jnp.abs(column).max()) == pytest.approx(1.0, abs=1e-5)
+    chex.assert_trees_all_equal(limits, same)
+    chex.assert_trees_all_equal_shapes(limits, dataset.identity(3, 2))
+
+
+def test_every_window_is_drawn_equally_often():
+    data, _ = dataset.build(transitions_of(([(6, True), (9, False)], 0)), horizon=4, **PAPER)
+    draw = functools.partial(dataset.sample_windows, batch_size=9000, horizon=4)
+    batch = jax.jit(draw)(data, jax.random.key(1))
+    counts = np.unique(np.asarray(batch.cond[:, 0]), return_counts=True)[1]
+    assert len(counts) == len(data.starts) == 9
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
+
+
+def test_same_key_same_batch_other_key_other_batch():
+    data, _ = dataset.build(transitions_of(([(12, True)] * 5, 0)), horizon=4, **PAPER)
+    draw = functools.partial(dataset.sample_windows, data, batch_size=16, horizon=4)
+    first, again, other = (draw(jax.random.key(seed)) for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    assert not np.array_equal(first.cond, other.cond)
+
+
+def test_summary_counts_complete_episodes_only():
+    task = tasks.get("hopper-medium-replay-v2")
+    rewards = np.array([1, 2, 3, 10, 20, 99], np.float32)
+    transitions = transitions_of(([(3, True), (2, False)], 1), lambda n: rewards)
+    summary = dataset.summary(transitions, task)
+    assert summary == {
+        "trajectories": 2,
+        "steps": 5,
+        "return_mean": 18.0,
+        "return_std": 12.0,
+        "return_max": 30.0,
+        "return_min": 6.0,
+        "score_mean": pytest.approx(100 * (18 + 20.272305) / (3234.3 + 20.272305)),
+    }

@@ -1,0 +1,190 @@
+"""Simulated data: reproducible, readable, and true to the environment it claims to come from."""
+
+import os
+import runpy
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ractd_jax import errors, tasks
+from ractd_jax.data import episodes, hdf5, rollouts, simulated
+
+TASK = tasks.get("hopper-medium-replay-v2")
+STEPS = 2000
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("simulated") / "data.hdf5"
+    simulated.make(TASK, path, transitions=STEPS, seed=0, workers=1)
+    return path
+
+
+def arrays(path):
+    columns = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                columns.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return columns
+
+
+def test_same_seed_gives_the_same_arrays_whatever_the_workers(path, tmp_path):
+    seen = []
+    simulated.make(TASK, tmp_path / "again.hdf5", transitions=STEPS, workers=2, advance=seen.append)
+    first, again = arrays(path), arrays(tmp_path / "again.hdf5")
+    assert first.keys() == again.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name], err_msg=name)
+    assert seen == sorted(seen)
+    assert seen[-1] == STEPS
+
+
+def test_other_seed_gives_other_arrays(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulated, "RECIPES", {TASK.name: simulated.Recipe(300, {10_000: 1})})
+    simulated.make(TASK, tmp_path / "other.hdf5", seed=1, workers=1)
+    simulated.make(TASK, tmp_path / "same.hdf5", seed=0, workers=1)
+    first = [hdf5.read(tmp_path / name, TASK).actions[:5] for name in ("other.hdf5", "same.hdf5")]
+    assert np.abs(first[0] - first[1]).max() > 0.1
+
+
+def test_reads_back_as_complete_episodes_of_about_the_size_asked_for(path):
+    transitions = hdf5.read(path, TASK)
+    lengths = episodes.lengths(transitions)
+    assert lengths.sum() == len(arrays(path)["rewards"])  # no unfinished tail in the file
+    assert STEPS <= lengths.sum() < STEPS + lengths[-1]
+    assert lengths.max() <= TASK.max_episode_steps
+    assert np.abs(transitions.actions).max() <= 1.0
+    np.testing.assert_array_equal(
+        transitions.timeouts[np.cumsum(lengths) - 1], lengths == TASK.max_episode_steps
+    )
+
+
+def test_rewards_and_next_observations_follow_from_the_stored_states(path):
+    data = arrays(path)
+    env = rollouts.make_env(TASK.env_id)
+    env.reset(seed=0)
+    for row in np.random.default_rng(0).integers(0, len(data["rewards"]), 200):
+        env.unwrapped.set_state(data["infos/qpos"][row], data["infos/qvel"][row])
+        observation, reward, terminal, _, _ = env.step(data["actions"][row])
+        assert reward == pytest.approx(data["rewards"][row], abs=5e-3)
+        np.testing.assert_allclose(observation, data["next_observations"][row], atol=5e-3)
+        assert terminal == data["terminals"][row]
+    env.close()
+
+
+def test_next_observations_are_the_next_rows_inside_an_episode(path):
+    data = arrays(path)
+    inside = ~(data["terminals"] | data["timeouts"])[:-1]
+    np.testing.assert_array_equal(
+        data["next_observations"][:-1][inside], data["observations"][1:][inside]
+    )
+    positions = data["infos/qpos"][:, 1:]  # Hopper sees where it is, but for how far it has come
+    np.testing.assert_array_equal(data["observations"][:, :5], positions)
+
+
+def test_time_limit_is_a_timeout_and_a_fall_is_a_terminal():
+    def ends(saved_at):
+        with np.load(simulated.SNAPSHOTS / "hopper.npz") as archive:
+            actor = simulated._actor(dict(archive), saved_at)
+        found = rollouts.collect(rollouts.Block(TASK.env_id, actor, 1, (0, saved_at)))
+        assert len(found) == 1
+        return len(found[0]["rewards"]), found[0]["terminals"], found[0]["timeouts"]
+
+    length, terminals, timeouts = ends(630_000)
+    assert length == TASK.max_episode_steps
+    assert timeouts[-1]
+    assert not terminals.any()
+    length, terminals, timeouts = ends(10_000)
+    assert length < 200
+    assert terminals.tolist() == [False] * (length - 1) + [True]
+    assert not timeouts.any()
+
+
+def test_actor_is_a_squashed_gaussian():
+    rng = np.random.default_rng(0)
+    sizes = {"hidden0": (4, 8), "hidden1": (8, 8), "mean": (8, 2), "log_std": (8, 2)}
+    actor = {
+        f"{name}/{part}": rng.normal(size=shape).astype(np.float32)
+        for name, size in sizes.items()
+        for part, shape in (("kernel", size), ("bias", size[1:]))
+    }
+    actor["log_std/kernel"][:] = 0.0
+    actor["log_std/bias"][:] = np.log([0.1, 1e9])  # the second is clipped to exp(2)
+    obs = rng.normal(size=(1, 4)).astype(np.float32)
+    mean = np.arctanh(rollouts.act(actor, obs, np.zeros((1, 2), np.float32)))
+    moved = rollouts.act(actor, obs, np.array([[1.0, 1e-3]], np.float32))
+    shift = np.array([[0.1, 1e-3 * np.exp(2)]])
+    np.testing.assert_allclose(moved, np.tanh(mean + shift), atol=1e-5)
+
+
+def test_a_dead_worker_is_one_line():
+    with (
+        pytest.raises(errors.UserError, match="a simulation process died") as caught,
+        simulated._mapped(os._exit, [1, 1], workers=2) as results,
+    ):
+        list(results)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipes_name_shipped_snapshots_only():
+    with np.load(simulated.SNAPSHOTS / "hopper.npz") as archive:
+        shipped = set(archive["steps"].tolist())
+    used = {saved_at for recipe in simulated.RECIPES.values() for saved_at in recipe.shares}
+    assert used - {0} == shipped
+    assert all(name in tasks.TASKS for name in simulated.RECIPES)
+
+
+def test_cache_is_made_once_under_a_telling_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(simulated, "RECIPES", {TASK.name: simulated.Recipe(400, {0: 1})})
+    path = simulated.cached(TASK, seed=5)
+    assert "simulating hopper-medium-replay-v2" in capsys.readouterr().out
+    assert [f.name for f in tmp_path.iterdir()] == [path.name]
+    assert all(part in path.name for part in (TASK.name, "400", "seed5"))
+    before = path.stat().st_mtime_ns
+    assert simulated.cached(TASK, seed=5) == path
+    assert path.stat().st_mtime_ns == before
+    assert capsys.readouterr().err == ""
+    assert simulated.cached(TASK, seed=6) != path
+
+
+@pytest.mark.parametrize("options", [{"transitions": 0}, {"transitions": -5}, {"seed": -1}])
+def test_numbers_that_make_no_sense(tmp_path, options):
+    with pytest.raises(errors.UserError, match="transitions start at 1, seeds at 0"):
+        simulated.make(TASK, tmp_path / "x.hdf5", workers=1, **options)
+
+
+@pytest.mark.parametrize("name", sorted(simulated.RECIPES))
+@pytest.mark.parametrize("transitions", [1, 2000, 402_000])
+def test_plan_adds_up_in_learning_order(name, transitions):
+    plan = list(simulated._plan(simulated.RECIPES[name], transitions))
+    assert sum(steps for _, _, steps in plan) == transitions
+    assert all(0 < steps <= simulated.BLOCK for _, _, steps in plan)
+    assert plan == sorted(plan, key=lambda block: block[:2])
+    assert len({block[:2] for block in plan}) == len(plan)  # no two share their randomness
+
+
+def test_task_without_snapshots_says_what_would_work(tmp_path):
+    with pytest.raises(errors.UserError, match="source=d4rl, or one of hopper-medium") as caught:
+        simulated.make(tasks.get("walker2d-medium-v2"), tmp_path / "x.hdf5")
+    assert "\n" not in str(caught.value)
+
+
+def test_thinning_keeps_the_snapshots_of_the_recipes(tmp_path, monkeypatch):
+    tool = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "thin_snapshots.py"))
+    monkeypatch.setattr(simulated, "SNAPSHOTS", tmp_path / "out")
+    steps = np.arange(10_000, 700_001, 10_000)
+    np.savez(tmp_path / "sac_actors_hopper.npz", steps=steps, **{"mean/bias": steps[:, None] / 1e5})
+    with np.load(tool["thin"](tmp_path, "hopper")) as archive:
+        assert archive["mean/bias"].dtype == np.float16
+        np.testing.assert_allclose(archive["mean/bias"][:, 0], archive["steps"] / 1e5, rtol=1e-3)
+        assert 350_000 in archive["steps"]
+        assert len(archive["steps"]) < 20
+    np.savez(tmp_path / "sac_actors_hopper.npz", steps=steps[:5])
+    with pytest.raises(SystemExit, match="hopper: wanted"):
+        tool["thin"](tmp_path, "hopper")

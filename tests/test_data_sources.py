@@ -1,0 +1,146 @@
+"""A source is a word or a path; D4RL's file is found, fetched whole, or asked for in one line."""
+
+import functools
+import http.server
+import re
+import threading
+
+import numpy as np
+import pytest
+
+from ractd_jax import errors, tasks
+from ractd_jax.data import d4rl, hdf5, simulated, sources
+
+TASK = tasks.get("hopper-medium-replay-v2")
+N = 30
+
+
+@pytest.fixture
+def content(tmp_path):
+    """The bytes of a small file of the task: three episodes of ten steps."""
+    path = tmp_path / "small.hdf5"
+    columns = {
+        "observations": np.zeros((N, 11), np.float32),
+        "actions": np.zeros((N, 3), np.float32),
+        "rewards": np.arange(N, dtype=np.float32),
+        "terminals": np.arange(N) % 10 == 9,
+        "timeouts": np.zeros(N, bool),
+    }
+    hdf5.write(path, columns, {})
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """D4RL's folder, empty, and a server that refuses."""
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(d4rl, "SERVER", "http://127.0.0.1:9/")
+    return tmp_path / "d4rl"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Sends `content`, announcing `extra` bytes too many."""
+
+    def __init__(self, content, extra, *args):
+        self.content, self.extra = content, extra
+        super().__init__(*args)
+
+    def do_GET(self):
+        self.send_response(200 if self.path == f"/{TASK.file}" else 404)
+        self.send_header("Content-Length", str(len(self.content) + self.extra))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def serve(folder, content, monkeypatch):
+    running = []
+
+    def start(extra=0):
+        handler = functools.partial(Handler, content, extra)
+        running.append(http.server.HTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=running[0].serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setattr(d4rl, "SERVER", f"http://127.0.0.1:{running[0].server_port}/")
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def test_d4rl_file_is_fetched_once(serve, folder, capsys, monkeypatch):
+    serve()
+    loaded = sources.load(TASK, "d4rl")
+    assert loaded.rewards.tolist() == list(range(N))
+    assert [f.name for f in folder.iterdir()] == ["hopper_medium_replay-v2.hdf5"]
+    assert "download" in capsys.readouterr().out
+    monkeypatch.setattr(d4rl, "SERVER", "http://127.0.0.1:9/")
+    assert len(sources.load(TASK, "d4rl").rewards) == N
+
+
+def test_half_a_download_leaves_nothing(serve, folder):
+    serve(extra=10)
+    with pytest.raises(errors.UserError, match="bytes came") as caught:
+        d4rl.locate(TASK)
+    assert "\n" not in str(caught.value)
+    assert list(folder.iterdir()) == []
+
+
+def test_offline_message_names_the_url_the_place_and_the_way_out(folder):
+    with pytest.raises(errors.UserError) as caught:
+        d4rl.locate(TASK)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert f"http://127.0.0.1:9/{TASK.file}" in text
+    assert str(folder / "hopper_medium_replay-v2.hdf5") in text
+    assert "source=simulated" in text
+
+
+def test_default_folder_is_the_one_of_the_d4rl_package(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("D4RL_DATASET_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(errors.UserError, match=re.escape(str(tmp_path / ".d4rl" / "datasets"))):
+        d4rl.locate(TASK)
+
+
+def test_a_path_is_a_source(tmp_path, content):
+    assert len(sources.load(TASK, str(tmp_path / "small.hdf5")).rewards) == N
+    assert len(sources.load(TASK, str(tmp_path / "small.hdf5"), transitions=25).rewards) == 20
+    with pytest.raises(errors.UserError, match="no complete episode"):
+        sources.load(TASK, str(tmp_path / "small.hdf5"), transitions=9)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("simulatd", "Did you mean 'simulated'.*or the path of an HDF5 file"),
+        ("minari", "unknown data source 'minari'"),
+        ("nowhere/data.hdf5", "no data file nowhere/data.hdf5"),
+    ],
+)
+def test_unknown_source(source, text):
+    with pytest.raises(errors.UserError, match=text) as caught:
+        sources.load(TASK, source)
+    assert "\n" not in str(caught.value)
+
+
+def test_simulated_is_handed_its_options(tmp_path, content, monkeypatch):
+    asked = {}
+
+    def cached(task, **options):
+        asked.update(options, task=task)
+        return tmp_path / "small.hdf5"
+
+    monkeypatch.setattr(simulated, "cached", cached)
+    sources.load(TASK, "simulated", transitions=7, seed=3)
+    assert asked == {"task": TASK, "transitions": 7, "seed": 3}
+
+
+def test_labels():
+    assert sources.label("simulated") == "simulated (MuJoCo 3, shipped SAC snapshots)"
+    assert sources.label("d4rl") == "D4RL"
+    assert sources.label("/some/where/mine.hdf5") == "file mine.hdf5"

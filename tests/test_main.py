@@ -1,0 +1,203 @@
+"""The command line as a user sees it, end to end, on a few hundred real Hopper transitions."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import ractd_jax
+from ractd_jax import checkpoints, errors, policy, stages, tasks
+from ractd_jax.data import simulated
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = [
+    "--config.teacher.network.hidden=16",
+    "--config.student.network.hidden=16",
+    "--config.teacher.method.sample_bins=4",
+    "--config.teacher.optimiser.steps=30",
+    "--config.student.optimiser.steps=30",
+    "--config.reward.optimiser.steps=30",
+    "--config.training.updates_per_dispatch=5",
+    "--config.training.save_every=10",
+    "--config.eval.episodes=2",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "hopper.hdf5"
+    task = tasks.get("hopper-medium-replay-v2")
+    simulated.make(task, path, transitions=1500, seed=0, workers=1)
+    return path
+
+
+def command(data, stage, workdir, *flags):
+    config = f"--config={ROOT}/configs/hopper_mr.py:{stage},size=demo,source={data}"
+    return [sys.executable, str(ROOT / "main.py"), config, f"--workdir={workdir}", *TINY, *flags]
+
+
+def run(*arguments, **options):
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=240, check=False, **options
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def parameters(run_dir):
+    store = checkpoints.Checkpoints(run_dir)
+    saved = store._manager.restore(store.latest())
+    store.close()
+    return jax.tree.leaves({"policy": saved["policy"], "state": saved["state"]})
+
+
+def test_all_trains_evaluates_and_draws(data, tmp_path):
+    code, out, err = run(data, "all", tmp_path / "run")
+    assert code == 0, err
+    entries = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [entry["stage"] for entry in entries] == ["dataset", "teacher", "ctd", "student"]
+    student = entries[-1]
+    assert student["nfe"] == 1
+    assert student["candidates"] == 1
+    assert len(student["returns"]) == len(student["seeds"]) == 2
+    assert student["score_released"] >= student["score_mean"]
+    assert student == json.loads((tmp_path / "run" / "student" / "eval.json").read_text())
+    for figure in ("learning_curves.png", "returns.png", "latency.png", "student.gif"):
+        assert (tmp_path / "run" / "figures" / figure).stat().st_size > 1000
+    assert "summary.json" in out
+
+    acting = ractd_jax.load_policy(tmp_path / "run" / "student")
+    assert acting(np.zeros(11)).shape == (3,)
+    assert acting(np.zeros((5, 11))).shape == (5, 3)
+    with pytest.raises(errors.UserError, match="11 numbers"):
+        acting(np.zeros(12))
+    with pytest.raises(errors.UserError, match="judges actions"):
+        ractd_jax.load_policy(tmp_path / "run" / "reward")
+
+    code, out, err = run(data, "student", tmp_path / "run")
+    assert code == 2
+    assert "--overwrite" in err
+    assert err.count("\n") == 1
+    code, out, err = run(data, "teacher", tmp_path / "run", "--config.teacher.optimiser.b1=0.9")
+    assert code == 2
+    assert "teacher.optimiser.b1" in err
+
+
+def test_a_killed_run_resumes_to_the_same_bits(data, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    more = ["--config.teacher.optimiser.steps=400"]
+    assert run(data, "teacher", whole, *more)[0] == 0
+
+    process = subprocess.Popen(command(data, "teacher", cut, *more), stdout=subprocess.DEVNULL)
+    while not list((cut / "teacher" / "checkpoints").glob("[0-9]*")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoints.run_status(cut / "teacher") == "unfinished"
+    code, out, err = run(data, "teacher", cut, "--resume", *more)
+    assert code == 0, err
+    assert "continues at update" in out
+    for a, b in zip(parameters(whole / "teacher"), parameters(cut / "teacher"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    curves = [(w / "teacher" / "metrics.jsonl").read_text() for w in (whole, cut)]
+    assert curves[0] == curves[1]
+
+
+def test_an_interrupt_saves_first(data, tmp_path):
+    more = ["--config.teacher.optimiser.steps=1000000"]
+    process = subprocess.Popen(
+        command(data, "teacher", tmp_path, *more), stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "teacher" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--resume continues" in err
+    last = json.loads((tmp_path / "teacher" / "metrics.jsonl").read_text().splitlines()[-1])
+    store = checkpoints.Checkpoints(tmp_path / "teacher")
+    assert store.latest() == last["step"]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--config=configs/hopper_mr.py:studnet"], "Did you mean 'student'"),
+        (["--config=configs/hoper_mr.py:student"], "Did you mean 'configs/hopper_mr.py'"),
+        (["--config=configs/hopper_mr.py:student,size=tiny"], "demo, paper, small"),
+        (["--config=configs/hopper_mr.py:student,sead=1"], "Did you mean 'seed'"),
+        (["--config=configs/hopper_mr.py:student,seed=x"], "whole number"),
+        (["--config=configs/hopper_mr.py:student", "--config.data.horizn=3"], "horizon"),
+        (["--config=configs/hopper_mr.py:student", "--nosuch"], "nosuch"),
+        (["--config=configs/hopper_mr.py:student,source=simulatd"], "Did you mean 'simulated'"),
+        (["--config=configs/hopper_mr.py:student,source=no/such.hdf5"], "no/such.hdf5"),
+        (["--config=configs/hopper_mr.py:student", "extra"], "not a flag"),
+        (["--config=configs/hopper_mr.py:student", "--resume", "--overwrite"], "contradict"),
+        ([], "--config is missing"),
+    ],
+)
+def test_a_wrong_word_ends_in_one_line(words, says, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "main.py", *words, f"--workdir={tmp_path / 'x'}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_names_every_stage_size_source_and_field():
+    done = subprocess.run(
+        [sys.executable, "main.py", "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    for word in ("teacher", "student", "demo", "paper", "simulated", "released", "--resume"):
+        assert word in done.stdout
+    assert "student.method.reward_weight" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_read_only_folder_is_refused(data, tmp_path):
+    tmp_path.chmod(0o500)
+    code, _, err = run(data, "teacher", tmp_path / "run")
+    assert code == 2
+    assert "cannot" in err
+
+
+def test_a_folder_that_is_a_file_is_refused(data, tmp_path):
+    (tmp_path / "run").write_text("")
+    code, _, err = run(data, "reward", tmp_path / "run")
+    assert code == 2
+    assert err.startswith("error: cannot")
+    assert err.count("\n") == 1
+
+
+def test_a_checkpoint_of_another_size_is_refused(data, tmp_path):
+    assert run(data, "reward", tmp_path)[0] == 0
+    path = tmp_path / "reward" / checkpoints.CONFIG
+    meta = json.loads(path.read_text())
+    meta["config"]["reward"]["network"]["dims"] = [8, 16]
+    config = meta["config"]
+    task = tasks.get(config["task"])
+    like = policy.template(stages.make(config, task, "reward"), task)
+    with pytest.raises(errors.UserError, match="does not fit"):
+        policy.restore(tmp_path / "reward", like)
+
+
+def test_nan_stops_the_run_and_keeps_the_checkpoint(data, tmp_path):
+    flags = ["--config.reward.optimiser.learning_rate=1e30", "--config.reward.optimiser.warmup=20"]
+    code, _, err = run(data, "reward", tmp_path, *flags)
+    assert code == 2
+    assert "stopped being a finite number at update" in err
+    assert err.count("\n") == 1

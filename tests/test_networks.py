@@ -1,0 +1,245 @@
+"""The networks are the published ones, and convolutions do not depend on how they are computed."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import COND, SHAPE
+
+from ractd_jax import networks
+
+# ---- convolutions ------------------------------------------------------------------------------
+
+
+def compare_convolutions(convolve, x, kernel, cotangent, **options):
+    @jax.jit
+    def both(x, kernel):
+        def run(as_product):
+            f = functools.partial(convolve, as_product=as_product, **options)
+            y, pullback = jax.vjp(f, x, kernel)
+            return y, *pullback(cotangent)
+
+        return run(True), run(False)
+
+    for product, lax in zip(*both(x, kernel), strict=True):
+        np.testing.assert_allclose(product, lax, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stride", "width", "length"),
+    [(1, 5, 8), (1, 5, 7), (1, 5, 2), (1, 1, 3), (2, 3, 8), (2, 3, 7), (2, 5, 9)],
+)
+def test_convolution_as_product_equals_lax_in_value_and_gradients(key, stride, width, length):
+    key_x, key_kernel, key_y = jax.random.split(key, 3)
+    x = jax.random.normal(key_x, (2, length, 3))
+    kernel = jax.random.normal(key_kernel, (width, 3, 4))
+    cotangent = jax.random.normal(key_y, (2, -(-length // stride), 4))
+    compare_convolutions(networks.conv1d, x, kernel, cotangent, stride=stride)
+
+
+@pytest.mark.parametrize("length", [1, 4, 5])
+def test_transposed_convolution_as_product_equals_lax_in_value_and_gradients(key, length):
+    key_x, key_kernel, key_y = jax.random.split(key, 3)
+    x = jax.random.normal(key_x, (2, length, 3))
+    kernel = jax.random.normal(key_kernel, (4, 3, 5))
+    cotangent = jax.random.normal(key_y, (2, 2 * length, 5))
+    compare_convolutions(networks.conv1d_transpose, x, kernel, cotangent)
+
+
+def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
+    key_x, key_kernel = jax.random.split(key)
+    x = jax.random.normal(key_x, (2, 6, 3))
+    kernel = jax.random.normal(key_kernel, (4, 3, 5))
+
+    def halve(y):
+        backward = kernel.transpose(0, 2, 1)
+        names = ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(y, backward, (2,), [(1, 1)], dimension_numbers=names)
+
+    (expected,) = jax.linear_transpose(halve, jnp.zeros((2, 12, 5)))(x)
+    np.testing.assert_allclose(networks.conv1d_transpose(x, kernel), expected, atol=1e-5)
+
+
+# ---- building blocks ---------------------------------------------------------------------------
+
+
+def test_mish_closed_values():
+    x = np.array([-30.0, 0.0, 1.0, 30.0], np.float32)
+    expected = x * np.tanh(np.log1p(np.exp(x.astype(np.float64))))
+    np.testing.assert_allclose(networks.mish(jnp.asarray(x)), expected, atol=1e-6)
+    assert expected[2] == pytest.approx(0.865098, abs=1e-6)
+
+
+def test_sinusoidal_embeds_from_frequency_one_to_a_ten_thousandth():
+    x = np.array([[0.0, 1.5], [-978.0, 1095.5]], np.float32)
+    embedded = np.asarray(networks.sinusoidal(jnp.asarray(x), 8))
+    frequencies = 10_000.0 ** -np.array([0, 1 / 3, 2 / 3, 1])
+    angles = x[..., None].astype(np.float64) * frequencies
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    np.testing.assert_allclose(embedded, expected, atol=2e-4)  # float32 angles of order 1000
+    np.testing.assert_array_equal(embedded[0, 0], [0, 0, 0, 0, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "fan_in"),
+    [
+        (networks.Dense(400), (1, 9), 9),
+        (networks.Conv1d(400, 3), (1, 8, 5), 3 * 5),
+        (networks.Conv1d(40, 4, transpose=True), (1, 8, 50), 4 * 40),  # as PyTorch counts it
+    ],
+)
+def test_first_weights_are_uniform_within_one_over_root_fan_in(key, layer, shape, fan_in):
+    params = jax.tree.leaves(layer.init(key, jnp.zeros(shape)))
+    assert len(params) == 2  # bias and kernel
+    for leaf in params:
+        assert np.abs(leaf).max() <= fan_in**-0.5
+        assert np.std(leaf) == pytest.approx((3 * fan_in) ** -0.5, rel=0.15)
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
+HALF, FULL = (256, 512, 1024), (512, 1024, 2048)
+
+
+@pytest.mark.parametrize(
+    ("down_dims", "embed_dim", "horizon", "dim", "cond", "teacher", "student"),
+    [
+        pytest.param(FULL, 128, 16, 3, 11, 248_046_211, 251_716_227, id="hopper"),
+        pytest.param(FULL, 128, 16, 6, 17, 248_228_998, 251_899_014, id="walker2d"),
+        pytest.param(HALF, 256, 128, 4, 8, 65_328_132, 68_998_148, id="umaze"),
+        pytest.param(FULL, 256, 256, 4, 8, 252_027_652, 259_367_684, id="medium"),
+        pytest.param((256, *FULL), 256, 384, 4, 8, 256_370_692, 264_235_012, id="large"),
+    ],
+)
+def test_unet_has_the_published_number_of_parameters(
+    key, down_dims, embed_dim, horizon, dim, cond, teacher, student
+):
+    net = networks.ConditionalUnet1D(down_dims, embed_dim)
+    for n_times, published in ((1, teacher), (2, student)):
+        example = jnp.zeros((1, horizon, dim)), jnp.zeros((1, n_times)), jnp.zeros((1, cond))
+        assert parameters(net, key, *example) == published
+
+
+@pytest.mark.parametrize(("inputs", "published"), [(14, 344_257), (23, 345_409), (4, 342_977)])
+def test_return_model_has_the_published_number_of_parameters(key, inputs, published):
+    assert parameters(networks.ReturnMLP(), key, jnp.zeros((1, inputs))) == published
+
+
+def parameters(net, key, *example):
+    shapes = jax.tree.leaves(jax.eval_shape(net.init, key, *example))
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in shapes)  # nothing allocated
+    return sum(leaf.size for leaf in shapes)
+
+
+# ---- what the denoising networks depend on ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_times", [1, 2])
+@pytest.mark.parametrize("kind", ["unet", "mlp"])
+def test_output_depends_on_every_input_of_its_own_row_only(key, tiny, weights, kind, n_times):
+    net = tiny(kind)
+    params = weights(net, n_times)
+    key_x, key_times, key_cond = jax.random.split(key, 3)
+    inputs = {
+        "x": jax.random.normal(key_x, (2, *SHAPE)),
+        "times": 100 * jax.random.normal(key_times, (2, n_times)),
+        "cond": jax.random.normal(key_cond, (2, COND)),
+    }
+
+    @jax.jit
+    def apply(x, times, cond):
+        return net.apply({"params": params}, x, times, cond)
+
+    before = apply(**inputs)
+    assert before.shape == (2, *SHAPE)
+    changes = [(name, i) for name, value in inputs.items() for i in np.ndindex(value.shape[1:])]
+    for name, i in changes:
+        after = apply(**inputs | {name: inputs[name].at[(0, *i)].add(1.0)})
+        assert np.abs(after - before)[0].max() > 1e-5, (name, i)
+        np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_network_runs_under_vmap_over_weights(key, tiny, weights):
+    net = tiny("mlp")
+    members = [weights(net, 1, seed) for seed in (0, 1)]
+    x = jax.random.normal(key, (3, *SHAPE))
+    times, cond = jnp.zeros((3, 1)), jnp.zeros((3, COND))
+
+    def apply(params):
+        return net.apply({"params": params}, x, times, cond)
+
+    stacked = jax.jit(jax.vmap(apply))(jax.tree.map(lambda *a: jnp.stack(a), *members))
+    single = jax.jit(apply)
+    for member, y in zip(members, stacked, strict=True):
+        np.testing.assert_allclose(y, single(member), atol=1e-5)
+
+
+# ---- dropout ---------------------------------------------------------------------------------------
+
+
+def where_dropout_acts(net, params, *, train):
+    """Return the blocks in which dropout zeroes something; Mish never returns an exact 0 here."""
+
+    @jax.jit
+    def run(params, key):
+        x = jnp.linspace(-1, 1, 2 * np.prod(SHAPE)).reshape(2, *SHAPE)
+        inputs = x, jnp.ones((2, 1)), jnp.ones((2, COND))
+        options = {"capture_intermediates": True, "mutable": ["intermediates"]}
+        return net.apply({"params": params}, *inputs, train=train, rngs={"dropout": key}, **options)
+
+    found = {}
+
+    def walk(tree, path):
+        for name, value in tree.items():
+            if name.startswith("Dropout"):
+                zeros = any((y == 0).any() for y in value["__call__"])
+                found[path or name] = found.get(path or name, False) or bool(zeros)
+            elif isinstance(value, dict):
+                walk(value, name)
+
+    walk(run(params, jax.random.key(0))[1]["intermediates"], "")
+    assert found
+    return {name for name, zeros in found.items() if zeros}, set(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "train"),
+    [
+        ({"dropout": 0.5, "mid_dropout": 0.5}, False),
+        ({"dropout": 0.5}, True),
+        ({"mid_dropout": 0.5}, True),
+    ],
+    ids=["not training", "outer only", "middle only"],
+)
+def test_unet_dropout_acts_in_training_and_in_its_own_blocks_only(tiny, weights, options, train):
+    net = tiny("unet", **options)
+    acting, blocks = where_dropout_acts(net, weights(net, 1), train=train)
+    middle = {"mid_block0", "mid_block1"}
+    outer = {f"{side}_block{j}" for side in ("down0", "down1", "up0") for j in range(2)}
+    assert blocks == middle | outer
+    expected = (outer if "dropout" in options else set()) | (
+        middle if "mid_dropout" in options else set()
+    )
+    assert acting == (expected if train else set())
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_mlp_dropout_acts_in_training_only(tiny, weights, train):
+    net = tiny("mlp", dropout=0.5)
+    acting, blocks = where_dropout_acts(net, weights(net, 1), train=train)
+    assert acting == (blocks if train else set())
+
+
+def test_return_model_with_layer_norm_ignores_the_scale_inside_its_blocks(key):
+    # The first linear layer of a block may be multiplied by anything without changing the output.
+    net = networks.ReturnMLP((8,), layer_norm=True)
+    key_init, key_x = jax.random.split(key)
+    x = jax.random.normal(key_x, (5, 3))
+    params = net.init(key_init, x)["params"]
+    first = "level0_block0_dense0"
+    scaled = params | {first: jax.tree.map(lambda a: 100 * a, params[first])}
+    y, z = (net.apply({"params": p}, x) for p in (params, scaled))
+    assert y.shape == (5,)
+    np.testing.assert_allclose(y, z, atol=1e-3)

@@ -1,0 +1,118 @@
+"""The return model judges (action, observation) pairs, alone or as a pessimistic ensemble."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import COND, SHAPE
+
+from ractd_jax import reward, train_state
+
+
+class Constant:
+    """A network that answers its only weight, whatever it is asked."""
+
+    def apply(self, variables, inputs):
+        return jnp.broadcast_to(variables["params"], len(inputs))
+
+
+def judged(members, pessimism, batch=3):
+    model = reward.ReturnModel(members=len(members), pessimism=pessimism)
+    x, cond = jnp.zeros((batch, *SHAPE)), jnp.zeros((batch, COND))
+    return reward.value(Constant(), jnp.asarray(members), model, x, cond)
+
+
+# ---- what it sees and says -----------------------------------------------------------------------
+
+
+def test_inputs_are_the_first_action_then_the_observation():
+    x = jnp.arange(2 * np.prod(SHAPE), dtype=jnp.float32).reshape(2, *SHAPE)
+    cond = -jnp.arange(2.0 * COND).reshape(2, COND)
+    np.testing.assert_array_equal(
+        reward.inputs(x, cond), [[0, 1, 0, -1, -2], [8, 9, -3, -4, -5]]
+    )
+
+
+@pytest.mark.parametrize("pessimism", [0.0, 0.5, 2.0])
+def test_value_is_the_mean_less_pessimism_standard_deviations(pessimism):
+    members = np.array([1.0, 2.0, 6.0], np.float32)
+    expected = members.mean() - pessimism * members.std()
+    np.testing.assert_allclose(judged(members, pessimism), np.full(3, expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("pessimism", [0.0, 2.0])
+def test_value_of_one_member_is_that_member(pessimism):
+    np.testing.assert_allclose(judged([3.0], pessimism), [3.0] * 3, atol=1e-5)
+
+
+def test_pessimism_keeps_gradients_finite_where_members_agree():
+    gradient = jax.grad(lambda members: judged(members, 1.0).sum())(jnp.array([2.0, 2.0]))
+    assert np.isfinite(gradient).all()
+
+
+def test_value_is_differentiable_in_the_first_action_only(key, tiny, toy):
+    net, model = tiny("return"), reward.ReturnModel(members=2, pessimism=0.5)
+    shapes = jax.eval_shape(net.init, key, jnp.zeros((1, SHAPE[1] + COND)))["params"]
+    params = jax.tree.map(lambda a: jnp.linspace(-1, 1, 2 * a.size).reshape(2, *a.shape), shapes)
+    x, cond = toy.x[:8], toy.cond[:8]
+    slope = jax.jit(jax.grad(lambda x: reward.value(net, params, model, x, cond).sum()))(x)
+    assert (np.abs(slope[:, 0]).sum(axis=-1) > 0).all()
+    assert not np.any(slope[:, 1:])
+
+
+# ---- loss ----------------------------------------------------------------------------------------
+
+RETURNS = jnp.array([0.0, 0.0, 1.0, 1.0])
+
+
+def test_expectile_of_a_half_is_the_squared_error():
+    prediction = jnp.array([-0.3, 0.4, 1.5, 1.0])
+    expected = (prediction - RETURNS) ** 2
+    np.testing.assert_allclose(reward.loss(prediction, RETURNS, 0.5), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("expectile", [0.5, 0.7, 0.95])
+def test_expectile_of_a_fair_coin_is_tau(expectile):
+    # The minimiser m of tau (1 - m)^2 + (1 - tau) m^2.
+    guesses = np.linspace(0, 1, 1001, dtype=np.float32)
+    losses = [np.mean(reward.loss(jnp.full(4, m), RETURNS, expectile)) for m in guesses[::50]]
+    assert guesses[::50][np.argmin(losses)] == pytest.approx(expectile)
+
+
+# ---- learning ------------------------------------------------------------------------------------
+
+
+def make(tiny, optimiser, sizes, **fields):
+    return reward.make_return_model(
+        tiny("return"), reward.ReturnModel(**fields), optimiser(), **sizes
+    )
+
+
+def test_members_differ_and_each_learns_as_if_it_were_alone(tiny, optimiser, sizes, toy):
+    pair, single = (make(tiny, optimiser, sizes, members=n) for n in (2, 1))
+    state = jax.jit(pair.init)(jax.random.key(0))
+    for leaf in jax.tree.leaves(state.params):
+        assert not np.allclose(leaf[0], leaf[1])
+    alone = train_state.create(jax.tree.map(lambda a: a[1:], state.params), optimiser())
+    batch = jax.tree.map(lambda a: a[:32], toy)
+    update_pair, update_single = jax.jit(pair.update), jax.jit(single.update)
+    for i in range(3):
+        state, _ = update_pair(state, batch, jax.random.key(i))
+        alone, _ = update_single(alone, batch, jax.random.key(i))
+    for both, one in zip(*map(jax.tree.leaves, (state.params, alone.params)), strict=True):
+        np.testing.assert_allclose(both[1], one[0], atol=1e-5)
+
+
+def test_learns_returns_that_grow_with_the_action(tiny, optimiser, sizes, toy, draw):
+    algorithm = make(tiny, optimiser, sizes, members=2)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+
+    def body(i, state):
+        key = jax.random.fold_in(jax.random.key(1), i)
+        return algorithm.update(state, draw(toy, key), jax.random.key(2))[0]
+
+    state = jax.jit(lambda state: jax.lax.fori_loop(0, 300, body, state))(state)
+    predicted = reward.predict(tiny("return"), state.ema, toy.x, toy.cond)
+    assert predicted.shape == (2, len(toy.returns))
+    error = np.mean((predicted - toy.returns[None]) ** 2)
+    assert error < 0.02 * np.var(toy.returns)
