@@ -7,6 +7,8 @@ A task's file calls `make(task, arg, ...)` with what comes after the colon on th
 The defaults of `ARGUMENTS` are the schema: a bare word is the stage, anything else `name=value`.
 """
 
+import copy
+
 from ml_collections import ConfigDict
 
 from ractd_jax import errors, tasks
@@ -89,7 +91,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
         "dropout": 0.0,
         "mid_dropout": 0.0,
     }
-    return ConfigDict(
+    config = ConfigDict(
         {
             "task": task.name,
             **values,
@@ -138,7 +140,8 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "dsm_weight": 1.0,
                     "reward_weight": 1.0,
                     "distance": "huber",
-                    "dsm_target": "data",  # data: x_0; teacher: the teacher's estimate of it
+                    "dsm_start": 0.0,  # share of DSM examples at sigma_max
+                    "dsm_target": "data",  # data; teacher or reference (ctd): an estimate of x_0
                     "reward_on": "start",  # start: G(x_T, T, 0); dsm: the DSM prediction
                     "reward_clip": False,
                     "reward_scale": "none",  # none or gradient
@@ -147,7 +150,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "max_jump": 1,
                     "target": "online",  # online or ema
                     "target_dropout": False,
-                    "warm_start": True,
+                    "warm_start": "teacher",  # teacher, reference (ctd) or none
                     "nfe": 1,
                 },
                 "optimiser": optimiser(batch_size=4800, weight_decay=1e-4, ema=0.0, ema_power=0.0),
@@ -165,3 +168,6 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
             },
         }
     )
+    config.ctd = copy.deepcopy(config.student)
+    config.ctd.method.reward_weight = 0.0
+    return config

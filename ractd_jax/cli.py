@@ -46,11 +46,11 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
         raise UserError(f"--config is missing; for example {EXAMPLE}")
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
-    from ractd_jax import evaluation, experiment  # JAX starts only now
+    from ractd_jax import evaluation, experiment, stages  # JAX starts only now
 
     job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
     if config.stage == "all":
-        for stage in ("reward", "teacher", "ctd", "student"):
+        for stage in stages.TRAINED:
             job.ensure(stage)
     elif config.stage == "eval":
         job.ensure("student", wanted=False)

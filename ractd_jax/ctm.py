@@ -37,20 +37,22 @@ class Student:
         dsm_weight: beta of Eq. 9.
         reward_weight: sigma of Eq. 9.
         distance: distance between clean trajectories, see `diffusion.distance`.
-        dsm_target: what DSM regresses on: "data", x_0 itself (Eq. 7), or "teacher", the teacher's
-            estimate D(x_t, t) of it. The minimiser of the squared distance is the same, E[x_0 | x_t];
-            the noise of x_0 given x_t, which drowns the reward's gradient, is gone.
+        dsm_start: share of the DSM examples at exactly sigma_max, where one-step sampling starts;
+            0 as published, which leaves that very level to extrapolation.
+        dsm_target: what DSM regresses on: "data", x_0 itself (Eq. 7); "teacher", the teacher's
+            estimate D(x_t, t) of it; or "reference", the estimate of a student without reward. The
+            noise of x_0 given x_t drowns the reward's gradient, an estimate has none.
         reward_on: prediction that the return model judges: "start", G(x_T, T, 0), which is what
             acts and what Eq. 8 says; or "dsm", G(x_t, t, 0) of the DSM loss, as released.
         reward_clip: clip the judged action to [-1, 1], the range of the data, before judging it.
-        reward_scale: "gradient" pushes along dR/da with a length of at most 1, so that the
-            weight means the same for every return model and task; "none" as published.
+        reward_scale: "gradient" divides L_R by the mean length of dR/da over the batch, so that
+            the weight means the same for every return model and task; "none" as published.
         solver: "heun" or "euler", for the teacher's step from t to u.
         solver_steps: steps between t and u.
         max_jump: bins between t and u at most; 1 as released.
         target: "online", the live weights under a stop-gradient (Eq. 6), or "ema".
         target_dropout: dropout in target and frozen teacher, an accident of the released code.
-        warm_start: start from the teacher's weights.
+        warm_start: start from the weights of the "teacher", of the "reference", or "none".
         nfe: network calls per action.
     """
 
@@ -58,7 +60,8 @@ class Student:
     dsm_weight: float = 1.0
     reward_weight: float = 0.0
     distance: str = "huber"
-    dsm_target: str = "teacher"
+    dsm_start: float = 0.0
+    dsm_target: str = "data"
     reward_on: str = "start"
     reward_clip: bool = True
     reward_scale: str = "gradient"
@@ -67,13 +70,14 @@ class Student:
     max_jump: int = 1
     target: str = "online"
     target_dropout: bool = False
-    warm_start: bool = True
+    warm_start: str = "teacher"
     nfe: int = 1
 
     def __post_init__(self):
         for field, legal in (
             ("distance", diffusion.DISTANCES),
-            ("dsm_target", ("data", "teacher")),
+            ("dsm_target", ("data", "teacher", "reference")),
+            ("warm_start", ("teacher", "reference", "none")),
             ("reward_on", ("start", "dsm")),
             ("reward_scale", ("gradient", "none")),
             ("solver", edm.SOLVERS),
@@ -156,19 +160,24 @@ def ctm_loss(
 
 def dsm_loss(
     model: Jump,
-    teacher: Denoiser,
+    estimate: Denoiser | None,
     noise: diffusion.Noise,
     student: Student,
     x_0: Trajectory,
     key: PRNGKeyArray,
 ) -> tuple[Levels, Trajectory]:
-    """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7)."""
+    """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7).
+
+    The target is x_0, or `estimate` of it where one is given.
+    """
     key_t, key_eps = jax.random.split(key)
     t = diffusion.mixed(noise, key_t, x_0.shape[0])
+    at_start = jnp.arange(x_0.shape[0]) < round(student.dsm_start * x_0.shape[0])
+    t = jnp.where(at_start, noise.sigma_max, t)
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
     prediction = model(x_t, t, jnp.full_like(t, noise.sigma_min))
-    if student.dsm_target == "teacher":
-        x_0 = jax.lax.stop_gradient(teacher(x_t, t))
+    if estimate is not None:
+        x_0 = jax.lax.stop_gradient(estimate(x_t, t))
     distance = diffusion.distance(student.distance, prediction, x_0)
     return diffusion.karras_weight(noise, t) * distance, prediction
 
@@ -181,19 +190,16 @@ def reward_loss(
     Outside [-1, 1] the return model has seen nothing, and the environment clips actions anyway, so
     by default it judges the clipped action: there its gradient is zero and DSM pulls back alone.
 
-    With `reward_scale` "gradient" the loss is <x, force> for a fixed force, dR/dx divided by its
-    mean length over the batch and cut to length 1: the same gradient direction for every example,
-    whatever the unit of the return, and no state that outweighs the others.
+    With `reward_scale` "gradient" L_R is divided by the mean length of dR/dx over the batch.
     """
     if student.reward_clip:
         x = jnp.clip(x, -1, 1)
-    if student.reward_scale == "none":
-        returns = jnp.mean(judge(x))
-        return -returns, returns
-    returns, slope = jax.value_and_grad(lambda y: jnp.sum(judge(y)))(jax.lax.stop_gradient(x))
-    length = jnp.sqrt(jnp.sum(slope**2, axis=(1, 2)))
-    force = slope / diffusion.expand(jnp.maximum(length, jnp.mean(length)) + 1e-8)
-    return -jnp.mean(jnp.sum(x * force, axis=(1, 2))), returns / x.shape[0]
+    returns = judge(x)
+    scale = 1.0
+    if student.reward_scale == "gradient":
+        slope = jax.grad(lambda y: jnp.sum(judge(y)))(jax.lax.stop_gradient(x))
+        scale = jnp.mean(jnp.sqrt(jnp.sum(slope**2, axis=(1, 2)))) + 1e-8
+    return -jnp.mean(returns) / scale, jnp.mean(returns)
 
 
 # ---- sampling ----------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ def sample(
 
 
 def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -> Params:
-    """Copy the teacher's weights into a student; the second time gets zero weights.
+    """Copy a teacher's or a student's weights; a teacher's second time gets zero weights.
 
     Every layer that reads the condition (called "film") has rows for [embedding of t, observation];
     the student's has rows for [embedding of t, embedding of s, observation].
@@ -257,7 +263,10 @@ def make_student(
     shape: tuple[int, int],
     cond_dim: int,
 ) -> Algorithm:
-    """Make the student; its `init(key, frozen)` takes {"teacher": params, "reward": params}.
+    """Make the student; its `init(key, frozen)` takes the weights of earlier stages by name.
+
+    These are "teacher" always, "reward" if there is a reward weight, "reference" (a student
+    without reward) if DSM or the warm start asks for it.
 
     Args:
         net: the student's network.
@@ -274,8 +283,8 @@ def make_student(
     def init(key, frozen):
         x, cond = jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim))
         params = net.init(key, x, jnp.zeros((1, 2)), cond)["params"]
-        if student.warm_start:
-            params = warm_start(params, frozen["teacher"], net.embed_dim)
+        if student.warm_start != "none":
+            params = warm_start(params, frozen[student.warm_start], net.embed_dim)
         return train_state.create(params, optimiser, frozen)
 
     def update(state, batch: Batch, key):
@@ -293,6 +302,12 @@ def make_student(
             kwargs = {"train": student.target_dropout, "rngs": {"dropout": keys_dropout[0]}}
             return edm.denoise(teacher_net, frozen["teacher"], noise, x, t, batch.cond, **kwargs)
 
+        def reference(x, t):
+            zero = jnp.full_like(t, noise.sigma_min)
+            return jump_with(frozen["reference"], keys_dropout[1], train=False)(x, t, zero)
+
+        estimate = {"data": None, "teacher": teacher, "reference": reference}[student.dsm_target]
+
         def loss_fn(params):
             # The target is a copy that the gradient must not reach (sg(theta) in Eq. 6).
             weights = jax.lax.stop_gradient(state.ema if student.target == "ema" else params)
@@ -302,7 +317,7 @@ def make_student(
             if student.ctm_weight:
                 ctm = jnp.mean(ctm_loss(model, target, teacher, noise, student, batch.x, key_ctm))
             model = jump_with(params, keys_dropout[3], train=True)
-            dsm, x = dsm_loss(model, teacher, noise, student, batch.x, key_dsm)
+            dsm, x = dsm_loss(model, estimate, noise, student, batch.x, key_dsm)
             dsm = jnp.mean(dsm)
             total = student.ctm_weight * ctm + student.dsm_weight * dsm
             metrics = {"ctm": ctm, "dsm": dsm}

@@ -95,7 +95,7 @@ class Experiment:
         """Train a stage, and before it what it needs, unless a finished run is there.
 
         Args:
-            stage: one of `stages.NEEDS`.
+            stage: one of `stages.TRAINED`.
             wanted: the user asked for this stage, rather than for one that needs it.
 
         Raises:
@@ -113,7 +113,7 @@ class Experiment:
                     f"{run} holds a run ({found}): --resume continues or keeps it, --overwrite "
                     "trains it again, --workdir=DIR puts the new one elsewhere"
                 )
-        for need in stages.NEEDS[stage]:
+        for need in stages.needs(self.config, stage).values():
             if not checkpoints.run_status(self.workdir / need):
                 self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
             self.ensure(need, wanted=False)
@@ -125,12 +125,13 @@ class Experiment:
         """Train a stage from its newest checkpoint, or from the start, to the end."""
         run, config = self.workdir / stage, self.config
         windows, limits = self.windows(stage)
-        optimiser = config[_section(stage)]["optimiser"]
+        optimiser = config[stage]["optimiser"]
         if not optimiser["steps"]:
             per_epoch = math.ceil(len(windows.starts) / optimiser["batch_size"])
-            optimiser["steps"] = config[_section(stage)]["epochs"] * per_epoch
+            optimiser["steps"] = config[stage]["epochs"] * per_epoch
         algorithm = stages.make(config, self.task, stage)
-        frozen = {need: self._weights(need) for need in stages.NEEDS[stage]}
+        needed = stages.needs(config, stage)
+        frozen = {name: self._weights(need) for name, need in needed.items()}
         key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
         state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
 
@@ -142,7 +143,7 @@ class Experiment:
         log = checkpoints.Log(run / "metrics.jsonl", start)
 
         def save(step, state):
-            weights = state.ema if config[_section(stage)]["weights"] == "ema" else state.params
+            weights = state.ema if config[stage]["weights"] == "ema" else state.params
             item = {"params": weights, "normalizer": limits}
             store.save(step, item, state, {"step": step, "stage": stage})
 
@@ -203,7 +204,7 @@ class Experiment:
     def _check_same(self, run: pathlib.Path, stage: str) -> None:
         """Refuse to go on in a folder whose run was configured otherwise."""
         old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
-        sections = ("task", "source", "seed", "data", "noise", _section(stage))
+        sections = ("task", "source", "seed", "data", "noise", stage)
         for name, now, then in _differences(self.config, old, sections):
             if name.endswith("optimiser.steps") and not now:
                 continue  # 0 stands for the epochs that the old run has worked out
@@ -245,10 +246,6 @@ def describe(config: dict[str, Any], stage: str) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "device": str(jax.devices()[0].device_kind),
     }
-
-
-def _section(stage: str) -> str:
-    return "student" if stage == "ctd" else stage
 
 
 def _kept(step: int) -> str:

@@ -86,8 +86,13 @@ def template(algorithm: Algorithm, task: tasks.TaskSpec, frozen: Params = None):
 
 def abstract_frozen(config: dict, task: tasks.TaskSpec, stage: str) -> Params:
     """Return shapes and types of the weights a stage needs of earlier stages, None if none."""
-    needs = {n: template(stages.make(config, task, n), task)["params"] for n in stages.NEEDS[stage]}
-    return needs or None
+
+    def shapes(need):
+        return template(stages.make(config, task, need), task, abstract_frozen(config, task, need))[
+            "params"
+        ]
+
+    return {name: shapes(need) for name, need in stages.needs(config, stage).items()} or None
 
 
 def load_policy(run: str | pathlib.Path, seed: int = 0) -> Policy:

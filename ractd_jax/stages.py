@@ -3,29 +3,26 @@
 A stage trains one model. What it needs of earlier stages reaches it as frozen weights.
 """
 
-import copy
 from typing import Any
 
 from ractd_jax import ctm, diffusion, edm, errors, networks, reward, train_state
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
-NEEDS = {
-    "reward": (),
-    "teacher": (),
-    "ctd": ("teacher",),
-    "student": ("teacher", "reward"),
-}
+TRAINED = ("reward", "teacher", "ctd", "student")  # in the order they are trained in
 NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
 
 
-def section(config: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Return the fields a stage is trained by; ctd is the student without reward."""
-    if stage != "ctd":
-        return config[stage]
-    ctd = copy.deepcopy(config["student"])
-    ctd["method"]["reward_weight"] = 0.0
-    return ctd
+def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
+    """Return the stages whose weights a stage needs, by the name they have there."""
+    if stage in ("reward", "teacher"):
+        return {}
+    method, found = config[stage]["method"], {"teacher": "teacher"}
+    if method["reward_weight"]:
+        found["reward"] = "reward"
+    if "reference" in (method["dsm_target"], method["warm_start"]):
+        found["reference"] = "ctd"
+    return found
 
 
 def _network(fields: dict[str, Any]):
@@ -39,9 +36,9 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
     Args:
         config: the resolved configuration.
         task: sizes of observations and actions.
-        stage: one of `NEEDS`.
+        stage: one of `TRAINED`.
     """
-    mine = section(config, stage)
+    mine = config[stage]
     optimiser = train_state.Optimiser(**mine["optimiser"])
     sizes = {"shape": (config["data"]["horizon"], task.act_dim), "cond_dim": task.obs_dim}
     noise = diffusion.Noise(**config["noise"])
@@ -72,7 +69,7 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
 
 def nfe(config: dict[str, Any], stage: str) -> int:
     """Return the network calls per action."""
-    method = section(config, stage)["method"]
+    method = config[stage]["method"]
     if stage != "teacher":
         return method["nfe"]
     return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)

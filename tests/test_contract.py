@@ -12,138 +12,163 @@ from conftest import COND, SHAPE
 from ractd_jax import ctm, diffusion, edm, networks, reward
 
 NOISE = diffusion.Noise()
-CASES = ["reward", "teacher-mlp", "teacher-unet", "ctd-mlp", "student-mlp-start", "student-unet-dsm"]
+ACTING = ["teacher-mlp", "teacher-unet", "ctd-mlp", "student-mlp-start", "student-unet-dsm"]
+STUDENTS = ACTING[2:]
+ALL = ["reward", *ACTING]
 
 
 class Case(NamedTuple):
-    """An algorithm, compiled, with the state it starts from."""
+    """An algorithm, compiled, and the state it starts from."""
 
     act: Any
     update: Any
     state: Any
-    draw: Any
 
 
 @functools.cache
 def network(kind):
     if kind == "unet":
-        return networks.ConditionalUnet1D((8, 8), embed_dim=8, dropout=0.1, mid_dropout=0.2)
-    return networks.ResidualMLP(hidden=16, blocks=1, embed_dim=8, dropout=0.1)
+        return networks.ConditionalUnet1D((8,), embed_dim=8, dropout=0.1, mid_dropout=0.2)
+    return networks.ResidualMLP(hidden=32, blocks=1, embed_dim=8)
 
 
-def make(name, optimiser, sizes):
-    """Return the algorithm called `name` and what its `init` takes beside the key."""
-    stage, *rest = name.split("-")
+@pytest.fixture(scope="module")
+def case(optimiser, sizes):
+    """`(name) -> Case`, made once."""
     return_net, return_model = networks.ReturnMLP((8,)), reward.ReturnModel(2, pessimism=0.5)
-    if stage == "reward":
-        return reward.make_return_model(return_net, return_model, optimiser, **sizes), ()
-    net = network(rest[0])
-    if stage == "teacher":
-        return edm.make_teacher(net, NOISE, edm.Teacher(sample_bins=4), optimiser, **sizes), ()
+    adam = optimiser(steps=150)
 
     def judge(params, x, cond):
         return reward.value(return_net, params, return_model, x, cond)
 
-    method = {"reward_weight": 0.1, "reward_on": rest[1]} if stage == "student" else {}
-    student = ctm.Student(nfe=2, **method)
-    algorithm = ctm.make_student(net, net, judge, NOISE, student, optimiser, **sizes)
-    needs = {"teacher": f"teacher-{rest[0]}"} | ({"reward": "reward"} if method else {})
-    frozen = {
-        need: jax.jit(make(other, optimiser, sizes)[0].init)(jax.random.key(9)).params
-        for need, other in needs.items()
-    }
-    return algorithm, (frozen,)
+    @functools.cache
+    def make(name):
+        stage, *rest = name.split("-")
+        frozen = ()
+        if stage == "reward":
+            algorithm = reward.make_return_model(return_net, return_model, adam, **sizes)
+        elif stage == "teacher":
+            teacher = edm.Teacher(sample_bins=4)
+            algorithm = edm.make_teacher(network(rest[0]), NOISE, teacher, adam, **sizes)
+        else:
+            method = {"reward_weight": 0.1, "reward_on": rest[1]} if stage == "student" else {}
+            warm = rest[0] == "unet"
+            net, student = network(rest[0]), ctm.Student(nfe=2, warm_start=warm, **method)
+            algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
+            needs = {"teacher": f"teacher-{rest[0]}"} | ({"reward": "reward"} if method else {})
+            # Other weights than the student's own first ones, so that there is something to learn.
+            frozen = (
+                {k: jax.tree.map(lambda a: 2 * a, make(v).state.ema) for k, v in needs.items()},
+            )
+        state = jax.jit(algorithm.init)(jax.random.key(ALL.index(name)), *frozen)
+        return Case(algorithm.act and jax.jit(algorithm.act), jax.jit(algorithm.update), state)
+
+    return make
 
 
-@pytest.fixture(scope="module", params=CASES)
-def case(request, optimiser, sizes, toy, draw):
-    algorithm, frozen = make(request.param, optimiser(), sizes)
-    state = jax.jit(algorithm.init)(jax.random.key(0), *frozen)
-    act = algorithm.act and jax.jit(algorithm.act)
-    return Case(act, jax.jit(algorithm.update), state, jax.jit(functools.partial(draw, toy)))
+@pytest.fixture(scope="module")
+def batch(draw, toy):
+    """`(key) -> batch`."""
+    return jax.jit(functools.partial(draw, toy))
 
 
-@pytest.fixture
-def batch(case):
-    return case.draw(jax.random.key(5))
-
-
-def leaves_equal(a, b):
+def same(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.array_equal(x, y) for x, y in pairs)
+    return [np.array_equal(x, y) for x, y in pairs]
 
 
-def test_first_state_is_at_step_zero_and_averages_its_own_weights(case):
-    assert case.state.step == 0
-    assert leaves_equal(case.state.ema, case.state.params)
-    buffers = [a.unsafe_buffer_pointer() for a in jax.tree.leaves(case.state)]
+@pytest.mark.parametrize("name", ALL)
+def test_first_state_is_at_step_zero_and_averages_its_own_weights(case, name):
+    state = case(name).state
+    assert state.step == 0
+    assert all(same(state.ema, state.params))
+    buffers = [a.unsafe_buffer_pointer() for a in jax.tree.leaves(state)]
     assert len(set(buffers)) == len(buffers)  # or it could not be donated
 
 
-def test_every_leaf_is_single_precision(case, batch):
-    after = case.update(case.state, batch, jax.random.key(0))[0]
-    for state in (case.state, after):
-        assert {a.dtype for a in jax.tree.leaves(state)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
-        assert state.step.dtype == jnp.int32
+@pytest.mark.parametrize(("name", "warm"), [("student-unet-dsm", True), ("ctd-mlp", False)])
+def test_student_starts_from_its_teacher_if_told_to(case, name, warm):
+    state = case(name).state
+    pairs = zip(*map(jax.tree.leaves, (state.params, state.frozen["teacher"])), strict=True)
+    equal = [np.array_equal(a, b) for a, b in pairs if a.shape == b.shape]
+    assert all(equal) is warm
 
 
-def test_update_counts_keeps_shapes_and_leaves_frozen_weights_alone(case, batch):
-    after, metrics = case.update(case.state, batch, jax.random.key(0))
-    after, metrics = case.update(after, batch, jax.random.key(1))  # the first has learning rate 0
+@pytest.mark.parametrize("name", ALL)
+def test_update_counts_moves_all_weights_and_keeps_everything_else(case, batch, name):
+    update, before = case(name).update, case(name).state
+    after, metrics = update(before, batch(jax.random.key(0)), jax.random.key(1))
+    assert all(same(after.params, before.params))  # the first learning rate of the warm-up is 0
+    after, metrics = update(after, batch(jax.random.key(0)), jax.random.key(2))
     assert after.step == 2
-    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, case.state)
-    assert leaves_equal(after.frozen, case.state.frozen)
-    assert not any(
-        np.array_equal(a, b)
-        for a, b in zip(*map(jax.tree.leaves, (after.params, case.state.params)), strict=True)
-    )
+    assert not any(same(after.params, before.params))
+    assert all(same(after.frozen, before.frozen))
+
+    def describe(state):
+        return jax.tree.map(lambda a: (a.shape, a.dtype), state)
+
+    assert describe(after) == describe(before)
+    types = {a.dtype for a in jax.tree.leaves((before, after))}
+    assert types == {jnp.dtype("float32"), jnp.dtype("int32")}
+
     assert "loss" in metrics
-    assert all(isinstance(name, str) and m.shape == () for name, m in metrics.items())
+    assert all(isinstance(word, str) and m.shape == () for word, m in metrics.items())
     assert all(np.isfinite(m) for m in metrics.values())
 
 
-def test_update_is_a_function_of_its_key(case, batch, request):
+@pytest.mark.parametrize("name", ALL)
+def test_update_is_a_function_of_its_key(case, batch, name):
     def update(seed):
-        return case.update(case.state, batch, jax.random.key(seed))
+        return case(name).update(case(name).state, batch(jax.random.key(0)), jax.random.key(seed))
 
-    assert leaves_equal(update(0), update(0))
-    draws_at_random = "reward" != request.node.callspec.params["case"]
-    assert leaves_equal(update(0)[1], update(1)[1]) is not draws_at_random
+    assert all(same(update(0), update(0)))
+    draws = name != "reward"
+    assert (update(0)[1]["loss"] != update(1)[1]["loss"]) == draws
 
 
-def test_action_has_its_shape_range_and_depends_on_its_row_only(case):
-    if case.act is None:
-        pytest.skip("judges, does not act")
+@pytest.mark.parametrize("name", ALL)
+def test_loss_falls_on_a_toy(case, batch, name):
+    update, state = case(name).update, case(name).state
+
+    def loss(state):  # always of the same examples with the same noise
+        return float(update(state, batch(jax.random.key(0)), jax.random.key(0))[1]["loss"])
+
+    before = loss(state)
+    for i in range(150):
+        key_batch, key_update = jax.random.split(jax.random.fold_in(jax.random.key(1), i))
+        state, _ = update(state, batch(key_batch), key_update)
+    assert loss(state) < 0.98 * before
+
+
+@pytest.mark.parametrize("name", ACTING)
+def test_action_depends_on_weights_condition_and_key_of_its_row_only(case, name):
+    act, params = case(name).act, case(name).state.params
     keys = jax.random.split(jax.random.key(3), 5)
     cond = jnp.linspace(-1, 1, 5 * COND).reshape(5, COND)
-    x = case.act(case.state.params, cond, keys)
+    x = np.asarray(act(params, cond, keys))
     assert x.shape == (5, *SHAPE)
     assert np.isfinite(x).all()
-    assert np.abs(x).max() <= 1.05
+    np.testing.assert_array_equal(act(params, cond, jax.random.clone(keys)), x)
+
     order = jnp.array([3, 1, 4, 0, 2])
-    again = case.act(case.state.params, cond[order], jax.random.clone(keys)[order])
+    again = act(params, cond[order], jax.random.clone(keys)[order])
     np.testing.assert_allclose(again, x[order], atol=1e-5)
-    others = case.act(case.state.params, cond, jax.random.split(jax.random.key(4), 5))
-    assert not np.allclose(x, others, atol=1e-3)
+
+    for others in (
+        act(params, -cond - 0.1, jax.random.clone(keys)),
+        act(params, cond, jax.random.split(jax.random.key(4), 5)),
+        act(jax.tree.map(lambda a: a + 0.1, params), cond, jax.random.clone(keys)),
+    ):
+        assert (np.abs(others - x).max(axis=(1, 2)) > 1e-4).all()
 
 
-def test_loss_falls_on_a_toy(case, batch):
-    state = case.state
-    before = case.update(state, batch, jax.random.key(0))[1]["loss"]
-    for i in range(60):
-        key_batch, key_update = jax.random.split(jax.random.fold_in(jax.random.key(1), i))
-        state, _ = case.update(state, case.draw(key_batch), key_update)
-    after = case.update(state, batch, jax.random.key(0))[1]["loss"]
-    print("LOSS", before, after)
-    assert after < 0.8 * before
+@pytest.mark.parametrize("name", STUDENTS)
+def test_students_act_within_the_range_of_actions(case, name):
+    keys = jax.random.split(jax.random.key(3), 5)
+    wild = jax.tree.map(lambda a: 5 * a, case(name).state.params)
+    x = case(name).act(wild, jnp.ones((5, COND)), keys)
+    assert np.abs(x).max() == 1
 
 
-@pytest.mark.parametrize("kind", ["mlp", "unet"])
-def test_student_starts_from_its_teacher(case, request, kind):
-    name = request.node.callspec.params["case"]
-    if kind not in name or "teacher" in name:
-        pytest.skip("another network")
-    pairs = zip(
-        *map(jax.tree.leaves, (case.state.params, case.state.frozen["teacher"])), strict=True
-    )
-    assert all(np.array_equal(a, b) or a.shape[0] == b.shape[0] + 8 for a, b in pairs)
+def test_return_model_does_not_act(case):
+    assert case("reward").act is None

@@ -172,8 +172,7 @@ def test_ctm_and_dsm_losses_do_not_reach_the_teacher(key, tiny, weights, toy):
 
         distilled = ctm.ctm_loss(model, target, teacher, NOISE, student, x_0, key_ctm)
         return (
-            distilled.mean()
-            + ctm.dsm_loss(model, teacher, NOISE, student, x_0, key_dsm)[0].mean()
+            distilled.mean() + ctm.dsm_loss(model, teacher, NOISE, student, x_0, key_dsm)[0].mean()
         )
 
     mine, teachers = jax.jit(jax.grad(loss_fn, argnums=(0, 1)))(weights(net, 2), weights(net, 1))
@@ -238,7 +237,10 @@ def test_update_follows_the_gradient_of_the_live_weights_alone(pull, reward_on):
 
 def test_online_target_is_a_copy_that_the_gradient_does_not_reach(pull):
     # An average equal to the live weights is such a copy.
-    online, average = pull(target="online", reward_on="start"), pull(target="ema", reward_on="start")
+    online, average = (
+        pull(target="online", reward_on="start"),
+        pull(target="ema", reward_on="start"),
+    )
     for a, b in zip(
         jax.tree.leaves(online.gradient(online.state)),
         jax.tree.leaves(average.gradient(average.state)),
@@ -322,6 +324,7 @@ def test_gradient_scale_divides_by_the_mean_length_and_cuts_at_one(actions):
 
 
 # ---- the return model cannot pull a student out of the range of the data -------------------------------
+
 
 @pytest.fixture
 def reach(gaussian, tiny, weights, optimiser):

@@ -54,7 +54,9 @@ def mean_loss(gaussian, levels, factor):
     def denoiser(x, t):
         return factor * gaussian.denoise(x, t)
 
-    return np.mean(edm.loss(denoiser, NOISE, dataclasses.replace(SQUARED, levels=levels), x_0, key_loss))
+    return np.mean(
+        edm.loss(denoiser, NOISE, dataclasses.replace(SQUARED, levels=levels), x_0, key_loss)
+    )
 
 
 @pytest.mark.parametrize("levels", diffusion.LEVELS)
@@ -228,7 +230,9 @@ def test_teacher_trains_with_dropout_and_acts_without(key, optimiser, sizes, toy
     assert seen == {(False,)}
 
 
-@pytest.mark.parametrize(("field", "word"), [("solver", "huen"), ("distance", "hubr"), ("levels", "mix")])
+@pytest.mark.parametrize(
+    ("field", "word"), [("solver", "huen"), ("distance", "hubr"), ("levels", "mix")]
+)
 def test_unknown_option_is_refused_with_a_hint(field, word):
     with pytest.raises(errors.UserError, match=r"Did you mean '(heun|huber|mixed)'"):
         edm.Teacher(**{field: word})

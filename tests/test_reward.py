@@ -28,9 +28,7 @@ def judged(members, pessimism, batch=3):
 def test_inputs_are_the_first_action_then_the_observation():
     x = jnp.arange(2 * np.prod(SHAPE), dtype=jnp.float32).reshape(2, *SHAPE)
     cond = -jnp.arange(2.0 * COND).reshape(2, COND)
-    np.testing.assert_array_equal(
-        reward.inputs(x, cond), [[0, 1, 0, -1, -2], [8, 9, -3, -4, -5]]
-    )
+    np.testing.assert_array_equal(reward.inputs(x, cond), [[0, 1, 0, -1, -2], [8, 9, -3, -4, -5]])
 
 
 @pytest.mark.parametrize("pessimism", [0.0, 0.5, 2.0])

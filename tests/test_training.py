@@ -41,7 +41,9 @@ def train(toy, draw):
 
     def train(algorithm=None, state=None, *, steps=20, every=20, seed=0):
         algorithm = algorithm or noisy_regression()
-        state = algorithm.init(jax.random.key(7)) if state is None else jax.tree.map(jnp.array, state)
+        state = (
+            algorithm.init(jax.random.key(7)) if state is None else jax.tree.map(jnp.array, state)
+        )
         options = {"steps": steps, "updates_per_dispatch": every, "key": jax.random.key(seed)}
         reports = []
         for state, report in training.fit(algorithm, state, toy, draw, **options):
