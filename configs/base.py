@@ -140,8 +140,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "dsm_weight": 1.0,
                     "reward_weight": 1.0,
                     "distance": "huber",
-                    "dsm_start": 0.0,  # share of DSM examples at sigma_max
-                    "dsm_target": "data",  # data; teacher or reference (ctd): an estimate of x_0
+                    "advantage": 0.0,  # sharpness of the advantage weights of DSM
                     "reward_on": "start",  # start: G(x_T, T, 0); dsm: the DSM prediction
                     "reward_clip": False,
                     "reward_scale": "none",  # none or gradient
@@ -150,7 +149,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "max_jump": 1,
                     "target": "online",  # online or ema
                     "target_dropout": False,
-                    "warm_start": "teacher",  # teacher, reference (ctd) or none
+                    "warm_start": True,
                     "nfe": 1,
                 },
                 "optimiser": optimiser(batch_size=4800, weight_decay=1e-4, ema=0.0, ema_power=0.0),
@@ -169,5 +168,5 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
         }
     )
     config.ctd = copy.deepcopy(config.student)
-    config.ctd.method.reward_weight = 0.0
+    config.ctd.method.update(reward_weight=0.0, advantage=0.0)
     return config

@@ -37,11 +37,10 @@ class Student:
         dsm_weight: beta of Eq. 9.
         reward_weight: sigma of Eq. 9.
         distance: distance between clean trajectories, see `diffusion.distance`.
-        dsm_start: share of the DSM examples at exactly sigma_max, where one-step sampling starts;
-            0 as published, which leaves that very level to extrapolation.
-        dsm_target: what DSM regresses on: "data", x_0 itself (Eq. 7); "teacher", the teacher's
-            estimate D(x_t, t) of it; or "reference", the estimate of a student without reward. The
-            noise of x_0 given x_t drowns the reward's gradient, an estimate has none.
+        advantage: sharpness k of the weights exp(k A / std A) of the DSM examples, A being how much
+            better the example went than the return model expects of the student's own action there.
+            The reward selects modes of the data, where its gradient alone would leave the data. 0,
+            all alike, as published.
         reward_on: prediction that the return model judges: "start", G(x_T, T, 0), which is what
             acts and what Eq. 8 says; or "dsm", G(x_t, t, 0) of the DSM loss, as released.
         reward_clip: clip the judged action to [-1, 1], the range of the data, before judging it.
@@ -52,7 +51,7 @@ class Student:
         max_jump: bins between t and u at most; 1 as released.
         target: "online", the live weights under a stop-gradient (Eq. 6), or "ema".
         target_dropout: dropout in target and frozen teacher, an accident of the released code.
-        warm_start: start from the weights of the "teacher", of the "reference", or "none".
+        warm_start: start from the teacher's weights.
         nfe: network calls per action.
     """
 
@@ -60,8 +59,7 @@ class Student:
     dsm_weight: float = 1.0
     reward_weight: float = 0.0
     distance: str = "huber"
-    dsm_start: float = 0.0
-    dsm_target: str = "data"
+    advantage: float = 0.0
     reward_on: str = "start"
     reward_clip: bool = True
     reward_scale: str = "gradient"
@@ -70,14 +68,12 @@ class Student:
     max_jump: int = 1
     target: str = "online"
     target_dropout: bool = False
-    warm_start: str = "teacher"
+    warm_start: bool = True
     nfe: int = 1
 
     def __post_init__(self):
         for field, legal in (
             ("distance", diffusion.DISTANCES),
-            ("dsm_target", ("data", "teacher", "reference")),
-            ("warm_start", ("teacher", "reference", "none")),
             ("reward_on", ("start", "dsm")),
             ("reward_scale", ("gradient", "none")),
             ("solver", edm.SOLVERS),
@@ -159,27 +155,26 @@ def ctm_loss(
 
 
 def dsm_loss(
-    model: Jump,
-    estimate: Denoiser | None,
-    noise: diffusion.Noise,
-    student: Student,
-    x_0: Trajectory,
-    key: PRNGKeyArray,
+    model: Jump, noise: diffusion.Noise, kind: str, x_0: Trajectory, key: PRNGKeyArray
 ) -> tuple[Levels, Trajectory]:
-    """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7).
-
-    The target is x_0, or `estimate` of it where one is given.
-    """
+    """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7)."""
     key_t, key_eps = jax.random.split(key)
     t = diffusion.mixed(noise, key_t, x_0.shape[0])
-    at_start = jnp.arange(x_0.shape[0]) < round(student.dsm_start * x_0.shape[0])
-    t = jnp.where(at_start, noise.sigma_max, t)
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
     prediction = model(x_t, t, jnp.full_like(t, noise.sigma_min))
-    if estimate is not None:
-        x_0 = jax.lax.stop_gradient(estimate(x_t, t))
-    distance = diffusion.distance(student.distance, prediction, x_0)
-    return diffusion.karras_weight(noise, t) * distance, prediction
+    return diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, x_0), prediction
+
+
+def advantage_weights(returns: Levels, values: Levels, sharpness: float) -> Levels:
+    """Return exp(k A / std A) of each example, at most 20 and of mean 1 over the batch.
+
+    A = return - value. Under these weights the regression of DSM solves "maximise the return, stay
+    close to the data" in closed form (Peng et al. 2019, advantage-weighted regression).
+    """
+    advantage = returns - values
+    advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+    weights = jnp.minimum(jnp.exp(sharpness * advantage), 20.0)
+    return jax.lax.stop_gradient(weights / jnp.mean(weights))
 
 
 def reward_loss(
@@ -237,7 +232,7 @@ def sample(
 
 
 def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -> Params:
-    """Copy a teacher's or a student's weights; a teacher's second time gets zero weights.
+    """Copy the teacher's weights into a student; the second time gets zero weights.
 
     Every layer that reads the condition (called "film") has rows for [embedding of t, observation];
     the student's has rows for [embedding of t, embedding of s, observation].
@@ -263,16 +258,13 @@ def make_student(
     shape: tuple[int, int],
     cond_dim: int,
 ) -> Algorithm:
-    """Make the student; its `init(key, frozen)` takes the weights of earlier stages by name.
-
-    These are "teacher" always, "reward" if there is a reward weight, "reference" (a student
-    without reward) if DSM or the warm start asks for it.
+    """Make the student; its `init(key, frozen)` takes {"teacher": params, "reward": params}.
 
     Args:
         net: the student's network.
         teacher_net: the teacher's network.
-        judge: `(reward_params, x, cond) -> (batch,)`, see `reward.value`; None if the reward
-            weight is 0.
+        judge: `(reward_params, x, cond) -> (batch,)`, see `reward.value`; None for a student
+            without reward.
         noise: noise levels and scalings, the teacher's.
         student: losses and sampler.
         optimiser: how to train.
@@ -283,8 +275,8 @@ def make_student(
     def init(key, frozen):
         x, cond = jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim))
         params = net.init(key, x, jnp.zeros((1, 2)), cond)["params"]
-        if student.warm_start != "none":
-            params = warm_start(params, frozen[student.warm_start], net.embed_dim)
+        if student.warm_start:
+            params = warm_start(params, frozen["teacher"], net.embed_dim)
         return train_state.create(params, optimiser, frozen)
 
     def update(state, batch: Batch, key):
@@ -302,11 +294,8 @@ def make_student(
             kwargs = {"train": student.target_dropout, "rngs": {"dropout": keys_dropout[0]}}
             return edm.denoise(teacher_net, frozen["teacher"], noise, x, t, batch.cond, **kwargs)
 
-        def reference(x, t):
-            zero = jnp.full_like(t, noise.sigma_min)
-            return jump_with(frozen["reference"], keys_dropout[1], train=False)(x, t, zero)
-
-        estimate = {"data": None, "teacher": teacher, "reference": reference}[student.dsm_target]
+        def judge_here(x):
+            return judge(frozen["reward"], x, batch.cond)
 
         def loss_fn(params):
             # The target is a copy that the gradient must not reach (sg(theta) in Eq. 6).
@@ -317,7 +306,10 @@ def make_student(
             if student.ctm_weight:
                 ctm = jnp.mean(ctm_loss(model, target, teacher, noise, student, batch.x, key_ctm))
             model = jump_with(params, keys_dropout[3], train=True)
-            dsm, x = dsm_loss(model, estimate, noise, student, batch.x, key_dsm)
+            dsm, x = dsm_loss(model, noise, student.distance, batch.x, key_dsm)
+            if student.advantage:
+                values = judge_here(jnp.clip(x, -1, 1))
+                dsm = dsm * advantage_weights(batch.returns, values, student.advantage)
             dsm = jnp.mean(dsm)
             total = student.ctm_weight * ctm + student.dsm_weight * dsm
             metrics = {"ctm": ctm, "dsm": dsm}
@@ -326,9 +318,7 @@ def make_student(
                     model = jump_with(params, keys_dropout[4], train=True)
                     start = jax.random.split(key_start, batch.x.shape[0])
                     x = sample(model, dataclasses.replace(noise, clip=False), 1, start, shape)
-                reward, value = reward_loss(
-                    lambda y: judge(frozen["reward"], y, batch.cond), student, x
-                )
+                reward, value = reward_loss(judge_here, student, x)
                 total = total + student.reward_weight * reward
                 metrics["return"] = value
             return total, {"loss": total} | metrics

@@ -113,7 +113,7 @@ class Experiment:
                     f"{run} holds a run ({found}): --resume continues or keeps it, --overwrite "
                     "trains it again, --workdir=DIR puts the new one elsewhere"
                 )
-        for need in stages.needs(self.config, stage).values():
+        for need in stages.needs(self.config, stage):
             if not checkpoints.run_status(self.workdir / need):
                 self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
             self.ensure(need, wanted=False)
@@ -130,8 +130,7 @@ class Experiment:
             per_epoch = math.ceil(len(windows.starts) / optimiser["batch_size"])
             optimiser["steps"] = config[stage]["epochs"] * per_epoch
         algorithm = stages.make(config, self.task, stage)
-        needed = stages.needs(config, stage)
-        frozen = {name: self._weights(need) for name, need in needed.items()}
+        frozen = {need: self._weights(need) for need in stages.needs(config, stage)}
         key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
         state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
 

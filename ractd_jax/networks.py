@@ -267,7 +267,8 @@ class ResidualMLP(nn.Module):
         """Return F(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
         batch, horizon, dim = x.shape
         c = Condition(self.embed_dim, name="condition")(times, cond)
-        h = Dense(self.hidden, name="input")(x.reshape(batch, horizon * dim))
+        x = jnp.concatenate([x.reshape(batch, horizon * dim), cond], axis=-1)
+        h = mish(Dense(self.hidden, name="input")(x))
         for i in range(self.blocks):
             scale, shift = jnp.split(Dense(2 * self.hidden, name=f"block{i}_film")(c), 2, axis=-1)
             r = nn.LayerNorm(name=f"block{i}_norm")(h) * (1 + scale) + shift

@@ -86,13 +86,8 @@ def template(algorithm: Algorithm, task: tasks.TaskSpec, frozen: Params = None):
 
 def abstract_frozen(config: dict, task: tasks.TaskSpec, stage: str) -> Params:
     """Return shapes and types of the weights a stage needs of earlier stages, None if none."""
-
-    def shapes(need):
-        return template(stages.make(config, task, need), task, abstract_frozen(config, task, need))[
-            "params"
-        ]
-
-    return {name: shapes(need) for name, need in stages.needs(config, stage).items()} or None
+    needs = stages.needs(config, stage)
+    return {n: template(stages.make(config, task, n), task)["params"] for n in needs} or None
 
 
 def load_policy(run: str | pathlib.Path, seed: int = 0) -> Policy:

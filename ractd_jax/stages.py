@@ -13,16 +13,12 @@ TRAINED = ("reward", "teacher", "ctd", "student")  # in the order they are train
 NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
 
 
-def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
-    """Return the stages whose weights a stage needs, by the name they have there."""
+def needs(config: dict[str, Any], stage: str) -> tuple[str, ...]:
+    """Return the stages whose weights a stage needs."""
     if stage in ("reward", "teacher"):
-        return {}
-    method, found = config[stage]["method"], {"teacher": "teacher"}
-    if method["reward_weight"]:
-        found["reward"] = "reward"
-    if "reference" in (method["dsm_target"], method["warm_start"]):
-        found["reference"] = "ctd"
-    return found
+        return ()
+    method = config[stage]["method"]
+    return ("teacher", "reward") if method["reward_weight"] or method["advantage"] else ("teacher",)
 
 
 def _network(fields: dict[str, Any]):

@@ -12,8 +12,12 @@ from conftest import COND, SHAPE
 from ractd_jax import ctm, diffusion, edm, networks, reward
 
 NOISE = diffusion.Noise()
-ACTING = ["teacher-mlp", "teacher-unet", "ctd-mlp", "student-mlp-start", "student-unet-dsm"]
-STUDENTS = ACTING[2:]
+STUDENTS = {
+    "ctd-mlp": {"warm_start": "none"},
+    "student-mlp": {"reward_weight": 0.1, "dsm_target": "reference", "warm_start": "none"},
+    "student-unet": {"reward_weight": 0.1, "reward_on": "dsm", "warm_start": "teacher"},
+}
+ACTING = ["teacher-mlp", "teacher-unet", *STUDENTS]
 ALL = ["reward", *ACTING]
 
 
@@ -51,15 +55,16 @@ def case(optimiser, sizes):
             teacher = edm.Teacher(sample_bins=4)
             algorithm = edm.make_teacher(network(rest[0]), NOISE, teacher, adam, **sizes)
         else:
-            method = {"reward_weight": 0.1, "reward_on": rest[1]} if stage == "student" else {}
-            warm = rest[0] == "unet"
-            net, student = network(rest[0]), ctm.Student(nfe=2, warm_start=warm, **method)
+            net, student = network(rest[0]), ctm.Student(nfe=2, **STUDENTS[name])
             algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
-            needs = {"teacher": f"teacher-{rest[0]}"} | ({"reward": "reward"} if method else {})
-            # Other weights than the student's own first ones, so that there is something to learn.
-            frozen = (
-                {k: jax.tree.map(lambda a: 2 * a, make(v).state.ema) for k, v in needs.items()},
-            )
+            needs = {"teacher": f"teacher-{rest[0]}"}
+            if stage == "student":
+                needs |= {"reward": "reward"}
+            if student.dsm_target == "reference":
+                needs |= {"reference": f"ctd-{rest[0]}"}
+            weights = {need: make(other).state.params for need, other in needs.items()}
+            # Far from the student's own first weights, so that there is something to learn.
+            frozen = (jax.tree.map(lambda a: 2 * a, weights),)
         state = jax.jit(algorithm.init)(jax.random.key(ALL.index(name)), *frozen)
         return Case(algorithm.act and jax.jit(algorithm.act), jax.jit(algorithm.update), state)
 
@@ -86,12 +91,13 @@ def test_first_state_is_at_step_zero_and_averages_its_own_weights(case, name):
     assert len(set(buffers)) == len(buffers)  # or it could not be donated
 
 
-@pytest.mark.parametrize(("name", "warm"), [("student-unet-dsm", True), ("ctd-mlp", False)])
-def test_student_starts_from_its_teacher_if_told_to(case, name, warm):
-    state = case(name).state
-    pairs = zip(*map(jax.tree.leaves, (state.params, state.frozen["teacher"])), strict=True)
-    equal = [np.array_equal(a, b) for a, b in pairs if a.shape == b.shape]
-    assert all(equal) is warm
+@pytest.mark.parametrize("name", STUDENTS)
+def test_student_starts_from_the_weights_it_is_told_to(case, name):
+    state, start = case(name).state, STUDENTS[name]["warm_start"]
+    for source in {"teacher", "reference"} & state.frozen.keys():
+        pairs = zip(*map(jax.tree.leaves, (state.params, state.frozen[source])), strict=True)
+        equal = [np.array_equal(a, b) for a, b in pairs if a.shape == b.shape]
+        assert all(equal) == (source == start)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +146,7 @@ def test_step_of_no_length_is_the_identity(key, gaussian, solver):
 def test_scan_equals_a_python_loop(key, gaussian, solver):
     x, levels = 80 * jax.random.normal(key, (2, *SHAPE)), grid(7, 2)
     looped = x
-    for t, u in zip(levels[:-1], levels[1:], strict=True):
+    for t, u in itertools.pairwise(levels):
         looped = edm.SOLVERS[solver](gaussian.denoise, looped, t, u)
     solved = jax.jit(lambda x: edm.solve(gaussian.denoise, x, levels, solver))(x)
     np.testing.assert_allclose(solved, looped, rtol=1e-5)

@@ -10,7 +10,7 @@ from conftest import COND, SHAPE
 
 from ractd_jax import networks
 
-# ---- convolutions ------------------------------------------------------------------------------
+# ---- convolutions --------------------------------------------------------------------------------
 
 
 def compare_convolutions(convolve, x, kernel, cotangent, **options):
@@ -62,7 +62,7 @@ def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
     np.testing.assert_allclose(networks.conv1d_transpose(x, kernel), expected, atol=1e-5)
 
 
-# ---- building blocks ---------------------------------------------------------------------------
+# ---- building blocks -----------------------------------------------------------------------------
 
 
 def test_mish_closed_values():
@@ -133,7 +133,7 @@ def parameters(net, key, *example):
     return sum(leaf.size for leaf in shapes)
 
 
-# ---- what the denoising networks depend on ---------------------------------------------------------
+# ---- what the denoising networks depend on -------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_times", [1, 2])
@@ -176,7 +176,7 @@ def test_network_runs_under_vmap_over_weights(key, tiny, weights):
         np.testing.assert_allclose(y, single(member), atol=1e-5)
 
 
-# ---- dropout ---------------------------------------------------------------------------------------
+# ---- dropout -------------------------------------------------------------------------------------
 
 
 def where_dropout_acts(net, params, *, train):

@@ -46,9 +46,10 @@ def train(toy, draw):
         )
         options = {"steps": steps, "updates_per_dispatch": every, "key": jax.random.key(seed)}
         reports = []
-        for state, report in training.fit(algorithm, state, toy, draw, **options):
+        last = state
+        for last, report in training.fit(algorithm, state, toy, draw, **options):  # noqa: B007
             reports.append(report)
-        return jax.tree.map(np.asarray, state), reports
+        return jax.tree.map(np.asarray, last), reports
 
     return train
 
