@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test lint clean
 
 # The main job on simulated hopper-medium-replay: data, return model, teacher, students, evaluation.
 demo: .venv/ready
@@ -12,9 +12,6 @@ demo: .venv/ready
 
 test: .venv/ready-dev
 	$(BIN)/python -m pytest
-
-test-slow: .venv/ready-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -55,6 +55,8 @@ class Experiment:
         self.resume, self.overwrite = resume, overwrite
         self.progress = Progress(console)
         self.console = self.progress.console
+        self._ready: set[str] = set()  # stages trained or found by this experiment
+        self._warned = False
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -101,12 +103,15 @@ class Experiment:
         Raises:
             UserError: the folder holds another run, or one that may not be touched.
         """
+        if stage in self._ready:
+            return
         run = self.workdir / stage
         found = checkpoints.run_status(run)
         if found and not (self.overwrite and wanted):
             self._check_same(run, stage)
             if found == "finished" and (self.resume or not wanted):
                 self.say(f"{stage}: finished run found in {run}, kept")
+                self._ready.add(stage)
                 return
             if not self.resume:
                 raise UserError(
@@ -120,6 +125,7 @@ class Experiment:
         if self.overwrite and found:
             checkpoints.clear_run(run)
         self.train(stage)
+        self._ready.add(stage)
 
     def train(self, stage: str) -> None:
         """Train a stage from its newest checkpoint, or from the start, to the end."""
@@ -147,6 +153,8 @@ class Experiment:
             store.save(step, item, state, {"step": step, "stage": stage})
 
         steps, dispatch = optimiser["steps"], config["training"]["updates_per_dispatch"]
+        if config["size"] == "paper" and jax.default_backend() == "cpu":
+            dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
         sample = functools.partial(
             dataset.sample_windows,
             batch_size=optimiser["batch_size"],
@@ -216,7 +224,7 @@ class Experiment:
         """Say once how long this will take, where that is long, and what would be shorter."""
         seconds, first = begun
         left = (time.monotonic() - seconds) / (step - first) * (steps - step)
-        if left > SLOW and not getattr(self, "_warned", False):
+        if left > SLOW and not self._warned:
             self._warned = True
             smaller = {"paper": "size=small or size=demo", "small": "size=demo"}
             self.say(

@@ -29,7 +29,6 @@ class Small(nn.Module):
     """A denoising network that compiles in a blink: one hidden layer."""
 
     hidden: int = 16
-    embed_dim: int = 1  # each time is its own embedding
 
     @nn.compact
     def __call__(self, x, times, cond, *, train=False):

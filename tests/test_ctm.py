@@ -136,43 +136,63 @@ def test_triples_meet_as_often_as_published(key):
 # ---- L_DSM ---------------------------------------------------------------------------------------
 
 
-def test_dsm_loss_is_one_at_the_exact_denoiser_and_zero_against_it(gaussian):
+def test_dsm_loss_is_one_at_the_exact_denoiser_and_larger_elsewhere(gaussian):
     key_x, key_loss = jax.random.split(jax.random.key(0))
     x_0 = gaussian.std * jax.random.normal(key_x, (20_000, *SHAPE))
 
-    def model(x, t, s):
-        np.testing.assert_array_equal(s, np.full(len(x_0), np.float32(ZERO)))
-        return gaussian.denoise(x, t)
+    def mean_loss(factor):
+        def model(x, t, s):
+            np.testing.assert_array_equal(s, np.full(len(x_0), np.float32(ZERO)))
+            return factor * gaussian.denoise(x, t)
 
-    student = ctm.Student(distance="squared")
-    for estimate, expected in ((None, 1.0), (gaussian.denoise, 0.0)):  # of x_0: none is itself
         key = jax.random.clone(key_loss)
-        losses, prediction = ctm.dsm_loss(model, estimate, NOISE, student, x_0, key)
-        assert np.mean(losses) == pytest.approx(expected, abs=0.01)
+        losses, prediction = ctm.dsm_loss(model, NOISE, "squared", x_0, key)
         assert prediction.shape == x_0.shape
+        return np.mean(losses)
+
+    assert mean_loss(1.0) == pytest.approx(1.0, abs=0.01)
+    assert mean_loss(0.9) > mean_loss(1.0) < mean_loss(1.1)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_dsm_looks_at_sigma_max_itself_as_often_as_told(key, gaussian, share):
-    seen = []
+def test_advantage_weights_have_their_closed_form():
+    returns, values = jnp.array([0.0, 1.0, 2.0, 5.0]), jnp.array([1.0, 1.0, 1.0, 3.0])
+    advantage = np.array([-1.0, 0.0, 1.0, 2.0])
+    for sharpness in (0.0, 1.5):
+        expected = np.exp(sharpness * (advantage - advantage.mean()) / advantage.std())
+        weights = ctm.advantage_weights(returns, values, sharpness)
+        np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-5)
 
-    def model(x, t, s):
-        seen.append(np.asarray(t))
-        return gaussian.jump(x, t, s)
 
-    student = ctm.Student(dsm_start=share)
-    ctm.dsm_loss(model, None, NOISE, student, jnp.zeros((400, *SHAPE)), key)
-    assert np.mean(seen[0] == 80) == share
-    assert share == 1 or np.mean(seen[0] < 1) > 0.3  # the log-normal half stays
+def test_advantage_weights_do_not_depend_on_the_unit_of_the_return(key):
+    returns, values = jax.random.normal(key, (2, 50))
+    weights = ctm.advantage_weights(returns, values, 1.5)
+    scaled = ctm.advantage_weights(100 * returns + 3, 100 * values, 1.5)
+    np.testing.assert_allclose(weights, scaled, rtol=1e-3)
+    assert np.mean(weights) == pytest.approx(1, rel=1e-5)
+
+
+def test_one_lucky_example_does_not_outweigh_all_others():
+    weights = ctm.advantage_weights(jnp.zeros(1000).at[7].set(1.0), jnp.zeros(1000), 1.5)
+    others = np.delete(weights, 7)
+    assert weights[7] / others.max() <= 25  # exp(1.5 * 31) without the cap
+
+
+def test_advantage_weights_are_finite_and_even_where_all_examples_went_alike():
+    weights = ctm.advantage_weights(jnp.full(5, 0.3), jnp.full(5, 0.1), 1.5)
+    np.testing.assert_allclose(weights, np.ones(5), rtol=1e-5)
+
+
+def test_advantage_weights_pass_no_gradient():
+    gradient = jax.grad(lambda v: ctm.advantage_weights(jnp.arange(4.0), v, 1.5)[0])(jnp.ones(4))
+    np.testing.assert_array_equal(gradient, np.zeros(4))
 
 
 # ---- which weights the losses pull ---------------------------------------------------------------
 
 
-def test_ctm_and_dsm_losses_do_not_reach_the_teacher(key, tiny, weights, toy):
+def test_ctm_loss_reaches_the_model_and_not_the_teacher(key, tiny, weights, toy):
     net, x_0, cond = tiny("small"), toy.x[:16], toy.cond[:16]
     student = ctm.Student()
-    key_ctm, key_dsm = jax.random.split(key)
 
     def loss_fn(student_weights, teacher_weights):
         def model(x, t, s):
@@ -184,10 +204,7 @@ def test_ctm_and_dsm_losses_do_not_reach_the_teacher(key, tiny, weights, toy):
         def teacher(x, t):
             return edm.denoise(net, teacher_weights, NOISE, x, t, cond)
 
-        distilled = ctm.ctm_loss(model, target, teacher, NOISE, student, x_0, key_ctm)
-        return (
-            distilled.mean() + ctm.dsm_loss(model, teacher, NOISE, student, x_0, key_dsm)[0].mean()
-        )
+        return ctm.ctm_loss(model, target, teacher, NOISE, student, x_0, key).mean()
 
     mine, teachers = jax.jit(jax.grad(loss_fn, argnums=(0, 1)))(weights(net, 2), weights(net, 1))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(mine))
@@ -202,7 +219,7 @@ class Pull:
             return params * jnp.sum(jnp.sin(x[:, 0] + cond[:, :2]), axis=-1)
 
         student = ctm.Student(
-            dsm_weight=0.2, reward_weight=0.5, reward_scale="none", warm_start="none", **fields
+            dsm_weight=0.2, reward_weight=0.5, reward_scale="none", warm_start=False, **fields
         )
         algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
         frozen = {"teacher": weights(net, 1), "reward": jnp.float32(1.0)}
@@ -347,7 +364,7 @@ def reach(gaussian, tiny, weights, optimiser):
         return 100 * jnp.sum(x[:, 0] + jnp.maximum(x[:, 0], 0) ** 2, axis=-1)
 
     def reach(**fields):
-        student = ctm.Student(warm_start="none", **fields)
+        student = ctm.Student(warm_start=False, **fields)
         sizes = {"shape": shape, "cond_dim": COND}
         algorithm = ctm.make_student(net, narrow.net(NOISE), judge, NOISE, student, adam, **sizes)
         cond = jnp.zeros((rows, COND))
@@ -355,7 +372,7 @@ def reach(gaussian, tiny, weights, optimiser):
         def body(i, state):
             key_x, key = jax.random.split(jax.random.fold_in(jax.random.key(0), i))
             x = jnp.clip(narrow.std * jax.random.normal(key_x, (rows, *shape)), -1, 1)
-            return algorithm.update(state, Batch(x, cond, jnp.zeros(rows)), key)[0]
+            return algorithm.update(state, Batch(x, cond, judge({}, x, cond)), key)[0]
 
         state = train_state.create(weights(net, 2, 0, shape), adam, {"teacher": {}, "reward": {}})
         state = jax.jit(lambda state: jax.lax.fori_loop(0, adam.steps, body, state))(state)
@@ -369,12 +386,12 @@ def reach(gaussian, tiny, weights, optimiser):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"distance": "squared", "reward_weight": 0.06, "reward_on": "dsm", "dsm_start": 0.25},
-        {"distance": "huber", "reward_weight": 1.0, "reward_on": "start"},
+        {"advantage": 1.5, "reward_weight": 0.01, "reward_on": "dsm"},
+        {"reward_weight": 1.0, "reward_on": "start", "distance": "squared"},
     ],
 )
 def test_student_stays_in_the_range_of_the_data_by_default(reach, fields):
-    x = reach(dsm_target="teacher", **fields)
+    x = reach(**fields)
     assert np.abs(x).max() < 1.3
     assert x[:, 0].mean() > x[:, 1:].mean() + 0.04  # and yet the reward acts
 
@@ -403,15 +420,6 @@ def test_warm_started_student_says_what_its_teacher_says_whatever_s(
     assert np.abs(expected).max() > 0.1
     for s in (jnp.full(4, -978.0), t, jnp.array([3.0, -70.0, 20.0, 500.0])):
         np.testing.assert_allclose(apply(student, jnp.stack([t, s], axis=-1)), expected, atol=1e-5)
-
-
-def test_student_starts_from_the_reference_if_told_to(tiny, weights, optimiser, sizes):
-    net, student = tiny("small"), ctm.Student(warm_start="reference")
-    frozen = {"teacher": weights(net, 1), "reference": weights(net, 2)}
-    state = ctm.make_student(net, net, None, NOISE, student, optimiser(), **sizes).init(
-        jax.random.key(0), frozen
-    )
-    jax.tree.map(np.testing.assert_array_equal, state.params, frozen["reference"])
 
 
 def test_warm_start_copies_so_that_the_student_can_be_donated(tiny, weights):
@@ -480,8 +488,6 @@ def test_samples_are_clipped_only_if_the_noise_says_so(key, gaussian):
     ("field", "word"),
     [
         ("distance", "huberr"),
-        ("dsm_target", "teachr"),
-        ("warm_start", "referenc"),
         ("reward_on", "stat"),
         ("reward_scale", "gradients"),
         ("solver", "huen"),

@@ -10,6 +10,7 @@ import pytest
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import episodes, hdf5, rollouts, simulated
+from ractd_jax.envs.make import make_env
 
 TASK = tasks.get("hopper-medium-replay-v2")
 STEPS = 2000
@@ -66,7 +67,7 @@ def test_reads_back_as_complete_episodes_of_about_the_size_asked_for(path):
 
 def test_rewards_and_next_observations_follow_from_the_stored_states(path):
     data = arrays(path)
-    env = rollouts.make_env(TASK.env_id)
+    env = make_env(TASK.env_id)
     env.reset(seed=0)
     for row in np.random.default_rng(0).integers(0, len(data["rewards"]), 200):
         env.unwrapped.set_state(data["infos/qpos"][row], data["infos/qvel"][row])

@@ -7,6 +7,7 @@ import pytest
 
 from ractd_jax import errors, tasks
 from ractd_jax.envs import rollouts
+from ractd_jax.envs.make import make_env
 
 TASK = tasks.get("hopper-medium-replay-v2")
 SEEDS = (3, 1, 4, 15, 9)
@@ -27,7 +28,7 @@ def result():
 
 def by_hand(seed):
     """Return the rewards of one episode from the plainest loop."""
-    env = rollouts.make_env(TASK)
+    env = make_env(TASK.env_id)
     obs, _ = env.reset(seed=seed)
     rewards, done = [], False
     while not done:
@@ -105,7 +106,7 @@ def test_no_seed_is_refused():
 def test_making_an_environment_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rollouts.make_env(TASK).close()
+        make_env(TASK.env_id).close()
 
 
 def test_record_is_the_same_episode_as_rollout(result):

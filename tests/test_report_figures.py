@@ -8,6 +8,7 @@ from PIL import Image
 
 from ractd_jax import errors, tasks
 from ractd_jax.envs import rollouts
+from ractd_jax.envs.make import make_env
 from ractd_jax.report import animation, plots, style
 
 TASK = tasks.get("hopper-medium-replay-v2")
@@ -109,7 +110,7 @@ def test_gif_ends_with_the_last_step_in_real_time(tmp_path):
 
 
 def test_pose_of_the_upright_hopper():
-    env = rollouts.make_env(TASK)
+    env = make_env(TASK.env_id)
     robot = animation.pose(env.unwrapped.model, np.array([0.7, 1.25, 0.0, 0.0, 0.0, 0.0]))
     env.close()
     assert robot.part == ["torso", "near", "near", "near"]
@@ -119,7 +120,7 @@ def test_pose_of_the_upright_hopper():
 
 
 def test_frame_keeps_the_robot_in_the_middle():
-    env = rollouts.make_env(TASK)
+    env = make_env(TASK.env_id)
     robot = animation.pose(env.unwrapped.model, np.array([12.3, 1.25, 0.0, 0.0, 0.0, 0.0]))
     env.close()
     frame = np.asarray(animation.draw_frame(robot), int)

@@ -5,12 +5,12 @@ here imports JAX, because every worker process of `simulated.make` has to import
 Source of the policy: Haarnoja et al. 2018, "Soft Actor-Critic", appendix C (tanh-Gaussian).
 """
 
-import warnings
 from typing import NamedTuple
 
-import gymnasium as gym
 import numpy as np
 from jaxtyping import Float32
+
+from ractd_jax.envs.make import make_env
 
 Actor = dict[str, np.ndarray]
 Episode = dict[str, np.ndarray]
@@ -50,13 +50,6 @@ def act(
     hidden = np.maximum(dense("hidden1", np.maximum(dense("hidden0", obs), 0.0)), 0.0)
     log_std = np.clip(dense("log_std", hidden), -20.0, 2.0)
     return np.tanh(dense("mean", hidden) + np.exp(log_std) * noise)
-
-
-def make_env(env_id: str) -> gym.Env:
-    """Make an environment without the notice that a `-v4` is out of date: here it has to be."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return gym.make(env_id, disable_env_checker=True)
 
 
 def collect(block: Block) -> list[Episode]:

@@ -9,15 +9,14 @@ that has ended leaves the batch, so a policy that falls early is evaluated early
     record      the positions and rewards of one episode, for the animation
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from jaxtyping import Float, Int
 
 from ractd_jax import errors
+from ractd_jax.envs.make import make_env
 from ractd_jax.tasks import TaskSpec
 
 # (observations (batch, cond) float32, seeds (batch,), step) -> actions (batch, dim). What is random
@@ -43,14 +42,6 @@ class Rollouts(NamedTuple):
     returns: Float[np.ndarray, " batch"]
     returns_released: Float[np.ndarray, " batch"]
     lengths: Int[np.ndarray, " batch"]
-
-
-def make_env(task: TaskSpec) -> gymnasium.Env:
-    """Return a fresh environment with the dynamics of the task's dataset."""
-    with warnings.catch_warnings():
-        # v5 changed observations and rewards; the older version is the right one here.
-        warnings.filterwarnings("ignore", ".*out of date", DeprecationWarning)
-        return gymnasium.make(task.env_id, disable_env_checker=True)
 
 
 def running_max_return(rewards: list[float]) -> float:
@@ -83,7 +74,7 @@ def rollout(
     seeds = np.asarray(seeds, np.int64)
     if not seeds.size:
         raise errors.UserError("an evaluation needs at least one seed")
-    envs = [make_env(task) for _ in seeds]
+    envs = [make_env(task.env_id) for _ in seeds]
     rewards: list[list[float]] = [[] for _ in seeds]
     try:
         first = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
@@ -119,7 +110,7 @@ def record(policy: Policy, task: TaskSpec, seed: int) -> dict[str, Any]:
     Raises:
         UserError: if an action is not finite.
     """
-    env = make_env(task)
+    env = make_env(task.env_id)
     qpos, rewards, done = [], [], False
     try:
         obs, _ = env.reset(seed=seed)

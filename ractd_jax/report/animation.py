@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from ractd_jax import errors
-from ractd_jax.envs import rollouts
+from ractd_jax.envs.make import make_env
 from ractd_jax.report import style
 from ractd_jax.tasks import TaskSpec
 
@@ -72,7 +72,7 @@ def save_gif(
     Raises:
         UserError: if there is no step, or the positions are not those of the task's robot.
     """
-    env = rollouts.make_env(task)
+    env = make_env(task.env_id)
     model, seconds = env.unwrapped.model, env.unwrapped.dt
     env.close()
     if not len(qpos) or qpos.shape[1] != model.nq:
