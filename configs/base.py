@@ -110,6 +110,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "sigma_data": 0.5,
                 "scaling": "boundary",
                 "initial_std": 80.0,  # of x_T
+                "clamp": True,  # keep the levels of training within [sigma_min, sigma_max]
                 "clip": True,  # clip predictions to [-1, 1] when sampling
             },
             "teacher": {

@@ -41,7 +41,7 @@ def _paper(config: ConfigDict, reward_weight: dict[str, float]) -> None:
 
 def _released(config: ConfigDict, reward_weight: dict[str, float]) -> None:
     config.data.update(discount=0.99, termination_penalty=0.0, drop_last_window=True)
-    config.noise.initial_std = 1.0
+    config.noise.update(initial_std=1.0, clamp=False)
     config.teacher.network.mid_dropout = 0.2
     config.teacher.method.distance = "released"
     config.teacher.weights = "live"

@@ -241,9 +241,17 @@ def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -
     def copy(mine, teachers):
         if mine.shape == teachers.shape:
             return jnp.copy(teachers)  # not the frozen teacher's own buffer, which lives on
+        if mine.ndim != 2 or mine.shape != (teachers.shape[0] + embed_dim, *teachers.shape[1:]):
+            raise different
         zeros = jnp.zeros((embed_dim, mine.shape[1]), mine.dtype)
         return jnp.concatenate([teachers[:embed_dim], zeros, teachers[embed_dim:]])
 
+    different = errors.UserError(
+        "student.method.warm_start copies the teacher's weights, so both need networks of the same "
+        "kind and size: make student.network like teacher.network, or set warm_start=False"
+    )
+    if jax.tree.structure(student_params) != jax.tree.structure(teacher_params):
+        raise different
     return jax.tree.map(copy, student_params, teacher_params)
 
 

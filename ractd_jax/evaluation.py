@@ -117,7 +117,7 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
     paths = [folder / f"{name}.png" for name in ("learning_curves", "returns", "latency")]
     if logs:
         plots.learning_curves(paths[0], logs)
-    title = f"{task.name}, {sources.label(config['source'])}, size {config['size']}"
+    title = f"{task.name}, source {config['source']}, size {config['size']}"
     scores = {e["stage"]: task.score(np.asarray(e["returns"])) for e in entries}
     plots.return_distributions(paths[1], scores, title)
     acting = [entry["stage"] for entry in entries[1:]]

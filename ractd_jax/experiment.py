@@ -211,7 +211,9 @@ class Experiment:
     def _check_same(self, run: pathlib.Path, stage: str) -> None:
         """Refuse to go on in a folder whose run was configured otherwise."""
         old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
-        sections = ("task", "source", "seed", "data", "noise", stage)
+        sections = ["task", "source", "seed", "data", stage]
+        if stage != "reward":  # the only model that never sees noise
+            sections.append("noise")
         for name, now, then in _differences(self.config, old, sections):
             if name.endswith("optimiser.steps") and not now:
                 continue  # 0 stands for the epochs that the old run has worked out

@@ -422,6 +422,13 @@ def test_warm_started_student_says_what_its_teacher_says_whatever_s(
         np.testing.assert_allclose(apply(student, jnp.stack([t, s], axis=-1)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("other", [{"hidden": 8}, {"blocks": 1}, {"embed_dim": 16}])
+def test_warm_start_from_a_different_network_is_refused(tiny, weights, other):
+    net, teacher = tiny("mlp"), tiny("mlp", **other)
+    with pytest.raises(errors.UserError, match="same kind and size"):
+        ctm.warm_start(weights(net, 2), weights(teacher, 1), net.embed_dim)
+
+
 def test_warm_start_copies_so_that_the_student_can_be_donated(tiny, weights):
     net = tiny("mlp")
     teacher = weights(net, 1)
