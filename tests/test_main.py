@@ -19,9 +19,11 @@ from ractd_jax.data import simulated
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
     "--config.teacher.network.hidden=16",
+    "--config.ctd.network.hidden=16",
     "--config.student.network.hidden=16",
     "--config.teacher.method.sample_bins=4",
     "--config.teacher.optimiser.steps=30",
+    "--config.ctd.optimiser.steps=30",
     "--config.student.optimiser.steps=30",
     "--config.reward.optimiser.steps=30",
     "--config.training.updates_per_dispatch=5",

@@ -99,6 +99,10 @@ def test_members_differ_and_each_learns_as_if_it_were_alone(tiny, optimiser, siz
         alone, _ = update_single(alone, batch, jax.random.key(i))
     for both, one in zip(*map(jax.tree.leaves, (state.params, alone.params)), strict=True):
         np.testing.assert_allclose(both[1], one[0], atol=1e-5)
+    members = reward.predict(tiny("return"), state.params, batch.x, batch.cond)
+    reported = float(update_pair(state, batch, jax.random.key(3))[1]["loss"])
+    expected = float(np.mean((members - batch.returns[None]) ** 2))
+    assert reported == pytest.approx(expected, rel=1e-4)
 
 
 def test_learns_returns_that_grow_with_the_action(tiny, optimiser, sizes, toy, draw):

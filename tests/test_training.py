@@ -124,6 +124,7 @@ def test_loss_that_is_not_finite_stops_the_dispatch_at_that_update(train):
     # Update number 9, counted from 0, is the last of its dispatch.
     assert [(r.step, r.finite) for r in reports] == [(8, True), (10, False), (16, True), (20, True)]
     assert np.isnan(reports[1].metrics["loss"])
+    assert reports[1].metrics["step"] == 8.5  # the mean over the updates that were made
 
 
 def test_state_is_donated(toy, draw):
