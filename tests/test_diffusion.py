@@ -11,6 +11,7 @@ from ractd_jax import diffusion, errors
 
 NOISE = diffusion.Noise()
 EDM = dataclasses.replace(NOISE, scaling="edm")
+FREE = dataclasses.replace(NOISE, clamp=False)
 
 
 # ---- the grid of levels --------------------------------------------------------------------------
@@ -147,14 +148,14 @@ def test_gradient_of_distance_is_zero_and_finite_at_equality(kind):
 
 
 def test_log_normal_has_its_moments(key):
-    log_t = np.log(diffusion.log_normal(NOISE, key, 40_000))
+    log_t = np.log(diffusion.log_normal(FREE, key, 40_000))
     assert log_t.mean() == pytest.approx(-1.2, abs=0.03)
     assert log_t.std() == pytest.approx(1.2, abs=0.03)
 
 
 @pytest.mark.parametrize("batch", [40_000, 40_001])
 def test_mixed_levels_are_high_in_the_first_half_and_log_normal_in_the_second(key, batch):
-    levels = np.asarray(diffusion.mixed(NOISE, key, batch))
+    levels = np.asarray(diffusion.mixed(FREE, key, batch))
     assert levels.shape == (batch,)
     half = (batch + 1) // 2
     high, low = levels[:half], np.log(levels[half:])
@@ -167,6 +168,17 @@ def test_mixed_levels_are_high_in_the_first_half_and_log_normal_in_the_second(ke
     )
     assert low.mean() == pytest.approx(-1.2, abs=0.04)
     assert low.std() == pytest.approx(1.2, abs=0.04)
+
+
+@pytest.mark.parametrize("levels", diffusion.LEVELS)
+def test_clamped_draws_stay_within_the_grid_and_are_else_the_same(levels):
+    free, clamped = (
+        np.asarray(diffusion.LEVELS[levels](noise, jax.random.key(0), 20_000))
+        for noise in (FREE, dataclasses.replace(NOISE, clamp=True))
+    )
+    assert free.min() < 0.01
+    assert 0.003 < np.mean(free < 0.02) < 0.02
+    np.testing.assert_array_equal(clamped, np.clip(free, np.float32(0.02), np.float32(80)))
 
 
 @pytest.mark.parametrize("std", [1.0, 80.0])
