@@ -286,8 +286,8 @@ class ReturnMLP(nn.Module):
 
     Attributes:
         dims: width of each level; a level is two residual blocks.
-        layer_norm: normalise the hidden units, which bounds what the model says far from its data
-            (not in the published model).
+        layer_norm: normalise the hidden units, which tames what the model says far from its data
+            (the shortcuts stay linear, so it is no bound; not in the published model).
     """
 
     dims: Sequence[int] = (64, 128, 256)

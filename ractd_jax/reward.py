@@ -4,7 +4,7 @@ RACTD section 3.3: R is trained on clean data, apart from teacher and student, b
 r_n = sum_j gamma^j r_{n+j}, and later judges the student's first action (Eq. 8).
 
 Nothing holds a regression model far from its data, and a student that maximises it goes there. Two
-options, both off in the published method, bound that: layer normalisation (`networks.ReturnMLP`)
+options, both off in the published method, ease that: layer normalisation (`networks.ReturnMLP`)
 and an ensemble whose disagreement counts against an action (`value`).
 """
 
