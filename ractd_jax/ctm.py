@@ -179,8 +179,8 @@ def advantage_weights(returns: Levels, values: Levels, sharpness: float) -> Leve
 
 def reward_loss(
     judge: Callable[[Trajectory], Levels], student: Student, x: Trajectory
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return (L_R, mean predicted return) of the trajectories x (RACTD Eq. 8).
+) -> tuple[Float[Array, ""], Levels]:
+    """Return (L_R, predicted return of each trajectory x) (RACTD Eq. 8).
 
     Outside [-1, 1] the return model has seen nothing, and the environment clips actions anyway, so
     by default it judges the clipped action: there its gradient is zero and DSM pulls back alone.
@@ -189,12 +189,28 @@ def reward_loss(
     """
     if student.reward_clip:
         x = jnp.clip(x, -1, 1)
-    returns = judge(x)
+    at = jax.lax.stop_gradient(x)
+    returns, slope = value_and_slope(judge, at)
     scale = 1.0
     if student.reward_scale == "gradient":
-        slope = jax.grad(lambda y: jnp.sum(judge(y)))(jax.lax.stop_gradient(x))
         scale = jnp.mean(jnp.sqrt(jnp.sum(slope**2, axis=(1, 2)))) + 1e-8
-    return -jnp.mean(returns) / scale, jnp.mean(returns)
+    # R expanded to first order at x itself: the same value, the same gradient, and the return
+    # model, which costs as much as the student, runs once for the loss and for its scale.
+    expanded = returns + jnp.sum(slope * (x - at), axis=(1, 2))
+    return -jnp.mean(expanded) / scale, returns
+
+
+def value_and_slope(
+    judge: Callable[[Trajectory], Levels], x: Trajectory
+) -> tuple[Levels, Trajectory]:
+    """Return (R, dR/dx) of each trajectory."""
+
+    def total(x):
+        returns = judge(x)
+        return jnp.sum(returns), returns
+
+    slope, returns = jax.grad(total, has_aux=True)(x)
+    return returns, slope
 
 
 # ---- sampling ----------------------------------------------------------------------------------
@@ -315,20 +331,24 @@ def make_student(
                 ctm = jnp.mean(ctm_loss(model, target, teacher, noise, student, batch.x, key_ctm))
             model = jump_with(params, keys_dropout[3], train=True)
             dsm, x = dsm_loss(model, noise, student.distance, batch.x, key_dsm)
-            if student.advantage:
-                values = judge_here(jnp.clip(x, -1, 1))
-                dsm = dsm * advantage_weights(batch.returns, values, student.advantage)
-            dsm = jnp.mean(dsm)
-            total = student.ctm_weight * ctm + student.dsm_weight * dsm
-            metrics = {"ctm": ctm, "dsm": dsm}
+            reward, values = 0.0, None
             if student.reward_weight:
+                judged = x
                 if student.reward_on == "start":
                     model = jump_with(params, keys_dropout[4], train=True)
                     start = jax.random.split(key_start, batch.x.shape[0])
-                    x = sample(model, dataclasses.replace(noise, clip=False), 1, start, shape)
-                reward, value = reward_loss(judge_here, student, x)
-                total = total + student.reward_weight * reward
-                metrics["return"] = value
+                    judged = sample(model, dataclasses.replace(noise, clip=False), 1, start, shape)
+                reward, values = reward_loss(judge_here, student, judged)
+            elif student.advantage:
+                values = judge_here(jnp.clip(x, -1, 1))
+            if student.advantage:
+                dsm = dsm * advantage_weights(batch.returns, values, student.advantage)
+            dsm = jnp.mean(dsm)
+            total = student.ctm_weight * ctm + student.dsm_weight * dsm
+            total = total + student.reward_weight * reward
+            metrics = {"ctm": ctm, "dsm": dsm}
+            if values is not None:
+                metrics["return"] = jnp.mean(values)
             return total, {"loss": total} | metrics
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)

@@ -21,9 +21,28 @@ from jaxtyping import Array, Float
 # ---- building blocks -------------------------------------------------------------------------
 
 
+@jax.custom_jvp
 def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return x tanh(softplus(x)) (Misra, 2019)."""
-    return x * jnp.tanh(jax.nn.softplus(x))
+    return x * _gate(x)[0]
+
+
+def _gate(x: Array) -> tuple[Array, Array]:
+    """Return (tanh(softplus(x)), e^x), by one exponential in the place of three functions.
+
+    With e = e^x, tanh(ln(1 + e)) = ((1 + e)^2 - 1) / ((1 + e)^2 + 1). On a CPU the textbook form
+    takes as long as the matrix product before it. From x = 20 on the gate is 1 in float32.
+    """
+    e = jnp.exp(jnp.minimum(x, 20.0))
+    n = e * (e + 2)
+    return n / (n + 2), e
+
+
+@mish.defjvp
+def _mish_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    gate, e = _gate(x)
+    return x * gate, dx * (gate + x * (1 - gate**2) * e / (1 + e))
 
 
 def sinusoidal(x: Float[Array, "..."], dim: int) -> Float[Array, "... {dim}"]:

@@ -325,9 +325,12 @@ def test_reward_climbs_and_pulls_what_the_return_model_sees_alone(actions, scale
 
 
 def test_unscaled_reward_loss_is_minus_the_mean_return(actions):
-    loss, value = ctm.reward_loss(judge, ctm.Student(reward_scale="none"), actions)
-    assert value == pytest.approx(float(np.mean(judge(actions))))
-    assert loss == -value
+    student = ctm.Student(reward_scale="none")
+    loss, returns = ctm.reward_loss(judge, student, actions)
+    np.testing.assert_allclose(returns, judge(actions), rtol=1e-6)
+    assert float(loss) == pytest.approx(-float(np.mean(judge(actions))), rel=1e-6)
+    expected = jax.grad(lambda x: -jnp.mean(judge(x)))(actions)
+    np.testing.assert_allclose(reward_gradient(actions, reward_scale="none"), expected, rtol=1e-6)
 
 
 def test_gradient_scale_makes_the_weight_independent_of_the_unit_of_the_return(actions):
@@ -338,8 +341,8 @@ def test_gradient_scale_makes_the_weight_independent_of_the_unit_of_the_return(a
     for pull in pulls[1:]:
         np.testing.assert_allclose(pull, pulls[0], rtol=1e-3, atol=1e-6)
     # What is reported keeps its unit.
-    value = ctm.reward_loss(judge, ctm.Student(), actions)[1]
-    assert float(value) == pytest.approx(float(np.mean(judge(actions))), rel=1e-5)
+    returns = ctm.reward_loss(judge, ctm.Student(), actions)[1]
+    np.testing.assert_allclose(returns, judge(actions), rtol=1e-5)
 
 
 def test_gradient_scale_makes_the_mean_length_of_the_pull_one(actions):

@@ -72,6 +72,17 @@ def test_mish_closed_values():
     assert expected[2] == pytest.approx(0.865098, abs=1e-6)
 
 
+def test_mish_has_the_slope_of_its_textbook_form_everywhere():
+    def textbook(x):
+        return x * jnp.tanh(jax.nn.softplus(x))
+
+    x = jnp.linspace(-40.0, 40.0, 1601)
+    np.testing.assert_allclose(networks.mish(x), textbook(x), rtol=1e-5, atol=1e-6)
+    for order in (jax.grad, lambda f: jax.grad(jax.grad(f))):
+        slopes = jax.vmap(order(networks.mish))(x)
+        np.testing.assert_allclose(slopes, jax.vmap(order(textbook))(x), rtol=1e-4, atol=1e-4)
+
+
 def test_sinusoidal_embeds_from_frequency_one_to_a_ten_thousandth():
     x = np.array([[0.0, 1.5], [-978.0, 1095.5]], np.float32)
     embedded = np.asarray(networks.sinusoidal(jnp.asarray(x), 8))
