@@ -127,7 +127,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
             },
             "reward": {
                 "network": {"dims": (32, 64, 128, 256), "layer_norm": False},
-                "method": {"members": 1, "pessimism": 0.0, "expectile": 0.5},
+                "method": {"members": 1, "pessimism": 0.0, "expectile": 0.5, "drawn": 0},
                 "optimiser": optimiser(
                     batch_size=64, learning_rate=2e-4, weight_decay=1e-3, warmup=20
                 ),

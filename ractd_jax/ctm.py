@@ -287,7 +287,7 @@ def make_student(
     Args:
         net: the student's network.
         teacher_net: the teacher's network.
-        judge: `(reward_params, x, cond) -> (batch,)`, see `reward.value`; None for a student
+        judge: `(reward_params, x, cond, key) -> (batch,)`, see `reward.value`; None for a student
             without reward.
         noise: noise levels and scalings, the teacher's.
         student: losses and sampler.
@@ -304,7 +304,7 @@ def make_student(
         return train_state.create(params, optimiser, frozen)
 
     def update(state, batch: Batch, key):
-        key_ctm, key_dsm, key_start, *keys_dropout = jax.random.split(key, 8)
+        key_ctm, key_dsm, key_start, key_judge, *keys_dropout = jax.random.split(key, 9)
         frozen = state.frozen
 
         def jump_with(params, key, train):
@@ -319,7 +319,7 @@ def make_student(
             return edm.denoise(teacher_net, frozen["teacher"], noise, x, t, batch.cond, **kwargs)
 
         def judge_here(x):
-            return judge(frozen["reward"], x, batch.cond)
+            return judge(frozen["reward"], x, batch.cond, key_judge)
 
         def loss_fn(params):
             # The target is a copy that the gradient must not reach (sg(theta) in Eq. 6).

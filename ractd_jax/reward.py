@@ -12,9 +12,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from ractd_jax import train_state
+from ractd_jax import errors, train_state
 from ractd_jax.types import Algorithm, Batch, Params
 
 
@@ -26,11 +26,20 @@ class ReturnModel:
         members: networks in the ensemble; 1 as published.
         pessimism: standard deviations of the ensemble subtracted from its mean.
         expectile: asymmetry of the squared error; 0.5 is the mean of the returns, as published.
+        drawn: members that judge one update of a student, drawn anew for each; 0 asks them all.
+            The gradient of their mean stays the same on average, at a fraction of its cost.
     """
 
     members: int = 1
     pessimism: float = 0.0
     expectile: float = 0.5
+    drawn: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.drawn <= self.members or self.members < 1:
+            raise errors.UserError(
+                f"reward.method: {self.drawn} of {self.members} members cannot be drawn"
+            )
 
 
 def inputs(
@@ -53,6 +62,14 @@ def value(net, params: Params, model: ReturnModel, x, cond) -> Float[Array, " ba
     # The small number keeps the gradient of the root finite where members agree.
     deviation = jnp.sqrt(jnp.var(members, axis=0) + 1e-12)
     return jnp.mean(members, axis=0) - model.pessimism * deviation
+
+
+def draw(params: Params, model: ReturnModel, key: Key[Array, ""]) -> Params:
+    """Return the members that judge one update, drawn without replacement."""
+    if model.drawn in (0, model.members):
+        return params
+    chosen = jax.random.choice(key, model.members, (model.drawn,), replace=False)
+    return jax.tree.map(lambda p: p[chosen], params)
 
 
 def loss(prediction, returns, expectile: float) -> Float[Array, "..."]:

@@ -49,8 +49,9 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
     if stage == "reward":
         return reward.make_return_model(return_net, return_model, optimiser, **sizes)
 
-    def judge(params, x, cond):
-        return reward.value(return_net, params, return_model, x, cond)
+    def judge(params, x, cond, key):
+        drawn = reward.draw(params, return_model, key)
+        return reward.value(return_net, drawn, return_model, x, cond)
 
     return ctm.make_student(
         _network(mine["network"]),

@@ -42,7 +42,7 @@ def case(optimiser, sizes):
     return_net, return_model = networks.ReturnMLP((8,)), reward.ReturnModel(2, pessimism=0.5)
     adam = optimiser(steps=150)
 
-    def judge(params, x, cond):
+    def judge(params, x, cond, key=None):
         return reward.value(return_net, params, return_model, x, cond)
 
     @functools.cache

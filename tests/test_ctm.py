@@ -215,7 +215,7 @@ class Pull:
     """The gradient that an update follows, and the loss it reports, of a student in a state."""
 
     def __init__(self, net, weights, adam, sizes, batch, **fields):
-        def judge(params, x, cond):
+        def judge(params, x, cond, key=None):
             return params * jnp.sum(jnp.sin(x[:, 0] + cond[:, :2]), axis=-1)
 
         student = ctm.Student(
@@ -363,7 +363,7 @@ def reach(gaussian, tiny, weights, optimiser):
     net, narrow, adam = tiny("small", hidden=32), gaussian._replace(std=0.25), optimiser(steps=400)
     shape, rows = (8, 2), 32
 
-    def judge(params, x, cond):
+    def judge(params, x, cond, key=None):
         return 100 * jnp.sum(x[:, 0] + jnp.maximum(x[:, 0], 0) ** 2, axis=-1)
 
     def reach(**fields):

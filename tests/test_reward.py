@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import reward, train_state
+from ractd_jax import errors, reward, train_state
 
 
 class Constant:
@@ -118,3 +118,27 @@ def test_learns_returns_that_grow_with_the_action(tiny, optimiser, sizes, toy, d
     assert predicted.shape == (2, len(toy.returns))
     error = np.mean((predicted - toy.returns[None]) ** 2)
     assert error < 0.02 * np.var(toy.returns)
+
+
+def test_drawn_members_are_distinct_and_on_average_all_of_them():
+    params = {"w": jnp.arange(5.0)}
+    model = reward.ReturnModel(members=5, drawn=2)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    drawn = jax.vmap(lambda key: reward.draw(params, model, key)["w"])(keys)
+    assert drawn.shape == (2000, 2)
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    shares = np.bincount(np.asarray(drawn, int).ravel(), minlength=5) / drawn.size
+    np.testing.assert_allclose(shares, 0.2, atol=0.02)
+
+
+def test_all_members_judge_where_none_are_drawn():
+    params = {"w": jnp.arange(5.0)}
+    for drawn in (0, 5):
+        model = reward.ReturnModel(members=5, drawn=drawn)
+        assert reward.draw(params, model, jax.random.key(0)) is params
+
+
+@pytest.mark.parametrize(("members", "drawn"), [(2, 3), (0, 0), (3, -1)])
+def test_impossible_draws_are_refused(members, drawn):
+    with pytest.raises(errors.UserError, match=rf"{drawn} of {members}"):
+        reward.ReturnModel(members=members, drawn=drawn)
