@@ -17,7 +17,7 @@ import importlib
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -124,6 +124,7 @@ def import_checkpoint(
     *,
     config: ConfigDict | None = None,
     name: str = "",
+    given: Sequence[str] = (),
     stage: str | None = None,
     out: pathlib.Path | None = None,
     overwrite: bool = False,
@@ -134,7 +135,8 @@ def import_checkpoint(
     Args:
         path: the checkpoint.
         config: the configuration it belongs to; None for that of the task the file names.
-        name: how the command line calls `config`, for what is printed.
+        name: how the command line calls `config`, for the next command that is printed.
+        given: flags that set fields of `config`, for the same.
         stage: which of the file's models, and what it becomes here; None for the file's own (a
             student without return model is `ctd`).
         out: folder to write; None for the one where `main.py` looks for it.
@@ -209,7 +211,7 @@ def import_checkpoint(
         say(f"main.py will look for it in a folder called {stage}")
     where = [f"--workdir={shlex.quote(str(run.parent))}"] if out else []
     todo = "student" if stage in ("teacher", "reward") else "eval"
-    words = [f"--config={_with_stage(name, todo)}", *where, *changed]
+    words = [f"--config={_with_stage(name, todo)}", *where, *map(shlex.quote, given), *changed]
     say(f"next: python main.py {' '.join(words)}")
     return run
 
@@ -254,6 +256,7 @@ def main(argv: list[str]) -> int:
             pathlib.Path(files[0]),
             config=mine.config,
             name=name,
+            given=[word for word in argv if word.startswith("--config.")],
             stage=_stage_in(name),
             out=pathlib.Path(mine.out) if mine.out else None,
             overwrite=mine.overwrite,
