@@ -169,15 +169,18 @@ def import_checkpoint(
         job = experiment.Experiment(config.to_dict())
         config, task = job.config, job.task
         run = out or job.workdir / stage
-        if checkpoints.run_status(run) and not overwrite:
+        there = checkpoints.run_status(run)
+        if there and not overwrite:
             raise UserError(
                 f"{run} holds a run: --overwrite replaces it, --out=DIR writes elsewhere"
             )
+        if not there and (run / "checkpoints").exists():  # perhaps those of the released code
+            raise UserError(f"{run} has checkpoints that are not ours: --out=DIR writes elsewhere")
         if named and task.name not in named:
             say(f"note: the file names {', '.join(named)}, the configuration is {task.name}")
         state, which = dicts["model"], "live"
         if config[stage]["weights"] == "ema" and kind == own and "ema_model" in dicts:
-            parts, which = torch_weights.parts_of(dicts["ema_model"]), "averaged"
+            parts, which = parts | torch_weights.parts_of(dicts["ema_model"]), "averaged"
         kind, network, params = params_from_torch(
             {name: file.array(tensor) for name, tensor in parts[kind].items()}
         )
@@ -194,7 +197,8 @@ def import_checkpoint(
     frozen = policy.abstract_frozen(config, task, stage)
     _check_tree(item, policy.template(stages.make(config, task, stage), task, frozen))
 
-    checkpoints.clear_run(run)
+    if there:
+        checkpoints.clear_run(run)
     store = checkpoints.Checkpoints(run)
     store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
     store.close()

@@ -143,7 +143,7 @@ def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, torch_file.Tensor]
     """
 
     def under(prefix):
-        tensors = {k: v for k, v in state.items() if isinstance(v, torch_file.Tensor)}
+        tensors = {str(k): v for k, v in state.items() if isinstance(v, torch_file.Tensor)}
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     own = under("model.") or under("")

@@ -282,6 +282,18 @@ def test_a_run_is_replaced_only_when_asked(files, tmp_path):
         assert "--overwrite" in refusal(files / "reward", tmp_path / "r")
 
 
+def test_checkpoints_of_the_released_code_are_never_replaced(files, tmp_path):
+    theirs = tmp_path / "checkpoints" / "latest.ckpt"
+    theirs.parent.mkdir()
+    theirs.write_bytes((files / "reward").read_bytes())
+    for overwrite in (False, True):
+        with pytest.raises(errors.UserError, match="not ours"):
+            torch_import.import_checkpoint(
+                theirs, config=config(), out=tmp_path, overwrite=overwrite, say=silent
+            )
+    assert theirs.exists()
+
+
 @pytest.mark.parametrize("named", ["walker2d-medium-v9", "walker2d-medium-expert-v2"])
 def test_a_task_without_configuration_is_asked_for(tmp_path, named, monkeypatch):
     if named in tasks.TASKS:  # known, but no configuration here is of it
