@@ -12,8 +12,16 @@ from ractd_jax.errors import UserError, choose
 EXAMPLE = "--config=configs/hopper_mr.py:student"
 
 
-def parse(argv: list[str]) -> None:
+def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 0) -> list[str]:
     """Parse the flags.
+
+    Args:
+        argv: program and arguments.
+        values: the flags.
+        files: how many words besides flags there may be.
+
+    Returns:
+        Those words.
 
     Raises:
         UserError: for anything that is not a flag, a configuration or a field of it.
@@ -27,11 +35,12 @@ def parse(argv: list[str]) -> None:
                 raise UserError(f"there is no configuration {path[1]}; for example {EXAMPLE}")
             choose("configuration", path[1], files)
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(_one_line(error)) from error
-    if len(rest) > 1:
-        raise UserError(f"{rest[1]!r} is not a flag; flags start with --, see --help")
+    if len(rest) > 1 + files:
+        raise UserError(f"{rest[1 + files]!r} is not a flag; flags start with --, see --help")
+    return rest[1:]
 
 
 def _one_line(error: Exception) -> str:

@@ -19,13 +19,15 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from ractd_jax import checkpoints, policy, stages, tasks, training
-from ractd_jax.data import dataset, sources
+from ractd_jax.data import dataset, normalizer, sources
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
 
+GAP = 0.01  # between normalisers, where the range of a dimension is 2, that is worth a line
 SLOW = 2 * 3600  # seconds of training on a CPU from which the smaller sizes are named
 
 
@@ -79,8 +81,8 @@ class Experiment:
         )
         return found
 
-    def windows(self, stage: str):
-        """Return the training set and the normaliser of a stage."""
+    def windows(self, stage: str, limits: dataset.Normalizer | None = None):
+        """Return the training set and the normaliser of a stage: `limits`, or the data's own."""
         data = self.config["data"]
         return dataset.build(
             self.transitions,
@@ -89,6 +91,7 @@ class Experiment:
             discount=data["discount"],
             termination_penalty=data["termination_penalty"],
             drop_last=data["drop_last_window"],
+            limits=limits,
         )
 
     # ---- training ------------------------------------------------------------------------------
@@ -130,13 +133,14 @@ class Experiment:
     def train(self, stage: str) -> None:
         """Train a stage from its newest checkpoint, or from the start, to the end."""
         run, config = self.workdir / stage, self.config
-        windows, limits = self.windows(stage)
+        saved = {need: self._saved(need) for need in stages.needs(config, stage)}
+        windows, limits = self.windows(stage, self._teachers_limits(stage, saved))
         optimiser = config[stage]["optimiser"]
         if not optimiser["steps"]:
             per_epoch = math.ceil(len(windows.starts) / optimiser["batch_size"])
             optimiser["steps"] = config[stage]["epochs"] * per_epoch
         algorithm = stages.make(config, self.task, stage)
-        frozen = {need: self._weights(need) for need in stages.needs(config, stage)}
+        frozen = {need: item["params"] for need, item in saved.items()}
         key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
         state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
 
@@ -199,14 +203,33 @@ class Experiment:
         store.close()
         checkpoints.mark_finished(run)
 
-    def _weights(self, stage: str):
-        """Return the acting weights of a finished stage."""
+    def _saved(self, stage: str):
+        """Return the acting weights and the normaliser of a finished stage."""
         like = policy.template(
             stages.make(self.config, self.task, stage),
             self.task,
             policy.abstract_frozen(self.config, self.task, stage),
         )
-        return policy.restore(self.workdir / stage, like)["params"]
+        return policy.restore(self.workdir / stage, like)
+
+    def _teachers_limits(self, stage: str, saved: dict[str, Any]) -> dataset.Normalizer | None:
+        """Return the teacher's normaliser, in which a student must see its data.
+
+        It is the data's own, unless the teacher was imported; then the return model may have yet
+        another, and how far they lie apart is said.
+        """
+        if "teacher" not in saved:
+            return None
+        limits = jax.tree.map(np.asarray, saved["teacher"]["normalizer"])
+        if "reward" in saved:
+            other = jax.tree.map(np.asarray, saved["reward"]["normalizer"])
+            gap = max(map(normalizer.gap, limits[:2], other[:2]))
+            if gap > GAP:
+                self.say(
+                    f"{stage}: the normalisers of teacher and reward differ by up to "
+                    f"{50 * gap:.1f} % of a dimension's range; the teacher's is used"
+                )
+        return limits
 
     def _check_same(self, run: pathlib.Path, stage: str) -> None:
         """Refuse to go on in a folder whose run was configured otherwise."""

@@ -1,91 +1,275 @@
-"""Weights of the published PyTorch code as parameters of `networks`.
+"""Checkpoints of the published PyTorch code as finished stage folders of ours.
 
-The published modules and ours hold the same numbers in other layouts: a linear weight is
-transposed, a convolution's (out, in, width) becomes (width, in, out), and so does a transposed
-convolution's (in, out, width).
+    python -m ractd_jax.torch_import teacher.ckpt [--config=configs/<task>.py:teacher,...]
+
+reads a teacher, a return model or a student, without torch and without running anything in the file
+(`torch_file`), and writes the folder that training the same stage here would have written, less
+what only a resume needs. It then acts (`load_policy`), is evaluated and is distilled from.
+
+What does not depend on the weights comes from a configuration, by default
+`configs/<task>.py:<stage>,preset=released` of the task that the file names. The network's sizes
+come from the shapes of the weights; the normaliser from the file or, where it holds none, from the
+configuration's data. A student's file holds its teacher and its return model too: the stage in
+--config says which of them is wanted.
 """
 
-import re
-from collections.abc import Mapping
+import importlib
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
-from ractd_jax.errors import UserError
+from ractd_jax import checkpoints, cli, experiment, policy, stages, tasks, torch_file, torch_weights
+from ractd_jax.errors import UserError, choose
+from ractd_jax.torch_weights import params_from_torch
 from ractd_jax.types import Params
 
-# Published module name -> path in our parameters; \1 and \2 are level and block.
-_UNET = [
-    (r"diffusion_step_encoder\.1\.", "condition/dense0/linear/"),
-    (r"diffusion_step_encoder\.3\.", "condition/dense1/linear/"),
-    (r"(down|up)_modules\.(\d)\.2\.conv\.", r"\1\2_sample/"),
-    (r"(down|up)_modules\.(\d)\.(\d)\.", r"\1\2_block\3/"),
-    (r"mid_modules\.(\d)\.", r"mid_block\1/"),
-    (r"final_conv\.0\.block\.0\.", "final_block/conv/"),
-    (r"final_conv\.0\.block\.1\.", "final_block/norm/"),
-    (r"final_conv\.1\.", "final_conv/"),
-    (r"blocks\.(\d)\.block\.0\.", r"block\1/conv/"),
-    (r"blocks\.(\d)\.block\.1\.", r"block\1/norm/"),
-    (r"cond_encoder\.1\.", "film/linear/"),
-    (r"residual_conv\.", "shortcut/"),
-]
-_RETURN = [
-    (r"final_linear\.", "output/linear/"),
-    (r"blocks\.(\d)\.(\d)\.blocks\.0\.", r"level\1_block\2_dense0/linear/"),
-    (r"blocks\.(\d)\.(\d)\.blocks\.2\.", r"level\1_block\2_dense1/linear/"),
-    (r"blocks\.(\d)\.(\d)\.residual_linear\.", r"level\1_block\2_shortcut/linear/"),
-]
+# ---- where it belongs --------------------------------------------------------------------------
 
 
-def _leaf(path: str, weight: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return our leaf name and layout of one published array."""
-    if path.endswith("norm/weight"):
-        return path.replace("weight", "scale"), weight
-    if weight.ndim == 1:
-        return path, weight
-    path = path.removesuffix("weight") + "kernel"
-    if weight.ndim == 2:
-        return path, weight.T
-    is_transposed = path.startswith("up") and path.endswith("_sample/kernel")
-    return path, weight.transpose(2, 0, 1) if is_transposed else weight.transpose(2, 1, 0)
-
-
-def params_from_torch(weights: Mapping[str, np.ndarray]) -> tuple[str, dict, Params]:
-    """Translate a published state dict.
-
-    Args:
-        weights: published names, without the prefix "model.", to arrays.
-
-    Returns:
-        What it is ("unet" or "reward"), the arguments of the network in `networks` that its shapes
-        imply, and the parameters for that network.
+def configuration(named: list[str], stage: str) -> tuple[str, ConfigDict]:
+    """Return the configuration of the task that a file names, as (command line word, fields).
 
     Raises:
-        UserError: the names are those of no published network.
+        UserError: the file names none or several, or there is no configuration for it.
     """
-    unet = "final_conv.1.weight" in weights
-    if not unet and "final_linear.weight" not in weights:
+    folder = pathlib.Path("configs")
+    if len(named) == 1:
+        for path in sorted(folder.glob("*.py")):
+            if "def get_config(" in path.read_text():
+                module = importlib.import_module(f"configs.{path.stem}")
+                config = module.get_config(f"{stage},preset=released")
+                if config.task == named[0]:
+                    return f"{path}:{stage},preset=released", config
+    what = f"names {' and '.join(named)}" if named else "does not name its task"
+    raise UserError(
+        f"the file {what}: say which configuration it belongs to, for example "
+        f"--config=configs/hopper_mr.py:{stage},preset=released"
+    )
+
+
+def _fit(config: dict[str, Any], kind: str, network: dict) -> list[str]:
+    """Give a configuration the sizes of the weights; return the flags that would have done so.
+
+    Student and teacher get the same, as the warm start wants.
+    """
+    if kind == "reward":
+        wanted = [("reward.method", {"members": 1})]
+        wanted += [("reward.network", network | {"layer_norm": False})]
+    else:
+        wanted = [(f"{s}.network", network) for s in ("teacher", "ctd", "student")]
+        levels, horizon = len(network["down_dims"]), config["data"]["horizon"]
+        if horizon % 2 ** (levels - 1):
+            raise UserError(
+                f"a U-Net of {levels} levels needs a horizon that 2^{levels - 1} divides, not "
+                f"{horizon}: set --config.data.horizon to the one it was trained with"
+            )
+    changed = []
+    for name, fields in wanted:
+        section, part = name.split(".")
+        mine = config[section][part]
+        if mine.get("kind", "unet") != "unet":
+            raise UserError(
+                f"size={config['size']} is not a U-Net, published weights are: leave size= out"
+            )
+        for field, value in fields.items():
+            if mine[field] != value:
+                mine[field] = value
+                value = repr(tuple(value) if isinstance(value, list) else value).replace(" ", "")
+                changed.append(shlex.quote(f"--config.{name}.{field}={value}"))
+    return changed
+
+
+def _check_sizes(task: tasks.TaskSpec, kind: str, network: dict, params: Params) -> None:
+    """Refuse weights for observations and actions of other sizes than the task's."""
+    if kind == "reward":
+        have = {"inputs": params["level0_block0_dense0"]["linear"]["kernel"].shape[0]}
+        want = {"inputs": task.obs_dim + task.act_dim}
+    else:
+        columns = params["mid_block0"]["film"]["linear"]["kernel"].shape[0]
+        embeddings = network["embed_dim"] * (2 if kind == "student" else 1)
+        have = {"observation": columns - embeddings, "action": len(params["final_conv"]["bias"])}
+        want = {"observation": task.obs_dim, "action": task.act_dim}
+    if have != want:
+        have, want = (", ".join(f"{k} {v}" for k, v in d.items()) for d in (have, want))
         raise UserError(
-            "these weights belong to no published network: neither final_conv.1.weight (teacher, "
-            "student) nor final_linear.weight (return model) is among them"
+            f"these weights are for another task: {have}, where {task.name} has {want}; give the "
+            "--config of theirs"
         )
-    params: dict = {}
-    for name, weight in weights.items():
-        path = name
-        for pattern, replacement in _UNET if unet else _RETURN:
-            path = re.sub(pattern, replacement, path)
-        path, array = _leaf(path, np.asarray(weight))
-        *parents, leaf = path.split("/")
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = np.ascontiguousarray(array)
-    if not unet:
-        levels = sorted(k for k in params if re.fullmatch(r"level\d_block0_dense0", k))
-        return "reward", {"dims": [len(params[k]["linear"]["bias"]) for k in levels]}, params
-    blocks = sorted(k for k in params if re.fullmatch(r"down\d_block0", k))
-    network = {
-        "down_dims": [len(params[k]["block0"]["conv"]["bias"]) for k in blocks],
-        "embed_dim": len(params["condition"]["dense1"]["linear"]["bias"]),
-        "width": params["final_block"]["conv"]["kernel"].shape[0],
+
+
+def _check_tree(have: Params, want: Params) -> None:
+    """Refuse weights that are not exactly those of the network, or not finite."""
+    trees = (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (have, want))
+    have, want = ({jax.tree_util.keystr(path): leaf for path, leaf in tree} for tree in trees)
+    for path in sorted(have.keys() | want.keys()):
+        shapes = [tuple(d[path].shape) if path in d else "missing" for d in (have, want)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"the weights do not fit the network that they imply: {path} is {shapes[0]} in the "
+                f"file and {shapes[1]} in the network"
+            )
+        if not np.isfinite(have[path]).all():
+            raise UserError(f"the weights hold NaN or infinity in {path}")
+
+
+def import_checkpoint(
+    path: pathlib.Path,
+    *,
+    config: ConfigDict | None = None,
+    name: str = "",
+    given: Sequence[str] = (),
+    stage: str | None = None,
+    out: pathlib.Path | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> pathlib.Path:
+    """Write a stage folder from a published checkpoint.
+
+    Args:
+        path: the checkpoint.
+        config: the configuration it belongs to; None for that of the task the file names.
+        name: how the command line calls `config`, for the next command that is printed.
+        given: flags that set fields of `config`, for the same.
+        stage: which of the file's models, and what it becomes here; None for the file's own (a
+            student without return model is `ctd`).
+        out: folder to write; None for the one where `main.py` looks for it.
+        overwrite: replace a run in that folder.
+        say: prints a line.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the file is refused, does not fit the task, or the folder holds a run.
+    """
+    with torch_file.TorchFile(path) as file:
+        try:
+            dicts = torch_weights.state_dicts(file.content)
+            parts = torch_weights.parts_of(dicts["model"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        own = next(iter(parts))
+        stage = stage or ("ctd" if own == "student" and "reward" not in parts else own)
+        kind = "student" if choose("stage", stage, stages.TRAINED) == "ctd" else stage
+        if kind not in parts:
+            raise UserError(
+                f"{path} holds a {' and a '.join(parts)}, no {stage}; write :{own} after the "
+                "configuration"
+            )
+        named = sorted(file.strings() & tasks.TASKS.keys())
+        if config is None:
+            name, config = configuration(named, stage)
+        job = experiment.Experiment(config.to_dict())
+        config, task = job.config, job.task
+        run = out or job.workdir / stage
+        there = checkpoints.run_status(run)
+        if there and not overwrite:
+            raise UserError(
+                f"{run} holds a run: --overwrite replaces it, --out=DIR writes elsewhere"
+            )
+        if not there and (run / "checkpoints").exists():  # perhaps those of the released code
+            raise UserError(f"{run} has checkpoints that are not ours: --out=DIR writes elsewhere")
+        if named and task.name not in named:
+            say(f"note: the file names {', '.join(named)}, the configuration is {task.name}")
+        state, which = dicts["model"], "live"
+        if config[stage]["weights"] == "ema" and kind == own and "ema_model" in dicts:
+            parts, which = parts | torch_weights.parts_of(dicts["ema_model"]), "averaged"
+        kind, network, params = params_from_torch(
+            {name: file.array(tensor) for name, tensor in parts[kind].items()}
+        )
+        limits = torch_weights.normalizer_of(file, state)
+
+    _check_sizes(task, kind, network, params)
+    changed = _fit(config, kind, network)
+    if kind == "reward":
+        params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one
+    source = "the file's"
+    if limits is None:
+        limits, source = job.windows(stage)[1], f"fitted to {config['source']}"
+    item = {"params": params, "normalizer": limits}
+    frozen = policy.abstract_frozen(config, task, stage)
+    _check_tree(item, policy.template(stages.make(config, task, stage), task, frozen))
+
+    if there:
+        checkpoints.clear_run(run)
+    store = checkpoints.Checkpoints(run)
+    store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
+    store.close()
+    about = {"imported": {"file": path.name, "weights": which, "normalizer": source}}
+    checkpoints.write_json(run / checkpoints.CONFIG, experiment.describe(config, stage) | about)
+    checkpoints.mark_finished(run)
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    dims = "-".join(map(str, network.get("down_dims") or network["dims"]))
+    say(f"{path.name}: {stage} of {task.name}, {dims}, {count:,} weights ({which})")
+    say(f"normaliser: {source}")
+    say(f"wrote {run}")
+    if run.name != stage:
+        say(f"main.py will look for it in a folder called {stage}")
+    where = [f"--workdir={shlex.quote(str(run.parent))}"] if out else []
+    todo = "student" if stage in ("teacher", "reward") else "eval"
+    words = [f"--config={_with_stage(name, todo)}", *where, *map(shlex.quote, given), *changed]
+    say(f"next: python main.py {' '.join(words)}")
+    return run
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def _stage_in(name: str) -> str | None:
+    """Return the stage in `configs/x.py:<stage>,...`, None if it is left out."""
+    word = name.partition(":")[2].partition(",")[0]
+    return word if word and "=" not in word else None
+
+
+def _with_stage(name: str, stage: str) -> str:
+    path, _, arg = name.partition(":")
+    words = [word for word in arg.split(",") if "=" in word]
+    return f"{path}:{','.join([stage, *words])}"
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; what the user can put right becomes one line."""
+    mine = flags.FlagValues()
+    helps = {
+        "config": "configuration the file belongs to [configs/<task>.py:<stage>,preset=released]",
+        "out": "folder to write [where main.py with that configuration looks for the stage]",
+        "overwrite": "replace the run in that folder",
     }
-    return "unet", network, params
+    config_flags.DEFINE_config_file("config", help_string=helps["config"], flag_values=mine)
+    flags.DEFINE_string("out", None, helps["out"], flag_values=mine)
+    flags.DEFINE_bool("overwrite", False, helps["overwrite"], flag_values=mine)
+    if {"--help", "-h", "--helpfull"} & set(argv[1:]):
+        print(__doc__)
+        for flag, text in {"FILE": "the checkpoint", **helps}.items():
+            print(f"  {flag if flag == 'FILE' else f'--{flag}':12} {text}")
+        return 0
+    try:
+        files = cli.parse(argv, mine, files=1)
+        if not files:
+            raise UserError("which file? python -m ractd_jax.torch_import FILE, see --help")
+        name = config_flags.get_config_filename(mine["config"]) if mine.config else ""
+        import_checkpoint(
+            pathlib.Path(files[0]),
+            config=mine.config,
+            name=name,
+            given=[word for word in argv if word.startswith("--config.")],
+            stage=_stage_in(name),
+            out=pathlib.Path(mine.out) if mine.out else None,
+            overwrite=mine.overwrite,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

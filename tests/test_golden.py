@@ -29,7 +29,8 @@ class Golden:
         if not weights:
             return
         kind, fields, params = torch_import.params_from_torch(weights)
-        network = {"unet": networks.ConditionalUnet1D, "reward": networks.ReturnMLP}[kind]
+        assert kind == kind_of(file)
+        network = networks.ReturnMLP if kind == "reward" else networks.ConditionalUnet1D
         self.module = network(**fields)
         self.params = jax.tree.map(jnp.asarray, params)
         self.apply = jax.jit(self.module.apply)  # so this object serves as a network

@@ -46,6 +46,7 @@ def build(
     discount: float,
     termination_penalty: float,
     drop_last: bool,
+    limits: Normalizer | None = None,
 ) -> tuple[Dataset, Normalizer]:
     """Make a training set.
 
@@ -59,6 +60,7 @@ def build(
         discount: of the return-to-go.
         termination_penalty: added to the last reward before a terminal.
         drop_last: see `episodes.window_starts`.
+        limits: the normaliser to apply; None fits one.
 
     Raises:
         UserError: every episode is too short for a window.
@@ -73,7 +75,7 @@ def build(
         )
     returns = episodes.returns_to_go(transitions, discount, termination_penalty)
     fields = transitions.observations, transitions.actions, returns
-    limits = Normalizer(*(normalizer.fit(field) for field in fields))
+    limits = limits or Normalizer(*(normalizer.fit(field) for field in fields))
     arrays = (normalizer.normalize(*pair) for pair in zip(fields, limits, strict=True))
     return Dataset(*map(jnp.asarray, arrays), jnp.asarray(starts)), limits
 

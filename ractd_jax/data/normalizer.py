@@ -49,6 +49,12 @@ def unnormalize(
     return (x - offset) / scale
 
 
+def gap(a: Limits, b: Limits) -> float:
+    """Return how far two maps lie apart at most, over the values that `a` maps into [-1, 1]."""
+    ends = (np.full(np.shape(a.scale), end, np.float32) for end in (-1.0, 1.0))
+    return max(float(np.abs(normalize(unnormalize(x, a), b) - x).max()) for x in ends)
+
+
 def _align(limits: Limits, ndim: int) -> Limits:
     """Give vectors the leading axes that strict rank promotion asks for; scalars need none."""
     return Limits(*(v.reshape((1,) * (ndim - v.ndim) + v.shape) if v.ndim else v for v in limits))

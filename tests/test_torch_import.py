@@ -1,0 +1,374 @@
+"""Published checkpoints become finished stages: the same weights and normaliser, or one line."""
+
+import importlib
+import json
+import sys
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch_builder
+from torch_builder import golden, limits, prefixed
+
+import ractd_jax
+from ractd_jax import checkpoints, errors, experiment, policy, stages, tasks, torch_import
+from ractd_jax.torch_weights import kind_of, params_from_torch
+
+TASK = "hopper-medium-replay-v2"
+SMALL = [  # the sizes of the golden networks
+    *(f"--config.{s}.network.down_dims=(8,16,32)" for s in ("teacher", "ctd", "student")),
+    *(f"--config.{s}.network.embed_dim=16" for s in ("teacher", "ctd", "student")),
+    "--config.reward.network.dims=(16,32,64)",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return the path of 20 episodes of noise in D4RL's schema."""
+    path = tmp_path_factory.mktemp("data") / "noise.hdf5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as f:
+        f["observations"] = rng.normal(size=(1000, 11)).astype(np.float32)
+        f["actions"] = rng.uniform(-1, 1, (1000, 3)).astype(np.float32)
+        f["rewards"] = rng.uniform(size=1000).astype(np.float32)
+        f["terminals"] = np.arange(1000) % 50 == 49
+        f["timeouts"] = np.zeros(1000, bool)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return the path of a checkpoint of each kind."""
+    folder = tmp_path_factory.mktemp("published")
+    own = {
+        "teacher": prefixed("model.", golden("teacher_hopper_tiny")),
+        "reward": prefixed("model.", golden("reward_mlp")),
+        "ctd": prefixed("model.", golden("student_hopper_tiny")),
+    }
+    own["student"] = (
+        own["ctd"]
+        | prefixed("model_ema.", golden("teacher_maze_tiny"))
+        | prefixed("teacher.", golden("teacher_hopper_tiny"))
+        | prefixed("reward.", golden("reward_mlp"))
+    )
+    averaged = {"teacher": {k: v + 1 for k, v in own["teacher"].items()}}
+    for kind, weights in own.items():
+        torch_builder.checkpoint(folder / kind, weights, averaged=averaged.get(kind))
+    return folder
+
+
+def config(arg="preset=released", **fields):
+    made = importlib.import_module("configs.hopper_mr").get_config(arg)
+    with made.unlocked():
+        made.update(fields)
+    return made
+
+
+def load(run):
+    """Return the policy item of a stage folder, through the library's own reader."""
+    meta = checkpoints.read_json(run / checkpoints.CONFIG)
+    task = tasks.get(meta["config"]["task"])
+    algorithm = stages.make(meta["config"], task, meta["stage"])
+    frozen = policy.abstract_frozen(meta["config"], task, meta["stage"])
+    return policy.restore(run, policy.template(algorithm, task, frozen)), meta
+
+
+def same(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def silent(text):
+    del text
+
+
+# ---- translation -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "obs"), [(128, 11), (128, 60), (256, 8), (256, 60)])
+def test_teacher_and_student_are_told_apart_at_the_published_sizes(width, obs):
+    for kind, times in (("teacher", 1), ("student", 2)):
+        weights = {
+            "final_conv.1.weight": np.zeros((3, 8, 1)),
+            "diffusion_step_encoder.3.bias": np.zeros(width),
+            "mid_modules.0.cond_encoder.1.weight": np.zeros((16, times * width + obs)),
+        }
+        assert kind_of(weights) == kind
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"down_modules.0.0.unheard_of.weight": np.zeros((2, 2))}, "unheard_of"),
+        ({"final_conv.1.bias": None, "final_conv.0.block.0.weight": None}, "published teacher"),
+        ({"mid_modules.0.cond_encoder.1.weight": None}, "no published network"),
+        ({"condition": np.zeros(3)}, "published teacher"),
+        ({"final_conv.1.weight": np.zeros((1, 1, 1, 1))}, "published teacher"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_network_are_refused(change, said):
+    weights = golden("teacher_hopper_tiny") | change
+    weights = {k: v for k, v in weights.items() if v is not None}
+    with pytest.raises(errors.UserError, match=said):
+        params_from_torch(weights)
+
+
+def test_the_convolutional_return_model_is_named():
+    with pytest.raises(errors.UserError, match="convolutional return model"):
+        kind_of({"final_block.0.weight": np.zeros((2, 2))})
+
+
+# ---- a file becomes a stage --------------------------------------------------------------------
+
+CASES = [  # file, stage asked for, stage written, golden file
+    ("teacher", None, "teacher", "teacher_hopper_tiny"),
+    ("reward", None, "reward", "reward_mlp"),
+    ("student", None, "student", "student_hopper_tiny"),
+    ("ctd", None, "ctd", "student_hopper_tiny"),
+    ("student", "teacher", "teacher", "teacher_hopper_tiny"),
+    ("student", "reward", "reward", "reward_mlp"),
+    ("student", "ctd", "ctd", "student_hopper_tiny"),
+]
+
+
+@pytest.mark.parametrize(("file", "asked", "stage", "source"), CASES)
+def test_weights_and_normaliser_of_a_file_are_found_in_the_folder(
+    files, tmp_path, file, asked, stage, source
+):
+    run = torch_import.import_checkpoint(
+        files / file, config=config(), stage=asked, out=tmp_path / "run", say=silent
+    )
+    item, meta = load(run)
+    assert meta["stage"] == stage
+    assert checkpoints.run_status(run) == "finished"
+    params = params_from_torch(golden(source))[2]
+    same(item["params"], jax.tree.map(lambda w: w[None], params) if stage == "reward" else params)
+    published = limits(0)
+    for field in ("observations", "actions"):
+        for part in ("scale", "offset"):
+            array = getattr(getattr(item["normalizer"], field), part)
+            wanted = published[f"normalizer.params_dict.{field}.{part}"]
+            np.testing.assert_array_equal(array, wanted)
+    scale = published["normalizer.params_dict.rewards.scale"]
+    assert item["normalizer"].returns.scale == scale[0]
+
+
+def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path):
+    said = []
+    run = torch_import.import_checkpoint(
+        files / "student", out=tmp_path / "student", say=said.append
+    )
+    saved = load(run)[1]["config"]
+    assert (saved["task"], saved["preset"]) == (TASK, "released")
+    assert f"--workdir={tmp_path}" in said[-1]
+    # What it says to run next is what the folder was configured with.
+    assert {f"'{flag}'" if "(" in flag else flag for flag in SMALL[:6]} <= set(said[-1].split())
+    acting = ractd_jax.load_policy(run)
+    assert np.isfinite(acting(np.zeros((2, 11)))).all()
+
+
+@pytest.mark.parametrize(("weights", "added"), [("live", 0), ("ema", 1)])
+def test_the_configuration_chooses_live_or_averaged_weights(files, tmp_path, weights, added):
+    chosen = config()
+    chosen.teacher.weights = weights
+    run = torch_import.import_checkpoint(
+        files / "teacher", config=chosen, out=tmp_path / "teacher", say=silent
+    )
+    params = params_from_torch(golden("teacher_hopper_tiny"))[2]
+    same(load(run)[0]["params"], jax.tree.map(lambda w: w + np.float32(added), params))
+
+
+def test_a_file_without_normaliser_gets_that_of_the_data(tmp_path, data):
+    archive = torch_builder.Archive()  # the network's state dict alone
+    path = archive.write(tmp_path / "x", archive.state_dict(golden("reward_mlp"), parameter=True))
+    chosen = config(f"reward,preset=released,source={data}")
+    run = torch_import.import_checkpoint(path, config=chosen, out=tmp_path / "reward", say=silent)
+    with h5py.File(data) as f:
+        span = np.ptp(f["observations"][()], axis=0)
+    scale = load(run)[0]["normalizer"].observations.scale
+    np.testing.assert_allclose(scale, 2 / span, rtol=1e-5)
+
+
+def one_level():
+    """Return the weights of a U-Net with one level, which compiles in a third of the time."""
+    weights = golden("teacher_hopper_tiny")
+    kept = ("diffusion_step_encoder.", "down_modules.0.0.", "down_modules.0.1.", "final_conv.")
+    made = {k: v for k, v in weights.items() if k.startswith(kept)}
+    for name in [k for k in made if k.startswith("down_modules.0.1.")]:
+        for block in "01":
+            made[name.replace("down_modules.0.1", f"mid_modules.{block}")] = made[name]
+    return made
+
+
+def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data):
+    chosen = config(f"student,preset=released,source={data}")
+    chosen.student.method.ctm_weight = 0.0  # DSM and reward: half the compilation
+    chosen.student.optimiser.update(steps=1, batch_size=2, warmup=1)
+    chosen.training.updates_per_dispatch = 1
+    other = torch_builder.checkpoint(
+        tmp_path / "other", prefixed("model.", golden("reward_mlp")), normalizer=limits(1)
+    )
+    teacher = torch_builder.checkpoint(tmp_path / "teacher", prefixed("model.", one_level()))
+    for stage, file in (("teacher", teacher), ("reward", other)):
+        torch_import.import_checkpoint(
+            file, config=chosen, stage=stage, out=tmp_path / "run" / stage, say=silent
+        )
+    for stage in ("teacher", "ctd", "student"):
+        chosen[stage].network.update(down_dims=(8,), embed_dim=16)
+    chosen.reward.network.dims = (16, 32, 64)
+    said = []
+    job = experiment.Experiment(chosen.to_dict(), str(tmp_path / "run"))
+    job.say = said.append
+    job.ensure("student")
+    assert any("normalisers of teacher and reward differ" in line for line in said)
+    same(
+        load(tmp_path / "run" / "student")[0]["normalizer"],
+        load(tmp_path / "run" / "teacher")[0]["normalizer"],
+    )
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+def refusal(path, out, **options):
+    options.setdefault("config", config())
+    with pytest.raises(errors.UserError) as caught:
+        torch_import.import_checkpoint(path, out=out, say=silent, **options)
+    assert not out.exists() or checkpoints.run_status(out) == "finished"
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_weights_for_another_task_are_refused(files, tmp_path):
+    walker = config(task="walker2d-medium-v2")
+    for kind, numbers in (("teacher", "observation 11, action 3"), ("reward", "inputs 14")):
+        text = refusal(files / kind, tmp_path / "run", config=walker)
+        assert numbers in text
+        assert "walker2d-medium-v2" in text
+
+
+@pytest.mark.parametrize(
+    ("arg", "fields", "said"),
+    [
+        ("preset=released,size=demo", {}, "not a U-Net"),
+        ("preset=released", {"data.horizon": 18}, "needs a horizon"),
+        ("preset=released", {"teacher.network.groups": 8}, None),
+    ],
+)
+def test_a_configuration_that_cannot_be_theirs_is_refused(files, tmp_path, arg, fields, said):
+    chosen = config(arg)
+    chosen.update_from_flattened_dict(fields)
+    if said is None:
+        torch_import.import_checkpoint(
+            files / "teacher", config=chosen, out=tmp_path / "run", say=silent
+        )
+    else:
+        assert said in refusal(files / "teacher", tmp_path / "run", config=chosen)
+
+
+def test_a_stage_that_the_file_does_not_hold_is_refused(files, tmp_path):
+    text = refusal(files / "teacher", tmp_path / "run", stage="student")
+    assert "holds a teacher, no student" in text
+    assert "Choose from" in refusal(files / "teacher", tmp_path / "run", stage="all")
+
+
+def test_a_run_is_replaced_only_when_asked(files, tmp_path):
+    for overwrite in (False, True):
+        torch_import.import_checkpoint(
+            files / "reward", config=config(), out=tmp_path / "r", overwrite=overwrite, say=silent
+        )
+        assert "--overwrite" in refusal(files / "reward", tmp_path / "r")
+
+
+def test_checkpoints_of_the_released_code_are_never_replaced(files, tmp_path):
+    theirs = tmp_path / "checkpoints" / "latest.ckpt"
+    theirs.parent.mkdir()
+    theirs.write_bytes((files / "reward").read_bytes())
+    for overwrite in (False, True):
+        with pytest.raises(errors.UserError, match="not ours"):
+            torch_import.import_checkpoint(
+                theirs, config=config(), out=tmp_path, overwrite=overwrite, say=silent
+            )
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize("named", ["walker2d-medium-v9", "walker2d-medium-expert-v2"])
+def test_a_task_without_configuration_is_asked_for(tmp_path, named, monkeypatch):
+    if named in tasks.TASKS:  # known, but no configuration here is of it
+        monkeypatch.chdir(tmp_path)
+    path = torch_builder.checkpoint(tmp_path / "x", golden("reward_mlp"), task=named)
+    assert "--config=configs/" in refusal(path, tmp_path / "run", config=None)
+
+
+@pytest.mark.parametrize("change", ["nan", "shape", "missing", "normaliser", "nothing", "list"])
+def test_weights_that_do_not_fit_their_network_are_refused(tmp_path, change):
+    weights, normalizer, said = golden("teacher_hopper_tiny"), limits(0), "do not fit"
+    film = "down_modules.0.0.cond_encoder.1.weight"
+    if change == "nan":
+        weights[film] = weights[film] * np.nan
+        said = "NaN"
+    elif change == "shape":
+        weights[film] = np.ascontiguousarray(weights[film][:, 1:])
+    elif change == "missing":
+        del weights[film]
+    elif change == "normaliser":
+        normalizer = limits(0, (("observations", 12), ("actions", 3), ("rewards", 1)))
+    elif change == "nothing":
+        weights, said = {}, "no published network"
+    path = tmp_path / "x"
+    if change == "list":
+        torch_builder.Archive().write(path, [1, 2])
+        said = "state_dicts"
+    else:
+        torch_builder.checkpoint(path, prefixed("model.", weights), normalizer)
+    assert said in refusal(path, tmp_path / "run")
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def command(monkeypatch, capsys, *words):
+    argv = ["torch_import", *map(str, words)]
+    monkeypatch.setattr(sys, "argv", argv)  # where the configuration's flags look for overrides
+    code = torch_import.main(argv)
+    return code, *capsys.readouterr()
+
+
+def test_command_writes_where_main_looks_for_the_stage(files, tmp_path, monkeypatch, capsys):
+    name = f"{torch_builder.DATA.parent.parent}/configs/hopper_mr.py:reward,preset=released,seed=3"
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(
+        monkeypatch, capsys, files / "student", f"--config={name}", *SMALL[-1:]
+    )
+    assert code == 0, err
+    run = tmp_path / "runs" / TASK / "paper-released-seed3" / "reward"
+    assert json.loads((run / "config.json").read_text())["imported"]["file"] == "student"
+    assert f"{name.replace(':reward', ':student')}" in out.splitlines()[-1]
+    assert out.count("network.dims") == 1  # the flag was given, and the next command needs it too
+    value = jnp.asarray(load(run)[0]["params"]["output"]["linear"]["bias"])
+    assert value.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "which file"),
+        (["nowhere.ckpt"], "cannot read nowhere.ckpt"),
+        (["a", "b"], "'b' is not a flag"),
+        (["a", "--config=configs/hoper_mr.py"], "hopper_mr"),
+        (["a", "--outt=x"], "outt"),
+    ],
+)
+def test_wrong_words_end_with_one_line(words, said, monkeypatch, capsys):
+    code, out, err = command(monkeypatch, capsys, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_help_names_every_flag(monkeypatch, capsys):
+    code, out, _ = command(monkeypatch, capsys, "--help")
+    assert code == 0
+    for word in ("FILE", "--config", "--out", "--overwrite", "normaliser"):
+        assert word in out
