@@ -141,6 +141,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "dsm_weight": 1.0,
                     "reward_weight": 1.0,
                     "distance": "huber",
+                    "dsm_goal": "data",  # data or teacher
                     "advantage": 0.0,  # sharpness of the advantage weights of DSM
                     "reward_on": "start",  # start: G(x_T, T, 0); dsm: the DSM prediction
                     "reward_clip": False,

@@ -37,6 +37,8 @@ class Student:
         dsm_weight: beta of Eq. 9.
         reward_weight: sigma of Eq. 9.
         distance: distance between clean trajectories, see `diffusion.distance`.
+        dsm_goal: what DSM regresses on, "data", the clean example, as published, or "teacher", the
+            frozen teacher's denoised one.
         advantage: sharpness k of the weights exp(k A / std A) of the DSM examples, A being how much
             better the example went than the return model expects of the student's own action there.
             The reward selects modes of the data, where its gradient alone would leave the data. 0,
@@ -59,6 +61,7 @@ class Student:
     dsm_weight: float = 1.0
     reward_weight: float = 0.0
     distance: str = "huber"
+    dsm_goal: str = "data"
     advantage: float = 0.0
     reward_on: str = "start"
     reward_clip: bool = True
@@ -74,6 +77,7 @@ class Student:
     def __post_init__(self):
         for field, legal in (
             ("distance", diffusion.DISTANCES),
+            ("dsm_goal", ("data", "teacher")),
             ("reward_on", ("start", "dsm")),
             ("reward_scale", ("gradient", "none")),
             ("solver", edm.SOLVERS),
@@ -155,14 +159,24 @@ def ctm_loss(
 
 
 def dsm_loss(
-    model: Jump, noise: diffusion.Noise, kind: str, x_0: Trajectory, key: PRNGKeyArray
+    model: Jump,
+    teacher: Denoiser | None,
+    noise: diffusion.Noise,
+    kind: str,
+    x_0: Trajectory,
+    key: PRNGKeyArray,
 ) -> tuple[Levels, Trajectory]:
-    """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7)."""
+    """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7).
+
+    With a teacher its denoised D(x_t, t) takes the place of x_0. That is the mean of x_0 given x_t,
+    so the squared distance has the same minimum, and what the example has of chance is gone.
+    """
     key_t, key_eps = jax.random.split(key)
     t = diffusion.mixed(noise, key_t, x_0.shape[0])
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
     prediction = model(x_t, t, jnp.full_like(t, noise.sigma_min))
-    return diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, x_0), prediction
+    goal = x_0 if teacher is None else jax.lax.stop_gradient(teacher(x_t, t))
+    return diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, goal), prediction
 
 
 def advantage_weights(returns: Levels, values: Levels, sharpness: float) -> Levels:
@@ -330,7 +344,8 @@ def make_student(
             if student.ctm_weight:
                 ctm = jnp.mean(ctm_loss(model, target, teacher, noise, student, batch.x, key_ctm))
             model = jump_with(params, keys_dropout[3], train=True)
-            dsm, x = dsm_loss(model, noise, student.distance, batch.x, key_dsm)
+            guide = teacher if student.dsm_goal == "teacher" else None
+            dsm, x = dsm_loss(model, guide, noise, student.distance, batch.x, key_dsm)
             reward, values = 0.0, None
             if student.reward_weight:
                 judged = x

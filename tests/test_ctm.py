@@ -146,7 +146,7 @@ def test_dsm_loss_is_one_at_the_exact_denoiser_and_larger_elsewhere(gaussian):
             return factor * gaussian.denoise(x, t)
 
         key = jax.random.clone(key_loss)
-        losses, prediction = ctm.dsm_loss(model, NOISE, "squared", x_0, key)
+        losses, prediction = ctm.dsm_loss(model, None, NOISE, "squared", x_0, key)
         assert prediction.shape == x_0.shape
         return np.mean(losses)
 
