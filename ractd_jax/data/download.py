@@ -110,7 +110,7 @@ def _continue(url: str, part: Path) -> None:
         description = f"download {part.name.removesuffix('.part')}"
         with file, progress.Progress().task(description, total or 0, start) as bar:
             file.seek(start)
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(CHUNK):  # as it comes, so that a stall loses nothing
                 with _disk(part):
                     file.write(chunk)
                     file.flush()

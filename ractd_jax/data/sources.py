@@ -7,8 +7,8 @@
     <path>          an HDF5 file in D4RL's schema, or the folder of a Minari dataset
 
 To add a source, write a function `(task, transitions, seed) -> path of an HDF5 file` into
-`SOURCES`, or a reader `(task, what follows the colon) -> transitions` into `READERS`, and its text for tables
-into `LABELS`.
+`SOURCES`, or a reader `(task, what follows the colon) -> transitions` into `READERS`, and its text
+for tables into `LABELS`.
 """
 
 import dataclasses

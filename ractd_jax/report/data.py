@@ -116,4 +116,5 @@ def _bars(axes: Axes, values: np.ndarray, title: str, xlabel: str, ylabel: str) 
     axes.hist(values, 60, color=style.color("dataset"))
     plots._dress(axes, title, xlabel, "y")
     axes.set_ylabel(ylabel, fontsize=9.5, color=style.MUTED)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if np.abs(values).max() >= 1000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
