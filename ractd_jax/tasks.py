@@ -88,12 +88,18 @@ def from_config(config: dict[str, Any]) -> TaskSpec:
     `data.columns.measure` works out.
 
     Raises:
-        UserError: the task is unknown.
+        UserError: the task is unknown, or a limit is no number.
     """
     if config["task"] != CUSTOM:
         return get(config["task"])
     fields = config["custom"]
-    limits = {name: tuple(fields[name]) for name in ("action_low", "action_high")}
+    names = "action_low", "action_high"
+    try:
+        limits = {name: tuple(float(value) for value in fields[name]) for name in names}
+    except (TypeError, ValueError):
+        raise errors.UserError(
+            "custom.action_low and custom.action_high are numbers in brackets, as (-2.0, -1.0)"
+        ) from None
     nan = float("nan")
     return TaskSpec(
         CUSTOM, "", fields["obs_dim"], fields["act_dim"], fields["max_episode_steps"], nan, nan, "",

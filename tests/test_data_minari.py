@@ -39,7 +39,6 @@ def goal_space(obs, goal=None):
 def root(tmp_path, monkeypatch):
     """Minari's own folder, empty, and no network."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("minari.storage.remotes.huggingface.HfApi", lambda token: Refused())
     return tmp_path
 

@@ -168,7 +168,11 @@ def test_two_processes_that_make_the_cache_at_once_leave_one_whole_file(tmp_path
         "print(simulated.cached(task, seed=1))"
     )
     run = [sys.executable, "-c", program, str(tmp_path)]
-    options = {"env": os.environ | {"RACTD_DATA_DIR": str(tmp_path / "cache")}, "text": True}
+    options = {
+        "cwd": Path(__file__).parents[1],
+        "env": os.environ | {"RACTD_DATA_DIR": str(tmp_path / "cache")},
+        "text": True,
+    }
     made = [
         subprocess.Popen([*run, f"ready{i}"], stdout=subprocess.PIPE, **options) for i in range(2)
     ]

@@ -78,7 +78,9 @@ def test_table_sets_the_published_numbers_beside(transitions):
     assert "D4RL" not in console.export_text()
 
 
-@pytest.mark.parametrize("limits", [{}, {"action_low": (-1, -2, 0), "action_high": (1, 20, 0)}])
+@pytest.mark.parametrize(
+    "limits", [{}, {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 20.0, 0.0)}]
+)
 def test_histograms(tmp_path, transitions, limits):
     task = tasks.TaskSpec(**{**TASK.__dict__, **limits})
     path = tmp_path / "new" / "data.png"

@@ -43,7 +43,7 @@ def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> N
     part = path.with_name(f"{path.name}.part")
     with _disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        with _alone(path):
             if path.is_file():
                 return
             _attempts(url, part, remedy)
@@ -67,6 +67,7 @@ def _attempts(url: str, part: Path, remedy: str) -> None:
                 raise errors.UserError(
                     f"cannot download {url} ({_line(error)}){kept if have else ''}: {remedy}"
                 ) from error
+            _say(f"{_line(error)}: trying again in {pause:g} s")
             time.sleep(pause)
     raise AssertionError("unreachable")
 
@@ -140,5 +141,26 @@ def _disk(path: Path) -> Iterator[None]:
         raise errors.UserError(f"cannot write {path}: {_line(error)}") from error
 
 
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time download a file, and tell the others what they wait for."""
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
+        _say(f"another process is downloading {path.name}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _say(text: str) -> None:
+    progress.make_console().print(text, markup=False, soft_wrap=True)
+
+
 def _line(error: BaseException) -> str:
+    if type(error) is urllib.error.URLError:
+        error = error.reason
     return " ".join(str(error).split()) or type(error).__name__

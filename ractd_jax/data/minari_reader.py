@@ -67,10 +67,10 @@ def _open(name: str) -> Any:
             f"{name!r} is no Minari dataset: ids end in a version, as mujoco/hopper/medium-v0; "
             "`minari list remote` shows them"
         )
-    hint = (
-        "; `minari list remote` and `minari list local` show what there is, "
-        f"`minari download {name} --force` fetches it again"
-    )
+    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
+    hint = "; `minari list remote` and `minari list local` show what there is"
+    if (Path(root) / name / "data").is_dir():
+        hint = f"; `minari download {name} --force` fetches it again"
     return _tried(lambda: minari.load_dataset(name, download=True), name, hint)
 
 
