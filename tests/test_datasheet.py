@@ -1,5 +1,6 @@
 """The stage data says what a dataset holds, beside what is published, and draws it."""
 
+import io
 import json
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
 
 def test_table_sets_the_published_numbers_beside(transitions):
     facts = inspection.inspect(transitions, TASK)
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(report.facts_table(facts, d4rl.PUBLISHED[TASK.name]))
     with_published = console.export_text()
     for word in ("2,041", "402,000", "467.3", "3,192.9", "-99.9%"):
