@@ -18,6 +18,7 @@ STAGES = {
     "teacher": "train the EDM teacher",
     "ctd": "distil a student without reward (consistency trajectory distillation)",
     "student": "distil the RACTD student; trains a missing teacher and return model first",
+    "data": "fetch or make the data, say and draw what it holds; trains nothing",
     "eval": "evaluate data, teacher, ctd and student, as far as they are trained",
     "all": "train whatever is missing, evaluate everything, draw the figures",
 }
@@ -28,8 +29,10 @@ SIZES = {
 }
 SOURCES = {
     "d4rl": "D4RL's own file (found in ~/.d4rl/datasets or D4RL_DATASET_DIR, or downloaded)",
+    "gym-d4rl": "data and environments of an installed gym + d4rl",
+    "minari:<id>": "a Minari dataset, e.g. minari:mujoco/hopper/medium-v0 (found or downloaded)",
     "simulated": "made here: MuJoCo rolled out with the behaviour policies that ship with us",
-    "<path>": "any HDF5 file in D4RL's schema",
+    "<path>": "any HDF5 file in D4RL's schema, or the folder of a Minari dataset",
 }
 PRESETS = {
     "default": "the paper's method with the few departures that our measurements defend",

@@ -55,17 +55,29 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
         raise UserError(f"--config is missing; for example {EXAMPLE}")
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
-    from ractd_jax import evaluation, experiment, stages  # JAX starts only now
+    from ractd_jax import datasheet, evaluation, experiment, stages  # JAX starts only now
 
     job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
+    if config.stage == "data":
+        datasheet.show(job)
+        return
+    if not job.task.env_id and config.stage == "eval":
+        raise UserError(
+            f"{job.task.name} has no environment, so there is nothing to evaluate in; act with "
+            f'ractd_jax.load_policy("{job.workdir}/student")'
+        )
     if config.stage == "all":
         for stage in stages.TRAINED:
             job.ensure(stage)
+        if not job.task.env_id:
+            job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')
+            return
     elif config.stage == "eval":
         job.ensure("student", wanted=False)
     else:
         job.ensure(config.stage)
-        job.say(f"trained: {job.workdir / config.stage}; now evaluate it with the stage eval")
+        then = "now evaluate it with the stage eval" if job.task.env_id else "see load_policy"
+        job.say(f"trained: {job.workdir / config.stage}; {then}")
         return
     evaluation.evaluate_all(job)
 
@@ -83,8 +95,8 @@ def print_help(usage: str) -> None:
     ):
         print(f"{title}")
         for word, meaning in words.items():
-            print(f"  {word:10} {meaning}")
-    print("seed=<k>     of training; evaluation seeds are eval.first_seed + 0, 1, ...\n\nflags")
+            print(f"  {word:11} {meaning}")
+    print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:10} {flag.help}")
     print("\nfields and their defaults (--config.<field>=<value>; explained in configs/base.py)")

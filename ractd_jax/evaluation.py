@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, policy, stages
+from ractd_jax import checkpoints, policy, stages, tasks
 from ractd_jax.data import episodes, sources
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
@@ -129,7 +129,7 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
         episode = rollouts.record(actor.act, task, config["eval"]["first_seed"])
         animation.save_gif(
             paths[-1],
-            task,
+            tasks.get(task.name),  # drawn in Gymnasium's model, whatever it was played in
             episode["qpos"],
             rewards=episode["rewards"],
             title=f"{task.name}: {best}",

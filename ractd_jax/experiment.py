@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 
 from ractd_jax import checkpoints, policy, stages, tasks, training
-from ractd_jax.data import dataset, normalizer, sources
+from ractd_jax.data import columns, dataset, normalizer, sources
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
 
@@ -52,13 +52,16 @@ class Experiment:
         console: Console | None = None,
     ):
         self.config = json.loads(json.dumps(config))  # tuples become lists, as after saving
-        self.task = tasks.get(self.config["task"])
+        self.task = sources.environment(tasks.from_config(self.config), self.config["source"])
         self.workdir = pathlib.Path(workdir) if workdir else default_workdir(self.config)
         self.resume, self.overwrite = resume, overwrite
         self.progress = Progress(console)
         self.console = self.progress.console
         self._ready: set[str] = set()  # stages trained or found by this experiment
         self._warned = False
+        if self.task.name == tasks.CUSTOM:  # its sizes are those of its data
+            self.config["custom"] = columns.measure(self.task, self.transitions)
+            self.task = tasks.from_config(self.config)
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -77,7 +80,8 @@ class Experiment:
         self.say(
             f"data: {self.task.name}, {sources.label(config['source'])}: {s['trajectories']:,} "
             f"episodes, {s['steps']:,} steps, return {s['return_mean']:.1f} +- "
-            f"{s['return_std']:.1f} (max {s['return_max']:.0f}), mean score {s['score_mean']:.1f}"
+            f"{s['return_std']:.1f} (max {s['return_max']:.0f})"
+            + (f", mean score {s['score_mean']:.1f}" if self.task.env_id else "")
         )
         return found
 
@@ -234,7 +238,7 @@ class Experiment:
     def _check_same(self, run: pathlib.Path, stage: str) -> None:
         """Refuse to go on in a folder whose run was configured otherwise."""
         old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
-        sections = ["task", "source", "seed", "data", stage]
+        sections = ["task", "source", "seed", "custom", "data", stage]
         if stage != "reward":  # the only model that never sees noise
             sections.append("noise")
         for name, now, then in _differences(self.config, old, sections):
@@ -263,7 +267,9 @@ class Experiment:
 
 def default_workdir(config: dict[str, Any]) -> pathlib.Path:
     """Return `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`; usual choices are not named."""
-    source = "" if config["source"] == "d4rl" else f"-{pathlib.Path(config['source']).stem}"
+    source = config["source"]
+    short = source if source.startswith("minari:") else pathlib.Path(source).stem
+    source = "" if source == "d4rl" else f"-{short}"
     preset = "" if config["preset"] == "default" else f"-{config['preset']}"
     name = f"{config['size']}{source}{preset}-seed{config['seed']}"
     return pathlib.Path("runs") / config["task"] / re.sub(r"[^\w.-]", "_", name)

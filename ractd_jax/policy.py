@@ -37,13 +37,14 @@ class Policy:
     ):
         self.task, self.seed, self.step = task, seed, 0
         self._params, self._limits = jax.device_put((params, limits))
+        low, high = task.action_limits()
 
         def act(params, limits, obs, seeds, step):
             base = jax.random.key(0)
             keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(base, s), step))(seeds)
             cond = normalizer.normalize(obs, limits.observations)
             plan = algorithm.act(params, cond, keys)
-            return normalizer.unnormalize(plan[:, 0], limits.actions).clip(-1, 1)
+            return normalizer.unnormalize(plan[:, 0], limits.actions).clip(low[None], high[None])
 
         self._act = jax.jit(act)
 
@@ -103,7 +104,7 @@ def load_policy(run: str | pathlib.Path, seed: int = 0) -> Policy:
     run = pathlib.Path(run)
     meta = checkpoints.read_json(run / checkpoints.CONFIG)
     config, stage = meta["config"], meta["stage"]
-    task = tasks.get(config["task"])
+    task = tasks.from_config(config)
     algorithm = stages.make(config, task, stage)
     if algorithm.act is None:
         raise UserError(f"{run} holds a return model, which judges actions and does not act")

@@ -5,6 +5,9 @@ and rewards of the `-v2` ones that D4RL's locomotion datasets were recorded with
 """
 
 import dataclasses
+from typing import Any
+
+import numpy as np
 
 from ractd_jax import errors
 
@@ -15,13 +18,15 @@ class TaskSpec:
 
     Attributes:
         name: D4RL's dataset id, e.g. `hopper-medium-replay-v2`.
-        env_id: the Gymnasium environment with the same dynamics.
+        env_id: the Gymnasium environment with the same dynamics; "" if there is none.
         obs_dim: size of an observation.
-        act_dim: size of an action; actions lie in [-1, 1].
+        act_dim: size of an action.
         max_episode_steps: time limit of an episode.
         return_min: mean return of a random policy (score 0).
         return_max: mean return of an expert policy (score 100).
         file: D4RL's HDF5 file, relative to the root of its server.
+        action_low: smallest value of each action dimension; () for -1, as in all benchmark tasks.
+        action_high: largest value of each action dimension; () for 1.
     """
 
     name: str
@@ -32,6 +37,12 @@ class TaskSpec:
     return_min: float
     return_max: float
     file: str
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+
+    def action_limits(self):
+        """Return the smallest and the largest action, each (act,) or (1,) for all dimensions."""
+        return np.float32(self.action_low or (-1.0,)), np.float32(self.action_high or (1.0,))
 
     def score(self, episode_return):
         """Return D4RL's score, 100 (return - min) / (max - min), of one or many returns."""
@@ -62,3 +73,35 @@ TASKS = {
 def get(name: str) -> TaskSpec:
     """Return the task called `name`, or raise a `UserError` that names the nearest one."""
     return TASKS[errors.choose("task", name, TASKS)]
+
+
+# ---- the user's own data -------------------------------------------------------------------------
+
+CUSTOM = "custom"  # no benchmark: data without an environment and without reference returns
+
+
+def from_config(config: dict[str, Any]) -> TaskSpec:
+    """Return the task of a configuration: a benchmark's, or the user's own.
+
+    A custom task has no environment, no reference returns (its scores are NaN), and the sizes of
+    the section `custom`: 0 and () there stand for "whatever the data has", which
+    `data.columns.measure` works out.
+
+    Raises:
+        UserError: the task is unknown, or a limit is no number.
+    """
+    if config["task"] != CUSTOM:
+        return get(config["task"])
+    fields = config["custom"]
+    names = "action_low", "action_high"
+    try:
+        limits = {name: tuple(float(value) for value in fields[name]) for name in names}
+    except (TypeError, ValueError):
+        raise errors.UserError(
+            "custom.action_low and custom.action_high are numbers in brackets, as (-2.0, -1.0)"
+        ) from None
+    nan = float("nan")
+    return TaskSpec(
+        CUSTOM, "", fields["obs_dim"], fields["act_dim"], fields["max_episode_steps"], nan, nan, "",
+        **limits,
+    )  # fmt: skip

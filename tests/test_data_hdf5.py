@@ -1,5 +1,7 @@
 """D4RL's schema is read as it is, and every way to spoil a file has its own one-line message."""
 
+import errno
+
 import h5py
 import numpy as np
 import pytest
@@ -197,3 +199,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(path, columns):
         fail()
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(path, columns, monkeypatch):
+    def full(self, name, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(h5py.Group, "__setitem__", full)
+    with pytest.raises(errors.UserError, match=r"cannot write .*No space left") as caught:
+        hdf5.write(path, columns, {})
+    assert "\n" not in str(caught.value)
+    assert list(path.parent.iterdir()) == []

@@ -2,6 +2,9 @@
 
 import os
 import runpy
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -152,6 +155,37 @@ def test_cache_is_made_once_under_a_telling_name(tmp_path, monkeypatch, capsys):
     assert path.stat().st_mtime_ns == before
     assert capsys.readouterr().err == ""
     assert simulated.cached(TASK, seed=6) != path
+
+
+def test_two_processes_that_make_the_cache_at_once_leave_one_whole_file(tmp_path):
+    program = (
+        "import sys, time, pathlib; from ractd_jax import tasks; "
+        "from ractd_jax.data import simulated; "
+        f"task = tasks.get({TASK.name!r}); "
+        "simulated.RECIPES = {task.name: simulated.Recipe(3000, {0: 1})}; "
+        "folder = pathlib.Path(sys.argv[1]); (folder / sys.argv[2]).touch(); "
+        "[time.sleep(0.01) for _ in iter(lambda: len(list(folder.glob('ready*'))) < 2, False)]; "
+        "print(simulated.cached(task, seed=1))"
+    )
+    run = [sys.executable, "-c", program, str(tmp_path)]
+    options = {
+        "cwd": Path(__file__).parents[1],
+        "env": os.environ | {"RACTD_DATA_DIR": str(tmp_path / "cache")},
+        "text": True,
+    }
+    made = [
+        subprocess.Popen([*run, f"ready{i}"], stdout=subprocess.PIPE, **options) for i in range(2)
+    ]
+    seen = 0
+    while any(process.poll() is None for process in made):
+        for file in (tmp_path / "cache").glob("*.hdf5"):  # never half of it
+            seen = len(hdf5.read(file, TASK).rewards)
+            assert seen >= 3000
+        time.sleep(0.05)
+    paths = {process.communicate()[0].splitlines()[-1] for process in made}
+    assert [process.returncode for process in made] == [0, 0]
+    assert [str(file) for file in (tmp_path / "cache").iterdir()] == list(paths)
+    assert len(hdf5.read(paths.pop(), TASK).rewards) >= 3000
 
 
 @pytest.mark.parametrize("options", [{"transitions": 0}, {"transitions": -5}, {"seed": -1}])

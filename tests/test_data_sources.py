@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import d4rl, hdf5, simulated, sources
+from ractd_jax.data import d4rl, download, hdf5, simulated, sources
 
 TASK = tasks.get("hopper-medium-replay-v2")
 N = 30
@@ -36,19 +36,22 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(d4rl, "SERVER", "http://127.0.0.1:9/")
+    monkeypatch.setattr(download, "PAUSES", ())
+    known = d4rl.PUBLISHED[TASK.name]._replace(trajectories=3, steps=N)
+    monkeypatch.setitem(d4rl.PUBLISHED, TASK.name, known)
     return tmp_path / "d4rl"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Sends `content`, announcing `extra` bytes too many."""
+    """Sends `content`."""
 
-    def __init__(self, content, extra, *args):
-        self.content, self.extra = content, extra
+    def __init__(self, content, *args):
+        self.content = content
         super().__init__(*args)
 
     def do_GET(self):
         self.send_response(200 if self.path == f"/{TASK.file}" else 404)
-        self.send_header("Content-Length", str(len(self.content) + self.extra))
+        self.send_header("Content-Length", str(len(self.content)))
         self.end_headers()
         self.wfile.write(self.content)
 
@@ -60,8 +63,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def serve(folder, content, monkeypatch):
     running = []
 
-    def start(extra=0):
-        handler = functools.partial(Handler, content, extra)
+    def start():
+        handler = functools.partial(Handler, content)
         running.append(http.server.HTTPServer(("127.0.0.1", 0), handler))
         threading.Thread(target=running[0].serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setattr(d4rl, "SERVER", f"http://127.0.0.1:{running[0].server_port}/")
@@ -76,18 +79,49 @@ def test_d4rl_file_is_fetched_once(serve, folder, capsys, monkeypatch):
     serve()
     loaded = sources.load(TASK, "d4rl")
     assert loaded.rewards.tolist() == list(range(N))
-    assert [f.name for f in folder.iterdir()] == ["hopper_medium_replay-v2.hdf5"]
+    assert [f.name for f in folder.glob("[!.]*")] == ["hopper_medium_replay-v2.hdf5"]
     assert "download" in capsys.readouterr().out
     monkeypatch.setattr(d4rl, "SERVER", "http://127.0.0.1:9/")
     assert len(sources.load(TASK, "d4rl").rewards) == N
 
 
-def test_half_a_download_leaves_nothing(serve, folder):
-    serve(extra=10)
-    with pytest.raises(errors.UserError, match="bytes came") as caught:
-        d4rl.locate(TASK)
+def test_another_number_of_steps_is_not_d4rls(serve, folder, content, monkeypatch):
+    serve()
+    monkeypatch.undo()
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(folder))
+    folder.mkdir()
+    (folder / "hopper_medium_replay-v2.hdf5").write_bytes(content)
+    with pytest.raises(errors.UserError, match=r"has 30 steps .* has 402,000; delete it") as caught:
+        sources.load(TASK, "d4rl")
     assert "\n" not in str(caught.value)
-    assert list(folder.iterdir()) == []
+
+
+def test_a_server_that_sends_another_file(serve, folder, monkeypatch):
+    serve()
+    monkeypatch.setitem(d4rl.PUBLISHED, TASK.name, d4rl.PUBLISHED["hopper-medium-v2"])
+    with pytest.raises(
+        errors.UserError, match=r"it has 30 steps .* 999,906: put the file"
+    ) as caught:
+        sources.load(TASK, "d4rl")
+    assert "\n" not in str(caught.value)
+    assert list(folder.glob("[!.]*")) == []
+
+
+def test_published_numbers_of_medium_expert_are_those_of_its_halves():
+    medium, expert, both = (
+        d4rl.PUBLISHED[f"hopper-{quality}-v2"] for quality in ("medium", "expert", "medium-expert")
+    )
+    assert both.steps == 1_999_400
+    assert both.trajectories == 3213
+    rng = np.random.default_rng(0)
+
+    def sample(known):
+        x = rng.normal(size=known.trajectories)
+        return known.return_mean + known.return_std * (x - x.mean()) / x.std()
+
+    returns = np.concatenate([sample(medium), sample(expert)])
+    assert both.return_mean == pytest.approx(returns.mean())
+    assert both.return_std == pytest.approx(returns.std())
 
 
 def test_offline_message_names_the_url_the_place_and_the_way_out(folder):
@@ -119,6 +153,8 @@ def test_a_path_is_a_source(tmp_path, content):
     [
         ("simulatd", "Did you mean 'simulated'.*or the path of an HDF5 file"),
         ("minari", "unknown data source 'minari'"),
+        ("gym-d4rl:x", "Did you mean 'gym-d4rl'"),
+        ("gymd4rl", "Did you mean 'gym-d4rl'"),
         ("nowhere/data.hdf5", "no data file nowhere/data.hdf5"),
     ],
 )
@@ -143,4 +179,6 @@ def test_simulated_is_handed_its_options(tmp_path, content, monkeypatch):
 def test_labels():
     assert sources.label("simulated") == "simulated (MuJoCo 3, shipped SAC snapshots)"
     assert sources.label("d4rl") == "D4RL"
+    assert sources.label("gym-d4rl") == "D4RL (through gym + d4rl)"
+    assert sources.label("minari:mujoco/hopper/medium-v0") == "Minari mujoco/hopper/medium-v0"
     assert sources.label("/some/where/mine.hdf5") == "file mine.hdf5"

@@ -4,9 +4,16 @@ import warnings
 
 import gymnasium
 
+from ractd_jax.envs import gym_adapter
 
-def make_env(env_id: str) -> gymnasium.Env:
-    """Make an environment; v5 changed observations and rewards, v4 has those of D4RL's v2."""
+
+def make_env(env_id: str) -> gymnasium.Env | gym_adapter.GymAdapter:
+    """Make an environment; v5 changed observations and rewards, v4 has those of D4RL's v2.
+
+    An id that starts with `gym-d4rl:` names one of an installed `gym` + `d4rl`.
+    """
+    if env_id.startswith(gym_adapter.PREFIX):
+        return gym_adapter.make(env_id.removeprefix(gym_adapter.PREFIX))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*out of date", DeprecationWarning)
         return gymnasium.make(env_id, disable_env_checker=True)
