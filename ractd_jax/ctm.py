@@ -176,7 +176,8 @@ def dsm_loss(
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
     prediction = model(x_t, t, jnp.full_like(t, noise.sigma_min))
     goal = x_0 if teacher is None else jax.lax.stop_gradient(teacher(x_t, t))
-    return diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, goal), prediction
+    losses = diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, goal)
+    return losses, prediction
 
 
 def advantage_weights(returns: Levels, values: Levels, sharpness: float) -> Levels:
