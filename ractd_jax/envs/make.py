@@ -4,6 +4,10 @@ import warnings
 
 import gymnasium
 
+from ractd_jax.envs import maze2d
+
+gymnasium.register_envs(maze2d)  # whose import has made its ids known
+
 
 def make_env(env_id: str) -> gymnasium.Env:
     """Make an environment; v5 changed observations and rewards, v4 has those of D4RL's v2."""
