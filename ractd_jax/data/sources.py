@@ -5,15 +5,17 @@ and its text for tables into `LABELS`.
 """
 
 from pathlib import Path
+from types import ModuleType
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import d4rl, episodes, hdf5, simulated
+from ractd_jax.data import d4rl, episodes, hdf5, maze2d, simulated
 
 SOURCES = {
-    "simulated": lambda task, n, seed: simulated.cached(task, transitions=n, seed=seed),
+    "simulated": lambda task, n, seed: _simulator(task).cached(task, transitions=n, seed=seed),
     "d4rl": lambda task, n, seed: d4rl.locate(task),
 }
 LABELS = {"simulated": "simulated (MuJoCo 3, shipped SAC snapshots)", "d4rl": "D4RL"}
+MAZE_LABEL = "simulated (MuJoCo 3, D4RL's own procedure)"
 
 
 def load(
@@ -51,9 +53,15 @@ def load(
     return first
 
 
-def label(source: str) -> str:
-    """Return the words for a source in tables and figures."""
+def label(source: str, task: tasks.TaskSpec | None = None) -> str:
+    """Return the words for a source, of a task if it is known, in tables and figures."""
+    if source == "simulated" and task and _simulator(task) is maze2d:
+        return MAZE_LABEL
     return LABELS.get(source) or f"file {Path(source).name}"
+
+
+def _simulator(task: tasks.TaskSpec) -> ModuleType:
+    return maze2d if task.name.startswith("maze2d-") else simulated
 
 
 def _is_path(source: str) -> bool:
