@@ -1,9 +1,10 @@
 """D4RL's Maze2d data, made again: no human and no learning was in it, so nothing is approximate.
 
-One endless run. The waypoint controller steers the ball to a random target; when the target's cell
-is reached, or the time limit of an episode is over, the next target is drawn and the ball goes on
-from where it is. The rewards come afterwards and ask for the evaluation goal, wherever the ball was
-sent. Two peculiarities of D4RL's files are kept:
+One endless run. The waypoint controller steers the ball to a random target, with Gaussian noise on
+its actions; when the target's cell is reached, or the time limit of an episode is over, the next
+target is drawn and the ball goes on from where it is. The rewards come afterwards and ask for the
+evaluation goal, wherever the ball was sent. The noise is an option of D4RL's script that the
+released files show was on (docs/maze2d.md). Two peculiarities of those files are kept:
 
     rewards[i]        judges observations[i], where the environment judges the state after the step
     observations[i]   repeats the row before it once after each change of target, and the controller
@@ -53,7 +54,8 @@ def make(
 ) -> None:
     """Record the run and write it in D4RL's HDF5 schema.
 
-    One process makes 4 million steps in about a minute and a half, so the run stays whole.
+    One process makes a million steps in less than a minute, so the run is not cut into pieces for
+    several. A shorter run is the beginning of a longer one with the same seed.
 
     Args:
         task: a Maze2d task.
@@ -131,7 +133,8 @@ def _run(
     maze: maze2d.Maze, limit: int, steps: int, seed: int
 ) -> Iterator[Float64[np.ndarray, "rows 13"]]:
     """Yield the run in pieces; see `_OBS` and its like for the columns."""
-    rng = np.random.default_rng(seed)
+    # Two streams, so that a short run is the beginning of a long one.
+    rng, rng_noise = np.random.default_rng(seed).spawn(2)
     model = mujoco.MjModel.from_xml_string(maze2d.mjcf(maze))
     data = mujoco.MjData(model)
     controller = waypoints.WaypointController(maze, rng)
@@ -143,7 +146,7 @@ def _run(
     age = 0
     for begin in range(0, steps, CHUNK):
         rows = []
-        noise = rng.normal(0.0, NOISE, (min(CHUNK, steps - begin), 2))
+        noise = rng_noise.normal(0.0, NOISE, (min(CHUNK, steps - begin), 2))
         for noise_x, noise_y in noise.tolist():
             (push_x, push_y), reached = controller.act(obs, target)
             action = _clip(push_x + noise_x), _clip(push_y + noise_y)

@@ -122,8 +122,8 @@ def random_location(maze: Maze, rng: np.random.Generator) -> Float[np.ndarray, "
 
 
 def at_goal(
-    positions: Float[np.ndarray, "*n 2"], target: Float[np.ndarray, "2"]
-) -> Float[np.ndarray, "*n"]:
+    positions: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "2"]
+) -> Float[np.ndarray, " n"]:
     """Return the sparse reward of positions: 1 within 0.5 of the target, else 0."""
     distance = np.linalg.norm(positions.astype(np.float64) - target, axis=-1)
     return (distance <= GOAL_RADIUS).astype(np.float32)
@@ -183,7 +183,7 @@ class Maze2d(gymnasium.Env):
         if np.shape(action) != (2,):
             raise errors.UserError(f"a Maze2d action has shape (2,), not {np.shape(action)}")
         simulate(self.model, self.data, np.clip(action, -1.0, 1.0))
-        reward = float(at_goal(self.data.qpos, self.target))
+        reward = float(at_goal(self.data.qpos[None], self.target)[0])
         return self._observation(), reward, False, False, {}
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:

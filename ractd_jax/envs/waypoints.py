@@ -61,7 +61,7 @@ class WaypointController:
         self._last = (0.0, 0.0)  # position at the call before
 
     def act(
-        self, obs: Sequence[float], target: Sequence[float]
+        self, obs: Sequence[float], target: Sequence[float | int]
     ) -> tuple[tuple[float, float], bool]:
         """Return the action for an observation, and whether the target's cell is reached.
 
