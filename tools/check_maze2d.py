@@ -6,19 +6,20 @@ Without `--data`: mean returns of the scripted controller over runs of 100 episo
 run (as in D4RL's reference script, whose mean is score 100) or afresh in every episode, and of
 random actions (score 0). Run r has seed SEED + r.
 With `--data`: what others have published about the released files beside the same statistics of
-data made here, which is kept where `source=simulated` finds it. Sources: the normalisers in
-Diffusion Forcing's configurations (Chen et al. 2024), logs of Diffuser's preprocessing, D4RL's
-issue 65.
+data made here (kept where `source=simulated` finds it) and made without noise. Sources: the
+normalisers in Diffusion Forcing's configurations (Chen et al. 2024), logs of Diffuser's
+preprocessing, D4RL's issue 65.
 """
 
 import argparse
+import tempfile
 
 import numpy as np
 from rich.table import Table
 
 from ractd_jax import progress, tasks
+from ractd_jax.data import episodes, hdf5, sources
 from ractd_jax.data import maze2d as data
-from ractd_jax.data import sources
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.envs.make import make_env
 
@@ -102,33 +103,42 @@ def check_returns(names: list[str], seed: int, console) -> None:
     console.print(table)
 
 
+def statistics(rows: episodes.Transitions) -> dict[str, np.ndarray | list]:
+    """Return the statistics of `RELEASED`."""
+    obs = rows.observations.astype(np.float64)
+    return {
+        "min x, y": obs.min(axis=0)[:2],
+        "max x, y": obs.max(axis=0)[:2],
+        "mean x, y": obs.mean(axis=0)[:2],
+        "std x, y": obs.std(axis=0)[:2],
+        "std vx, vy": obs.std(axis=0)[2:],
+        "std action": rows.actions.astype(np.float64).std(axis=0),
+        "mean reward": [rows.rewards.mean()],
+        "targets": [rows.timeouts.sum()],
+        "visits of the goal": [data.cut_at_goal(rows).timeouts.sum()],
+    }
+
+
 def check_data(names: list[str], seed: int, console) -> None:
     """Print the table of the data's statistics."""
-    table = Table("maze", "statistic", "made here", "released")
+    table = Table("maze", "statistic", "released", "made here", "made without noise")
     for name in names:
         task = tasks.get(f"maze2d-{name}-v1")
-        rows = sources.load(task, "simulated", seed=seed)
-        obs = rows.observations.astype(np.float64)
-        ours = {
-            "min x, y": obs.min(axis=0)[:2],
-            "max x, y": obs.max(axis=0)[:2],
-            "mean x, y": obs.mean(axis=0)[:2],
-            "std x, y": obs.std(axis=0)[:2],
-            "std vx, vy": obs.std(axis=0)[2:],
-            "std action": rows.actions.astype(np.float64).std(axis=0),
-            "mean reward": [rows.rewards.mean()],
-            "targets": [rows.timeouts.sum()],
-            "visits of the goal": [data.cut_at_goal(rows).timeouts.sum()],
-        }
-        for statistic, values in ours.items():
-            texts = (
-                ", ".join(
-                    f"{float(value):.4g}" if value < 100 else f"{int(value):,}" for value in v
-                )
-                for v in (values, RELEASED[name].get(statistic, ()))
-            )
-            table.add_row(name, statistic, *texts)
+        ours = statistics(sources.load(task, "simulated", seed=seed))
+        with tempfile.TemporaryDirectory() as folder:
+            data.make(task, f"{folder}/x.hdf5", seed=seed, noise=0.0)
+            noiseless = statistics(hdf5.read(f"{folder}/x.hdf5", task))
+        for key, values in ours.items():
+            columns = RELEASED[name].get(key, ()), values, noiseless[key]
+            table.add_row(name, key, *(", ".join(map(show, column)) for column in columns))
     console.print(table)
+
+
+def show(value: float) -> str:
+    """Return a count, or a number with three decimals (a rare reward: with four)."""
+    if value > 100:
+        return f"{int(value):,}"
+    return f"{value:.4f}" if 0 < value < 0.1 else f"{value:.3f}"
 
 
 def main() -> None:

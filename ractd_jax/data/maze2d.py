@@ -30,7 +30,7 @@ from ractd_jax.envs import maze2d, waypoints
 
 VERSION = 1  # of the procedure; part of the cached file's name
 TRANSITIONS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}  # as in D4RL
-NOISE = 0.5  # standard deviation, of what is added to the controller's actions
+NOISE = 0.5  # in D4RL's files
 CHUNK = 20_000  # rows between two reports
 
 # columns of a row of `_run`
@@ -50,6 +50,7 @@ def make(
     *,
     transitions: int | None = None,
     seed: int = 0,
+    noise: float = NOISE,
     advance: Callable[[int], None] | None = None,
 ) -> None:
     """Record the run and write it in D4RL's HDF5 schema.
@@ -61,7 +62,8 @@ def make(
         task: a Maze2d task.
         path: the file to write; it appears when complete.
         transitions: number of steps; by default D4RL's.
-        seed: of the start, the targets and the waypoints.
+        seed: of the start, the targets, the waypoints and the noise.
+        noise: standard deviation of what is added to the controller's actions.
         advance: called with the number of steps recorded so far.
 
     Raises:
@@ -77,7 +79,7 @@ def make(
     maze = maze2d.of_task(task)
     rows = np.empty((transitions, 13), np.float32)
     done = 0
-    for chunk in _run(maze, task.max_episode_steps, transitions, seed):
+    for chunk in _run(maze, task.max_episode_steps, transitions, seed, noise):
         rows[done : done + len(chunk)] = chunk
         done += len(chunk)
         if advance:
@@ -97,6 +99,7 @@ def make(
         "task": task.name,
         "environment": task.env_id,
         "seed": seed,
+        "noise": noise,
         "version": VERSION,
         "mujoco": importlib.metadata.version("mujoco"),
     }
@@ -130,7 +133,7 @@ def cut_at_goal(transitions: episodes.Transitions) -> episodes.Transitions:
 
 
 def _run(
-    maze: maze2d.Maze, limit: int, steps: int, seed: int
+    maze: maze2d.Maze, limit: int, steps: int, seed: int, noise: float
 ) -> Iterator[Float64[np.ndarray, "rows 13"]]:
     """Yield the run in pieces; see `_OBS` and its like for the columns."""
     # Two streams, so that a short run is the beginning of a long one.
@@ -146,8 +149,8 @@ def _run(
     age = 0
     for begin in range(0, steps, CHUNK):
         rows = []
-        noise = rng_noise.normal(0.0, NOISE, (min(CHUNK, steps - begin), 2))
-        for noise_x, noise_y in noise.tolist():
+        noises = rng_noise.normal(0.0, noise, (min(CHUNK, steps - begin), 2))
+        for noise_x, noise_y in noises.tolist():
             (push_x, push_y), reached = controller.act(obs, target)
             action = _clip(push_x + noise_x), _clip(push_y + noise_y)
             switch = reached or age >= limit
