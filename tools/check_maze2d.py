@@ -1,6 +1,6 @@
 """Check the rebuilt Maze2d against D4RL: reference returns, and statistics of the data.
 
-    python tools/check_maze2d.py [--maze umaze medium large] [--data] [--seed 0]
+    python tools/check_maze2d.py [--maze umaze medium large] [--data | --figures DIR] [--seed 0]
 
 Without `--data`: mean returns of the scripted controller over runs of 100 episodes, planned once a
 run (as in D4RL's reference script, whose mean is score 100) or afresh in every episode, and of
@@ -9,10 +9,12 @@ With `--data`: what others have published about the released files beside the sa
 data made here (kept where `source=simulated` finds it) and made without noise. Sources: the
 normalisers in Diffusion Forcing's configurations (Chen et al. 2024), logs of Diffuser's
 preprocessing, D4RL's issue 65.
+With `--figures`: two pictures of each maze, of 250,000 steps of data and of three episodes.
 """
 
 import argparse
 import tempfile
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table
@@ -22,6 +24,7 @@ from ractd_jax.data import episodes, hdf5, sources
 from ractd_jax.data import maze2d as data
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.envs.make import make_env
+from ractd_jax.report import maze as report
 
 EPISODES = 100
 RUNS = {"planned once": 6, "planned afresh": 1, "random": 1}
@@ -141,13 +144,43 @@ def show(value: float) -> str:
     return f"{value:.4f}" if 0 < value < 0.1 else f"{value:.3f}"
 
 
+def draw(names: list[str], seed: int, folder: Path) -> None:
+    """Draw where the data has been, and the controller's ways from three starts."""
+    for name in names:
+        task = tasks.get(f"maze2d-{name}-v1")
+        rows = sources.load(task, "simulated", transitions=250_000, seed=seed)
+        title = f"{task.name}, {len(rows.rewards):,} steps of simulated data"
+        path = folder / f"maze2d_{name}_data.png"
+        report.save(path, task, density=rows.observations[:, :2], title=title)
+        env, plans, paths = make_env(task.env_id), [], []
+        maze = env.unwrapped.maze
+        for start in maze.cells[:: len(maze.cells) // 3][:3]:
+            obs, _ = env.reset(seed=seed, options={"cell": start})
+            controller = waypoints.WaypointController(maze, np.random.default_rng(seed))
+            way, over = [obs[:2]], False
+            while not over:
+                action, _ = controller.act(obs.tolist(), maze.goal)
+                obs, _, _, over, _ = env.step(np.array(action))
+                way.append(obs[:2])
+            paths.append(np.array(way))
+            plans.append(np.array([start, *waypoints.plan(maze, start, maze.goal)], np.float64))
+        title = "the controller's cells (dashed) and paths"
+        report.save(
+            folder / f"maze2d_{name}_paths.png", task, plans=plans, paths=paths, title=title
+        )
+
+
 def main() -> None:
     """Read the command line and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--maze", nargs="+", choices=list(maze2d.LAYOUTS), default=list(RELEASED))
     parser.add_argument("--data", action="store_true", help="check the data, not the returns")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figures", type=Path, help="folder for pictures; draw, check nothing")
     args = parser.parse_args()
+    if args.figures:
+        draw(args.maze, args.seed, args.figures)
+        return
     (check_data if args.data else check_returns)(args.maze, args.seed, progress.make_console())
 
 
