@@ -2,6 +2,7 @@
 
 Source: Farama-Foundation/D4RL, `d4rl/infos.py`. Gymnasium's `-v4` environments keep the dynamics
 and rewards of the `-v2` ones that D4RL's locomotion datasets were recorded with; `-v5` does not.
+Maze2d is rebuilt in `ractd_jax.envs.maze2d`.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class TaskSpec:
         act_dim: size of an action.
         max_episode_steps: time limit of an episode.
         return_min: mean return of a random policy (score 0).
-        return_max: mean return of an expert policy (score 100).
+        return_max: mean return of an expert policy (score 100); in Maze2d of a scripted controller.
         file: D4RL's HDF5 file, relative to the root of its server.
         action_low: smallest value of each action dimension; () for -1, as in all benchmark tasks.
         action_high: largest value of each action dimension; () for 1.
@@ -55,6 +56,12 @@ _LOCOMOTION = {
     "walker2d": ("Walker2d-v4", 17, 6, 1.629008, 4592.3),
     "halfcheetah": ("HalfCheetah-v4", 17, 6, -280.178953, 12135.0),
 }
+# maze: (time limit, minimum return, maximum return); the rewards are D4RL's "sparse" ones
+_MAZES = {
+    "umaze": (300, 23.85, 161.86),
+    "medium": (600, 13.13, 277.39),
+    "large": (800, 6.7, 273.99),
+}
 _QUALITIES = ("medium-replay", "medium", "medium-expert")
 
 
@@ -64,9 +71,17 @@ def _locomotion(env: str, quality: str) -> TaskSpec:
     return TaskSpec(f"{env}-{quality}-v2", env_id, obs_dim, act_dim, 1000, low, high, file)
 
 
+def _maze(name: str) -> TaskSpec:
+    env_id, file = f"ractd_jax/Maze2d-{name}-v1", f"maze2d/maze2d-{name}-sparse-v1.hdf5"
+    return TaskSpec(f"maze2d-{name}-v1", env_id, 4, 2, *_MAZES[name], file)
+
+
 TASKS = {
     task.name: task
-    for task in (_locomotion(env, quality) for env in _LOCOMOTION for quality in _QUALITIES)
+    for task in (
+        *(_locomotion(env, quality) for env in _LOCOMOTION for quality in _QUALITIES),
+        *map(_maze, _MAZES),
+    )
 }
 
 

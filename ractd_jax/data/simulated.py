@@ -137,17 +137,23 @@ def make(
 
 
 def cached(task: tasks.TaskSpec, *, transitions: int | None = None, seed: int = 0) -> Path:
-    """Return the path of the task's simulated data, made now if it is not there yet.
-
-    It lives in the directory named by the environment variable `RACTD_DATA_DIR`, or else in
-    `~/.cache/ractd_jax`. Two processes that make it at once write the same file twice.
+    """Return the path of the task's simulated data, made now if it is not there yet; see `keep`.
 
     Raises:
         UserError: as `make`.
     """
     transitions = recipe(task).transitions if transitions is None else transitions
+    return keep(task, VERSION, make, transitions, seed)
+
+
+def keep(task: tasks.TaskSpec, version: int, make: Callable, transitions: int, seed: int) -> Path:
+    """Return the path of the file that `make` writes, called now if the file is not there yet.
+
+    It lives in the directory named by the environment variable `RACTD_DATA_DIR`, or else in
+    `~/.cache/ractd_jax`. Two processes that make it at once write the same file twice.
+    """
     folder = Path(os.environ.get("RACTD_DATA_DIR") or Path.home() / ".cache" / "ractd_jax")
-    path = folder / f"{task.name}-simulated{VERSION}-{transitions}-seed{seed}.hdf5"
+    path = folder / f"{task.name}-simulated{version}-{transitions}-seed{seed}.hdf5"
     if not path.exists():
         shown = progress.Progress()
         shown.console.print(f"simulating {task.name} into {path}", soft_wrap=True)

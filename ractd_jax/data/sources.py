@@ -13,13 +13,14 @@ for tables into `LABELS`.
 
 import dataclasses
 from pathlib import Path
+from types import ModuleType
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import columns, d4rl, episodes, hdf5, minari_reader, simulated
+from ractd_jax.data import columns, d4rl, episodes, hdf5, maze2d, minari_reader, simulated
 from ractd_jax.envs import gym_adapter
 
 SOURCES = {
-    "simulated": lambda task, n, seed: simulated.cached(task, transitions=n, seed=seed),
+    "simulated": lambda task, n, seed: _simulator(task).cached(task, transitions=n, seed=seed),
 }
 READERS = {
     "d4rl": lambda task, _: d4rl.load(task),
@@ -32,6 +33,7 @@ LABELS = {
     "d4rl": "D4RL",
     "gym-d4rl": "D4RL (through gym + d4rl)",
 }
+MAZE_LABEL = "simulated (MuJoCo 3, D4RL's own procedure)"
 
 
 def load(
@@ -83,12 +85,18 @@ def environment(task: tasks.TaskSpec, source: str) -> tasks.TaskSpec:
     return dataclasses.replace(task, env_id=f"{gym_adapter.PREFIX}{task.name}")
 
 
-def label(source: str) -> str:
-    """Return the words for a source in tables and figures."""
+def label(source: str, task: tasks.TaskSpec | None = None) -> str:
+    """Return the words for a source, of a task if it is known, in tables and figures."""
+    if source == "simulated" and task and _simulator(task) is maze2d:
+        return MAZE_LABEL
     kind, _, name = source.partition(":")
     if kind == "minari" and name:
         return f"Minari {name}"
     return LABELS.get(source) or f"file {Path(source).name}"
+
+
+def _simulator(task: tasks.TaskSpec) -> ModuleType:
+    return maze2d if task.name.startswith("maze2d-") else simulated
 
 
 def _read_gym(task: tasks.TaskSpec) -> episodes.Transitions:

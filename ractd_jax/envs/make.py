@@ -4,7 +4,9 @@ import warnings
 
 import gymnasium
 
-from ractd_jax.envs import gym_adapter
+from ractd_jax.envs import gym_adapter, maze2d
+
+gymnasium.register_envs(maze2d)  # whose import has made its ids known
 
 
 def make_env(env_id: str) -> gymnasium.Env | gym_adapter.GymAdapter:

@@ -1,0 +1,98 @@
+"""Pictures of a maze from above: where the data has been, what was planned, what was done.
+
+Rows of the layout run downwards, as it is written, and walls are drawn where the ball meets them.
+Axes are positions (see `envs.maze2d`): x downwards, y to the right.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+from ractd_jax import tasks
+from ractd_jax.envs import maze2d
+from ractd_jax.report import style
+
+BIN = 0.05  # metres, of the density map
+_WALL = "#c9cfd6"
+_PATHS = ("#c8384f", "#2a9d8f", "#8c6bb1", "#e39a2d", "#5f8f3e")
+
+Positions = Float[np.ndarray, "n 2"]
+
+
+def save(
+    path: str | Path,
+    task: tasks.TaskSpec,
+    *,
+    density: Positions | None = None,
+    plans: Sequence[Positions] = (),
+    paths: Sequence[Positions] = (),
+    target: Float[np.ndarray, "2"] | None = None,
+    title: str = "",
+) -> None:
+    """Draw a maze into a PNG file.
+
+    Args:
+        path: of the file.
+        task: a Maze2d task.
+        density: visited positions, drawn as a map of how often (logarithmic).
+        plans: planned ways, dashed; the i-th in the colour of the i-th of `paths`.
+        paths: ways that were gone, with a dot where they began.
+        target: position of the goal; by default the layout's.
+        title: says task and data source.
+
+    Raises:
+        UserError: no Maze2d task.
+    """
+    maze = maze2d.of_task(task)
+    height, width = len(maze.rows), len(maze.rows[0])
+    scale = 5.0 / max(height, width)
+    figure = Figure(figsize=(width * scale + 0.9, height * scale + 0.8), layout="constrained")
+    axes = figure.add_subplot()
+    draw_maze(axes, maze, np.array(maze.goal if target is None else target, np.float64))
+    if density is not None:
+        shown = _draw_density(axes, density, height, width)
+        bar = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02)
+        bar.set_label("steps in a square of 5 cm", fontsize=8.5, color=style.MUTED)
+        bar.ax.tick_params(labelsize=8, color=style.RULE, labelcolor=style.INK)
+        bar.outline.set_edgecolor(style.RULE)
+    for ways, look in ((plans, {"ls": (0, (3, 2)), "lw": 1.3}), (paths, {"lw": 1.8})):
+        for index, way in enumerate(ways):
+            color = _PATHS[index % len(_PATHS)]
+            axes.plot(way[:, 1], way[:, 0], color=color, solid_capstyle="round", **look)
+            axes.plot(way[0, 1], way[0, 0], "o", color=color, mec="white", ms=6)
+    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=style.INK)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def draw_maze(axes: Axes, maze: maze2d.Maze, target: Float[np.ndarray, "2"]) -> None:
+    """Draw walls, and the disk within which the reward is 1."""
+    for i, row in enumerate(maze.rows):
+        for j, tile in enumerate(row):
+            if tile == "#":  # its box begins 0.7 before the integer position
+                axes.add_patch(Rectangle((j - 0.7, i - 0.7), 1, 1, color=_WALL, lw=0.5))
+    look = {"fc": "none", "ec": style.color("student"), "lw": 1.4, "zorder": 3}
+    axes.add_patch(Circle((target[1], target[0]), maze2d.GOAL_RADIUS, ls=":", **look))
+    axes.plot(target[1], target[0], "*", color=style.color("student"), ms=11, mec="white", zorder=4)
+    height, width = len(maze.rows), len(maze.rows[0])
+    axes.set(xlim=(-0.7, width - 0.7), ylim=(height - 0.7, -0.7), aspect="equal")
+    axes.set_xticks(range(width))
+    axes.set_yticks(range(height))
+    axes.set_xlabel("y (column)", fontsize=8.5, color=style.MUTED)
+    axes.set_ylabel("x (row)", fontsize=8.5, color=style.MUTED)
+    axes.tick_params(labelsize=8, color=style.RULE, labelcolor=style.INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_density(axes: Axes, positions: Positions, height: int, width: int):
+    edges = [np.arange(round(n / BIN) + 1) * BIN - 0.7 for n in (height, width)]
+    count, *_ = np.histogram2d(positions[:, 0], positions[:, 1], bins=edges)
+    norm = LogNorm(1, max(count.max(), 2.0))
+    return axes.pcolormesh(edges[1], edges[0], np.ma.masked_less(count, 1), cmap="Blues", norm=norm)

@@ -1,0 +1,50 @@
+"""The picture of a maze has its walls, and what is asked for, in the right places."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ractd_jax import errors, tasks
+from ractd_jax.envs import maze2d
+from ractd_jax.report import maze
+
+TASK = tasks.get("maze2d-large-v1")
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), int)
+
+
+def test_each_layer_adds_to_the_picture(tmp_path):
+    rng = np.random.default_rng(0)
+    way = np.linspace([1.0, 1.0], [1.0, 4.0], 50)
+    layers = {
+        "density": {"density": rng.uniform([0.5, 0.5], [7.1, 10.1], (5000, 2))},
+        "plans": {"plans": [way]},
+        "paths": {"paths": [way, way + np.array([2.0, 0.0])]},
+        "target": {"target": np.array([3.0, 3.0])},
+    }
+    maze.save(tmp_path / "new" / "plain.png", TASK, title="large")
+    plain = pixels(tmp_path / "new" / "plain.png")
+    assert min(plain.shape[:2]) > 200
+    for name, layer in layers.items():
+        maze.save(tmp_path / f"{name}.png", TASK, title="large", **layer)
+        drawn = pixels(tmp_path / f"{name}.png")
+        assert drawn.shape != plain.shape or (drawn != plain).any(axis=-1).sum() > 100, name
+
+
+def test_walls_are_where_the_ball_stops():
+    axes = Figure().add_subplot()
+    layout = maze2d.get("umaze")
+    maze.draw_maze(axes, layout, np.array(layout.goal, float))
+    boxes = {patch.get_xy() for patch in axes.patches if hasattr(patch, "get_xy")}
+    assert len(boxes) == sum(row.count("#") for row in layout.rows)
+    assert (0.3, 1.3) in {(round(x, 6), round(y, 6)) for x, y in boxes}  # of cell (2, 1)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # rows run downwards
+
+
+def test_other_tasks_have_no_maze(tmp_path):
+    with pytest.raises(errors.UserError, match="no Maze2d task"):
+        maze.save(tmp_path / "x.png", tasks.get("hopper-medium-v2"))
