@@ -77,7 +77,7 @@ def _entry(experiment: Experiment, stage: str, returns: np.ndarray) -> dict[str,
     config = experiment.config
     return {
         "task": config["task"],
-        "source": sources.label(config["source"]),
+        "source": sources.label(config["source"], experiment.task),
         "stage": stage,
         "size": config["size"],
         "preset": config["preset"],

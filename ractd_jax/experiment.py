@@ -71,9 +71,9 @@ class Experiment:
         found = sources.load(
             self.task, config["source"], transitions=config["data"]["transitions"] or None
         )
-        s = dataset.summary(found, self.task)
+        s, label = dataset.summary(found, self.task), sources.label(config["source"], self.task)
         self.say(
-            f"data: {self.task.name}, {sources.label(config['source'])}: {s['trajectories']:,} "
+            f"data: {self.task.name}, {label}: {s['trajectories']:,} "
             f"episodes, {s['steps']:,} steps, return {s['return_mean']:.1f} +- "
             f"{s['return_std']:.1f} (max {s['return_max']:.0f}), mean score {s['score_mean']:.1f}"
         )

@@ -18,6 +18,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
     path.stem for path in (ROOT / "configs").glob("*.py") if "def get_config(" in path.read_text()
 )
+BENCHMARK = [  # not the user's own data, whose sizes nobody knows beforehand
+    name
+    for name in FILES
+    if importlib.import_module(f"configs.{name}").get_config().task in tasks.TASKS
+]
 # task: weights of teacher, student and (released) return model, counted by the layers' formulas
 PUBLISHED = {
     "hopper": (248_046_211, 251_716_227, 344_257),
@@ -99,7 +104,6 @@ def test_loads_for_every_word(name):
     for stage, size, preset in itertools.product(base.STAGES, base.SIZES, base.PRESETS):
         config, plain = load(name, f"{stage},size={size},preset={preset},source=simulated,seed=3")
         assert [plain[key] for key in base.ARGUMENTS] == [stage, size, "simulated", preset, 3]
-        assert config.task in tasks.TASKS
         config.teacher.optimiser.steps = 7  # fields keep their types, whatever set them
         with pytest.raises(TypeError):
             config.teacher.optimiser.steps = "many"
@@ -107,7 +111,7 @@ def test_loads_for_every_word(name):
         load(name, "studnet")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", BENCHMARK)
 def test_docstring_gives_the_command_and_the_published_score(name):
     text = importlib.import_module(f"configs.{name}").__doc__
     assert text.startswith(f"{load(name)[1]['task']}: ")
@@ -116,7 +120,7 @@ def test_docstring_gives_the_command_and_the_published_score(name):
     assert "docs/results.md" in text
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", BENCHMARK)
 def test_networks_at_paper_size_are_the_published_ones(name):
     for preset in base.PRESETS:
         _, config = load(name, f"student,preset={preset}")
@@ -130,13 +134,13 @@ def test_networks_at_paper_size_are_the_published_ones(name):
             assert preset != "released" or found["reward"] == return_model
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", BENCHMARK)
 def test_sizes_are_in_their_order(name):
     sizes = [count(load(name, f"student,size={size}")[1], "student") for size in base.SIZES]
     assert sizes[0] < 1e6 < sizes[1] < 1e7 < sizes[2]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", BENCHMARK)
 def test_numbers_of_the_task_are_those_of_paper_and_yaml(name):
     configs = {preset: load(name, f"student,preset={preset}")[0] for preset in base.PRESETS}
     task = configs["paper"].task
@@ -168,7 +172,7 @@ def test_numbers_of_the_task_are_those_of_paper_and_yaml(name):
 
 # One file of each family, that is, of each module that the files share.
 FAMILIES = {"hopper": "locomotion", "walker2d": "locomotion", "halfcheetah": "locomotion"}
-TRAINS = {FAMILIES.get(name.split("_")[0], name.split("_")[0]): name for name in FILES}
+TRAINS = {FAMILIES.get(name.split("_")[0], name.split("_")[0]): name for name in BENCHMARK}
 
 
 def recorded(task, path):

@@ -51,8 +51,10 @@ def load(
     return first
 
 
-def label(source: str) -> str:
-    """Return the words for a source in tables and figures."""
+def label(source: str, task: tasks.TaskSpec | None = None) -> str:
+    """Return the words for a source, of a task if it is known, in tables and figures."""
+    if source == "simulated" and task:
+        return simulated.label(task)
     return LABELS.get(source) or f"file {Path(source).name}"
 
 
