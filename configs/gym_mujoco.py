@@ -13,7 +13,14 @@ from ractd_jax import tasks
 DISCOUNT = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}
 
 
-def make(name: str, arg: str | None, *, epochs: int, reward_weight: dict[str, float]) -> ConfigDict:
+def make(
+    name: str,
+    arg: str | None,
+    *,
+    epochs: int,
+    reward_weight: dict[str, float],
+    return_model: dict[str, float] | None = None,
+) -> ConfigDict:
     """Return the configuration of a locomotion task.
 
     Args:
@@ -21,11 +28,16 @@ def make(name: str, arg: str | None, *, epochs: int, reward_weight: dict[str, fl
         arg: what follows the colon on the command line.
         epochs: of the student at paper size, as released.
         reward_weight: sigma of Eq. 9 by preset: "paper" (Table 9) and "released" (YAML).
+        return_model: fields of its training at paper size where the released YAML of the task is
+            not like the others' (`batch_size`, `learning_rate`, `epochs`).
     """
     task = tasks.get(name)
     values = base.parse(arg)
     config = base.base(task, values)
     config.ctd.epochs = config.student.epochs = epochs
+    training = dict(return_model or {})
+    config.reward.epochs = training.pop("epochs", config.reward.epochs)
+    config.reward.optimiser.update(training)
     config.data.discount = DISCOUNT[name.split("-")[0]]
     PRESETS[values["preset"]](config, reward_weight)
     SIZES[values["size"]](config)

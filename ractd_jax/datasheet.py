@@ -21,7 +21,7 @@ def show(experiment: Experiment) -> dict[str, Any]:
         UserError: the data cannot be had, read or used.
     """
     transitions, task = experiment.transitions, experiment.task
-    source = sources.label(experiment.config["source"])
+    source = sources.label(experiment.config["source"], experiment.task)
     facts = inspection.inspect(transitions, task)
     settings = experiment.config["data"]
     remarks = inspection.remarks(facts, settings["horizon"], settings["termination_penalty"])

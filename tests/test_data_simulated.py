@@ -1,5 +1,6 @@
 """Simulated data: reproducible, readable, and true to the environment it claims to come from."""
 
+import dataclasses
 import os
 import runpy
 import subprocess
@@ -17,6 +18,11 @@ from ractd_jax.envs.make import make_env
 
 TASK = tasks.get("hopper-medium-replay-v2")
 STEPS = 2000
+ENVS = ("hopper", "walker2d", "halfcheetah")
+
+
+def tool_module(name):
+    return runpy.run_path(str(Path(__file__).parents[1] / "tools" / f"{name}.py"))
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +141,79 @@ def test_a_dead_worker_is_one_line():
     assert "\n" not in str(caught.value)
 
 
-def test_recipes_name_shipped_snapshots_only():
-    with np.load(simulated.SNAPSHOTS / "hopper.npz") as archive:
+@pytest.mark.parametrize("env", ENVS)
+def test_recipes_name_exactly_the_shipped_snapshots(env):
+    with np.load(simulated.SNAPSHOTS / f"{env}.npz") as archive:
         shipped = set(archive["steps"].tolist())
-    used = {saved_at for recipe in simulated.RECIPES.values() for saved_at in recipe.shares}
-    assert used - {0} == shipped
-    assert all(name in tasks.TASKS for name in simulated.RECIPES)
+    recipes = [recipe for name, recipe in simulated.RECIPES.items() if name.startswith(f"{env}-")]
+    assert {saved_at for recipe in recipes for saved_at in recipe.shares} - {0} == shipped
+    assert (simulated.SNAPSHOTS / f"{env}.npz").stat().st_size < 700_000
+
+
+def test_every_locomotion_task_has_a_recipe_of_its_size_in_learning_order():
+    locomotion = [name for name in tasks.TASKS if name.split("-")[0] in ENVS]
+    assert set(simulated.RECIPES) == set(locomotion)
+    for name, recipe in simulated.RECIPES.items():
+        assert list(recipe.shares) == sorted(recipe.shares)
+        assert recipe.transitions == known(name).steps or "replay" not in name
+        assert abs(recipe.transitions - known(name).steps) < 1000
+        if name.endswith("medium-replay-v2"):
+            medium = simulated.RECIPES[name.replace("-replay", "")]
+            assert list(medium.shares) == [max(recipe.shares)]
+
+
+def known(name):
+    return tool_module("compare_simulated")["known"](name)
+
+
+def test_medium_expert_of_the_comparison_is_medium_and_expert_in_one():
+    whole = known("halfcheetah-medium-expert-v2")
+    rng = np.random.default_rng(0)
+    parts = known("halfcheetah-medium-v2"), known("halfcheetah-expert-v2")
+    draws = [rng.normal(part.mean, part.std, 200_000) for part in parts]  # of equal numbers
+    assert whole.trajectories == 2000
+    assert whole.mean == pytest.approx(np.concatenate(draws).mean(), rel=1e-3)
+    assert whole.std == pytest.approx(np.concatenate(draws).std(), rel=1e-3)
+    assert (whole.high, whole.low) == (11252.04, -310.23)
+
+
+def test_comparison_prints_what_the_file_holds(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path))
+    version = simulated.VERSION
+    name = f"{TASK.name}-simulated{version}-{STEPS}-seed0.hdf5"
+    (tmp_path / name).write_bytes(path.read_bytes())
+    words = ["compare", "--env=hopper", "--quality=medium-replay", f"--transitions={STEPS}"]
+    monkeypatch.setattr("sys.argv", words)
+    tool_module("compare_simulated")["main"]()
+    returns = episodes.returns(hdf5.read(path, TASK))
+    header, rule, ours, theirs = capsys.readouterr().out.splitlines()
+    assert header.count("|") == rule.count("|") == ours.count("|") == theirs.count("|")
+    assert f"| {len(returns):,} |" in ours
+    assert f"{returns.mean():,.1f} +- {returns.std():,.1f}" in ours
+    assert "467.3 +- 511.0" in theirs
+
+
+def test_label_says_where_the_expert_is_none():
+    assert "no expert" in simulated.label(tasks.get("halfcheetah-medium-expert-v2"))
+    plain = simulated.label(tasks.get("halfcheetah-medium-v2"))
+    assert plain == "simulated (MuJoCo 3, shipped SAC snapshots)"
+
+
+@pytest.mark.parametrize("env", ENVS[1:])
+def test_snapshots_of_the_other_robots_act_as_their_recipe_says(env):
+    """The last of medium-replay beats a random policy many times over."""
+    task = tasks.get(f"{env}-medium-v2")
+    with np.load(simulated.SNAPSHOTS / f"{env}.npz") as archive:
+        snapshots = dict(archive)
+
+    def mean_reward(saved_at):
+        actor = simulated._actor(snapshots, saved_at)
+        (episode,) = rollouts.collect(rollouts.Block(task.env_id, actor, 1, (0, saved_at)))
+        assert episode["observations"].shape[1] == task.obs_dim
+        return episode["rewards"].mean()
+
+    (medium,) = simulated.RECIPES[task.name].shares
+    assert mean_reward(medium) > 2 > mean_reward(0)
 
 
 def test_cache_is_made_once_under_a_telling_name(tmp_path, monkeypatch, capsys):
@@ -197,7 +270,7 @@ def test_numbers_that_make_no_sense(tmp_path, options):
 @pytest.mark.parametrize("name", sorted(simulated.RECIPES))
 @pytest.mark.parametrize("transitions", [1, 2000, 402_000])
 def test_plan_adds_up_in_learning_order(name, transitions):
-    plan = list(simulated._plan(simulated.RECIPES[name], transitions))
+    plan = list(simulated.plan(simulated.RECIPES[name], transitions))
     assert sum(steps for _, _, steps in plan) == transitions
     assert all(0 < steps <= simulated.BLOCK for _, _, steps in plan)
     assert plan == sorted(plan, key=lambda block: block[:2])
@@ -205,13 +278,14 @@ def test_plan_adds_up_in_learning_order(name, transitions):
 
 
 def test_task_without_snapshots_says_what_would_work(tmp_path):
+    ant = dataclasses.replace(TASK, name="ant-medium-v2")
     with pytest.raises(errors.UserError, match="source=d4rl, or one of hopper-medium") as caught:
-        simulated.make(tasks.get("walker2d-medium-v2"), tmp_path / "x.hdf5")
+        simulated.make(ant, tmp_path / "x.hdf5")
     assert "\n" not in str(caught.value)
 
 
 def test_thinning_keeps_the_snapshots_of_the_recipes(tmp_path, monkeypatch):
-    tool = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "thin_snapshots.py"))
+    tool = tool_module("thin_snapshots")
     monkeypatch.setattr(simulated, "SNAPSHOTS", tmp_path / "out")
     steps = np.arange(10_000, 700_001, 10_000)
     np.savez(tmp_path / "sac_actors_hopper.npz", steps=steps, **{"mean/bias": steps[:, None] / 1e5})

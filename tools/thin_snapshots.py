@@ -1,6 +1,6 @@
 """Cut a SAC run's saved actors down to the ones that the recipes use, and ship those.
 
-    python tools/thin_snapshots.py --source DIR [--env hopper]
+    python -m tools.thin_snapshots --source DIR [--env hopper]
 
 `DIR/sac_actors_<env>.npz` holds `steps` (n,) and, for each layer `hidden0`, `hidden1`, `mean` and
 `log_std`, `/kernel` (n, in, out) and `/bias` (n, out). The result is

@@ -7,6 +7,7 @@ Source of the policy: Haarnoja et al. 2018, "Soft Actor-Critic", appendix C (tan
 
 from typing import NamedTuple
 
+import gymnasium
 import numpy as np
 from jaxtyping import Float32
 
@@ -52,6 +53,15 @@ def act(
     return np.tanh(dense("mean", hidden) + np.exp(log_std) * noise)
 
 
+def rescale(
+    actions: Float32[np.ndarray, "lane act"], space: gymnasium.spaces.Box
+) -> Float32[np.ndarray, "lane act"]:
+    """Map actions from [-1, 1], where actors act, to the limits of an environment."""
+    if (space.low == -1).all() and (space.high == 1).all():
+        return actions
+    return (space.low + (actions + 1) / 2 * (space.high - space.low)).astype(np.float32)
+
+
 def collect(block: Block) -> list[Episode]:
     """Return complete episodes of at least `block.steps` steps in all, in the order they began.
 
@@ -63,7 +73,8 @@ def collect(block: Block) -> list[Episode]:
     envs = [make_env(block.env_id) for _ in range(lanes)]
     seeds = np.random.SeedSequence(block.seed).generate_state(lanes + 1)
     rng = np.random.default_rng(seeds[-1])
-    shape = lanes, *envs[0].action_space.shape
+    space = envs[0].action_space
+    shape = lanes, *space.shape
 
     obs = np.array([env.reset(seed=int(s))[0] for env, s in zip(envs, seeds, strict=False)])
     rows = [[] for _ in envs]  # of the episode each lane is in; None once the lane has retired
@@ -75,11 +86,11 @@ def collect(block: Block) -> list[Episode]:
         else:
             noise = rng.standard_normal(shape, dtype=np.float32)
             actions = act(block.actor, obs.astype(np.float32), noise)
+        actions = rescale(actions, space)
         for i, env in enumerate(envs):
             if rows[i] is None:
                 continue
-            state = env.unwrapped.data
-            before = obs[i].copy(), actions[i], state.qpos.copy(), state.qvel.copy()
+            before = obs[i].copy(), actions[i], *_state(env)
             obs[i], reward, terminal, timeout, _ = env.step(actions[i])
             rows[i].append((*before, reward, obs[i].copy(), terminal, timeout and not terminal))
             taken += 1
@@ -91,6 +102,14 @@ def collect(block: Block) -> list[Episode]:
     for env in envs:
         env.close()
     return [_columns(episode) for episode in begun]
+
+
+def _state(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions and velocities; without any where the physics is not MuJoCo's."""
+    data = getattr(env.unwrapped, "data", None)
+    if hasattr(data, "qpos"):
+        return data.qpos.copy(), data.qvel.copy()
+    return np.empty(0), np.empty(0)
 
 
 def _columns(rows: list[tuple]) -> Episode:

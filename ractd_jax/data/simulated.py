@@ -3,7 +3,7 @@
 D4RL's "medium-replay" is all that one SAC run had seen when it became mediocre; "medium" is that
 policy rolled out, "expert" a fully trained one (Fu et al. 2020, section 5). Here the run was
 another one, saved every 10,000 steps while it learned, and a replay buffer is imitated by rolling
-out each saved actor, in the order they were saved, for its share of the steps.
+out each saved actor, in the order they were saved, for its share of the steps (`recipes`).
 
 `make` writes such a file in D4RL's schema; `cached` makes it once and returns its path.
 """
@@ -17,44 +17,16 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import process
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ractd_jax import errors, progress, tasks
 from ractd_jax.data import hdf5, rollouts
+from ractd_jax.data.recipes import RECIPES, Recipe
 
 VERSION = 1  # of the recipes and the roll-out; part of the cached file's name
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 BLOCK = 16_000  # most steps one process is asked for at a time
-
-
-class Recipe(NamedTuple):
-    """How much of which snapshot makes a dataset.
-
-    Attributes:
-        transitions: steps in D4RL's own dataset.
-        shares: weight of each snapshot, by the training step it was saved at; 0 = random actions.
-    """
-
-    transitions: int
-    shares: dict[int, int]
-
-
-# The shares of medium-replay (thousands of steps) were fitted to D4RL's number of episodes and the
-# mean and spread of their returns, staying near equal shares. The last one's actor is "medium":
-# 1,409 +- 420 (64 episodes) where D4RL's earns 1,422 +- 379. The "expert" earns 3,099 +- 343,
-# less than D4RL's 3,511 +- 329.
-_HOPPER_REPLAY = {
-    0: 6, 10_000: 14, 20_000: 36, 30_000: 44, 40_000: 48, 50_000: 10, 70_000: 8, 90_000: 20,
-    110_000: 18, 120_000: 18, 140_000: 31, 170_000: 19, 190_000: 20, 240_000: 17, 250_000: 26,
-    300_000: 12, 320_000: 37, 350_000: 18,
-}  # fmt: skip
-RECIPES = {
-    "hopper-medium-replay-v2": Recipe(402_000, _HOPPER_REPLAY),
-    "hopper-medium-v2": Recipe(1_000_000, {350_000: 1}),
-    "hopper-medium-expert-v2": Recipe(2_000_000, {350_000: 1, 630_000: 1}),
-}
 
 
 def recipe(task: tasks.TaskSpec) -> Recipe:
@@ -65,6 +37,12 @@ def recipe(task: tasks.TaskSpec) -> Recipe:
             f"{', '.join(RECIPES)}"
         )
     return RECIPES[task.name]
+
+
+def label(task: tasks.TaskSpec) -> str:
+    """Return the words for a task's simulated data in tables and figures."""
+    note = RECIPES[task.name].note if task.name in RECIPES else ""
+    return "; ".join(filter(None, ["simulated (MuJoCo 3, shipped SAC snapshots", note])) + ")"
 
 
 def make(
@@ -106,21 +84,9 @@ def make(
 
     blocks = [
         rollouts.Block(task.env_id, _actor(snapshots, saved_at), steps, (seed, saved_at, i))
-        for saved_at, i, steps in _plan(mixture, transitions)
+        for saved_at, i, steps in plan(mixture, transitions)
     ]
-    episodes, total, goal = [], 0, 0
-    with _mapped(rollouts.collect, blocks, workers or os.cpu_count() or 1) as collected:
-        for block, fresh in zip(blocks, collected, strict=True):
-            goal += block.steps
-            for episode in fresh:
-                if total >= goal:  # never asks how long the episode is: see `rollouts.collect`
-                    break
-                episodes.append(episode)
-                total += len(episode["rewards"])
-            if advance:
-                advance(goal)
-
-    columns = {name: np.concatenate([e[name] for e in episodes]) for name in episodes[0]}
+    columns = roll_out(blocks, workers=workers, advance=advance)
     metadata = {
         "source": "stochastic roll-outs of shipped SAC snapshots",
         "task": task.name,
@@ -134,6 +100,33 @@ def make(
         "gymnasium": importlib.metadata.version("gymnasium"),
     }
     hdf5.write(path, columns, metadata)
+
+
+def roll_out(
+    blocks: list[rollouts.Block],
+    *,
+    workers: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> rollouts.Episode:
+    """Return the columns of all episodes of some blocks, one after the other.
+
+    Args:
+        blocks: work orders; each yields its steps and what finishes the last episode.
+        workers: processes; one a core by default, and none beside this one if 1.
+        advance: called with the number of steps collected so far.
+    """
+    episodes, total, goal = [], 0, 0
+    with _mapped(rollouts.collect, blocks, workers or os.cpu_count() or 1) as collected:
+        for block, fresh in zip(blocks, collected, strict=True):
+            goal += block.steps
+            for episode in fresh:
+                if total >= goal:  # never asks how long the episode is: see `rollouts.collect`
+                    break
+                episodes.append(episode)
+                total += len(episode["rewards"])
+            if advance:
+                advance(goal)
+    return {name: np.concatenate([e[name] for e in episodes]) for name in episodes[0]}
 
 
 def cached(task: tasks.TaskSpec, *, transitions: int | None = None, seed: int = 0) -> Path:
@@ -162,7 +155,7 @@ def keep(task: tasks.TaskSpec, version: int, make: Callable, transitions: int, s
     return path
 
 
-def _plan(mixture: Recipe, transitions: int) -> Iterator[tuple[int, int, int]]:
+def plan(mixture: Recipe, transitions: int) -> Iterator[tuple[int, int, int]]:
     """Yield (snapshot, number of the block, steps), the steps adding up to `transitions`."""
     shares = np.cumsum(list(mixture.shares.values()))
     ends = np.rint(transitions * shares / shares[-1]).astype(int).tolist()

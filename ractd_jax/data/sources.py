@@ -87,8 +87,8 @@ def environment(task: tasks.TaskSpec, source: str) -> tasks.TaskSpec:
 
 def label(source: str, task: tasks.TaskSpec | None = None) -> str:
     """Return the words for a source, of a task if it is known, in tables and figures."""
-    if source == "simulated" and task and _simulator(task) is maze2d:
-        return MAZE_LABEL
+    if source == "simulated" and task:
+        return MAZE_LABEL if _simulator(task) is maze2d else simulated.label(task)
     kind, _, name = source.partition(":")
     if kind == "minari" and name:
         return f"Minari {name}"

@@ -1,0 +1,260 @@
+"""Make data of your own: SAC learns in any Gymnasium environment with continuous actions.
+
+    python -m ractd_jax.data.collect --out data/ant --env Ant-v4 --steps 300000    learn, all it saw
+    python -m ractd_jax.data.collect --out data/ant                                what is there
+    python -m ractd_jax.data.collect --out data/ant --replay 120000                medium-replay
+    python -m ractd_jax.data.collect --out data/ant --rollout 120000               medium
+    python -m ractd_jax.data.collect --out data/ant --rollout 120000,300000        medium-expert
+
+D4RL made its locomotion data so (Fu et al. 2020, section 5): "medium" is a policy stopped at about
+a third of the expert's score and rolled out, "medium-replay" all that had been seen until then,
+"expert" the fully trained policy. The table of the second command says at which step that was.
+Files are HDF5 in D4RL's schema; to train on one, name it as the source:
+
+    python main.py --config=configs/hopper_mr.py:student,source=data/hopper/replay-120000.hdf5
+
+The first command once more continues a run that was stopped, or a finished one with more --steps.
+It needs sbx-rl (pip install '.[collect]'); the others need nothing but the folder.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from ractd_jax import errors, progress
+from ractd_jax.data import hdf5, rollouts, simulated
+from ractd_jax.data.recipes import Recipe
+from ractd_jax.envs.make import make_env
+
+TRANSITIONS = 1_000_000  # of a roll-out, as in D4RL's "medium"
+
+
+def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> None:
+    """Train up to `steps` steps, continuing what is there, and write the replay file.
+
+    Args:
+        folder: of the run.
+        env: Gymnasium id; None for the one of the run in the folder.
+        steps: environment steps in all.
+        **settings: `seed`, `warmup` and `snapshot_every` of a new run; None for the default.
+
+    Raises:
+        UserError: unknown or unfit environment, another run's folder, or sbx-rl is missing.
+    """
+    from ractd_jax.data import sac  # JAX and sbx-rl start only now
+
+    meta = describe(folder)
+    if meta is None:
+        if env is None:
+            raise errors.UserError(f"{folder} holds no run yet: name its environment with --env")
+        _check(env)
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        meta = {"env": env, "seed": 0, "warmup": 10_000, "snapshot_every": 10_000} | chosen
+        meta |= {"snapshots": {}, "cuts": []}
+    for name, value in ({"env": env} | settings).items():
+        if value is not None and value != meta[name]:
+            raise errors.UserError(
+                f"{folder} holds a run with {name} {meta[name]}, not {value}: choose another --out"
+            )
+    last = newest(folder)
+    done = _step(last) if last else 0
+    if done < steps:
+        with progress.Progress().task(f"SAC in {meta['env']}", steps, done) as bar:
+            sac.train(folder, last, meta, steps, lambda at, r: bar.update(at, **{"return": r}))
+    show(folder)
+    replay(folder, steps)
+
+
+def replay(folder: Path, steps: int) -> Path:
+    """Write the finished episodes of the first `steps` steps: all the learner had seen by then.
+
+    Raises:
+        UserError: there is no run, it is shorter, or no episode was finished.
+    """
+    meta, checkpoint = _run(folder)
+    with np.load(checkpoint / "buffer.npz") as saved:
+        columns = {name: saved[name][:steps] for name in saved}
+    if not 1 <= steps <= len(columns["rewards"]):
+        raise errors.UserError(
+            f"{folder} holds {len(columns['rewards']):,} steps: --replay starts at 1 and ends there"
+        )
+    ends = np.flatnonzero(columns["dones"])
+    episode = np.searchsorted(ends, np.arange(steps))  # len(ends) for the unfinished last one
+    keep = (episode < len(ends)) & ~np.isin(episode, np.flatnonzero(np.isin(ends, meta["cuts"])))
+    if not keep.any():
+        raise errors.UserError(f"no episode of {folder} had ended by step {steps:,}: ask for more")
+    timeouts = columns["timeouts"].astype(bool)
+    env = make_env(meta["env"])
+    env.close()
+    data = {
+        "observations": columns["observations"].astype(np.float32),
+        "next_observations": columns["next_observations"].astype(np.float32),
+        # The learner keeps actions in [-1, 1]; the environment was given these.
+        "actions": rollouts.rescale(columns["actions"].astype(np.float32), env.action_space),
+        "rewards": columns["rewards"].astype(np.float32),
+        "terminals": columns["dones"].astype(bool) & ~timeouts,
+        "timeouts": timeouts,
+    }
+    path = folder / f"replay-{steps}.hdf5"
+    return _write(path, {name: c[keep] for name, c in data.items()}, meta, "SAC's replay buffer")
+
+
+def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | None = None) -> Path:
+    """Roll saved actors out and write the file, an equal share of steps for each.
+
+    Args:
+        folder: of the run.
+        steps: at which the actors were saved.
+        transitions: environment steps in all, plus what finishes the last episode.
+        workers: processes; one a core by default.
+
+    Raises:
+        UserError: there is no such snapshot, or the numbers make no sense.
+    """
+    meta, _ = _run(folder)
+    steps = list(dict.fromkeys(steps))
+    for step in steps:
+        errors.choose("snapshot", str(step), meta["snapshots"])
+    if transitions < len(steps):
+        raise errors.UserError(f"cannot roll out {transitions} transitions: they start at 1")
+    blocks = []
+    for saved_at, i, n in simulated.plan(Recipe(transitions, dict.fromkeys(steps, 1)), transitions):
+        with np.load(folder / "snapshots" / f"{saved_at}.npz") as saved:
+            blocks.append(rollouts.Block(meta["env"], dict(saved), n, (meta["seed"], saved_at, i)))
+    with progress.Progress().task("roll out", transitions) as bar:
+        columns = simulated.roll_out(blocks, workers=workers, advance=bar.update)
+    path = folder / f"rollout-{'-'.join(map(str, steps))}.hdf5"
+    text = f"stochastic roll-outs of SAC after {', '.join(map(str, steps))} steps"
+    return _write(path, columns, meta, text)
+
+
+def describe(folder: Path) -> dict[str, Any] | None:
+    """Return what a run says of itself, None if there is none.
+
+    `env`, `seed`, `warmup` (random steps first), `snapshot_every` (steps), `snapshots` (step ->
+    number and mean return of the episodes that ended since the one before), `cuts` (rows where a
+    stop broke an episode off).
+    """
+    last = newest(folder)
+    if last is None:
+        return None
+    try:
+        return json.loads((last / "collect.json").read_text())
+    except (OSError, ValueError) as error:
+        raise errors.UserError(f"cannot read the run in {folder}: {error}") from error
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a run, None if there is none."""
+    return max(folder.glob("checkpoint-*"), key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def show(folder: Path) -> None:
+    """Print what each snapshot's episodes earned."""
+    meta, _ = _run(folder)
+    print(
+        f"{meta['env']}, seed {meta['seed']}\n{'snapshot':>10} {'episodes':>9} {'mean return':>12}"
+    )
+    for step, seen in meta["snapshots"].items():
+        mean = "-" if seen["return_mean"] is None else f"{seen['return_mean']:,.1f}"
+        print(f"{int(step):10,} {seen['episodes']:9,} {mean:>12}")
+
+
+def _run(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return description and newest checkpoint of a run, or say that there is none."""
+    meta = describe(folder)
+    if meta is None:
+        raise errors.UserError(f"{folder} holds no run: make one with --env and --steps")
+    return meta, newest(folder)
+
+
+def _check(env_id: str) -> None:
+    """Refuse an environment that cannot be made, or that SAC and the file format cannot serve."""
+    try:
+        env = make_env(env_id)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise errors.UserError(f"--env={env_id}: {' '.join(str(error).split())}") from error
+    box = gymnasium.spaces.Box
+    seen, acts = env.observation_space, env.action_space
+    env.close()
+    if not isinstance(acts, box) or len(acts.shape) != 1 or not acts.is_bounded():
+        raise errors.UserError(f"--env={env_id}: its actions are {acts}, not a bounded vector")
+    if not isinstance(seen, box) or len(seen.shape) != 1:
+        raise errors.UserError(f"--env={env_id}: its observations are {seen}, not a vector")
+
+
+def _write(path: Path, columns: dict[str, np.ndarray], meta: dict[str, Any], source: str) -> Path:
+    versions = {n: importlib.metadata.version(n) for n in ("gymnasium", "mujoco")}
+    about = {"source": source, "environment": meta["env"], "seed": meta["seed"]}
+    hdf5.write(path, columns, about | versions)
+    ends = np.flatnonzero(columns["terminals"] | columns["timeouts"])
+    returns = np.diff(np.cumsum(columns["rewards"], dtype=np.float64)[ends], prepend=0.0)
+    print(
+        f"wrote {path}: {len(ends):,} episodes, {len(columns['rewards']):,} steps, return "
+        f"{returns.mean():.1f} +- {returns.std():.1f} (max {returns.max():.1f})"
+    )
+    return path
+
+
+# ---- command -------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ractd_jax.data.collect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the run")
+    add("--env", help="Gymnasium id, for example Ant-v4; a run that is there knows its own")
+    add("--steps", type=int, help="learn for so many environment steps in all, write the replay")
+    add("--replay", type=int, metavar="STEP", help="write the replay buffer up to this step")
+    add("--rollout", metavar="STEP[,STEP]", help="roll out the actors saved at these steps")
+    add("--transitions", type=int, default=TRANSITIONS, help=f"of a roll-out [{TRANSITIONS}]")
+    add("--workers", type=int, help="processes of a roll-out [one a core]")
+    add("--seed", type=int, help="of a new run [0]")
+    add("--warmup", type=int, help="random steps before a new run learns [10000]")
+    add("--snapshot-every", type=int, help="steps between snapshots, which are saved [10000]")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        if args.steps is not None:
+            settings = {n: getattr(args, n) for n in ("seed", "warmup", "snapshot_every")}
+            if min(args.steps, settings["snapshot_every"] or 1) < 1:
+                raise errors.UserError("--steps and --snapshot-every start at 1")
+            learn(args.out, args.env, args.steps, **settings)
+        if args.replay is not None:
+            replay(args.out, args.replay)
+        if args.rollout is not None:
+            words = args.rollout.split(",")
+            if not all(word.isdecimal() for word in words):
+                raise errors.UserError(f"--rollout={args.rollout}: give steps, as 120000,300000")
+            roll_out(args.out, [int(w) for w in words], args.transitions, args.workers)
+        if args.steps is args.replay is args.rollout is None:
+            show(args.out)
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stopped; the same command continues from what {args.out} holds", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Every file in configs/: it loads for all words, is the published model, and trains."""
+
+import functools
+import importlib
+import itertools
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from ractd_jax import errors, experiment, stages, tasks
+from ractd_jax.data import hdf5
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(
+    path.stem for path in (ROOT / "configs").glob("*.py") if "def get_config(" in path.read_text()
+)
+BENCHMARK = [  # not the user's own data, whose sizes nobody knows beforehand
+    name
+    for name in FILES
+    if importlib.import_module(f"configs.{name}").get_config().task in tasks.TASKS
+]
+# task: weights of teacher, student and (released) return model, counted by the layers' formulas
+PUBLISHED = {
+    "hopper": (248_046_211, 251_716_227, 344_257),
+    "walker2d": (248_228_998, 251_899_014, 345_409),
+    "halfcheetah": (248_228_998, 251_899_014, 345_409),
+    "maze2d-umaze": (65_328_132, 68_998_148, 342_977),
+    "maze2d-medium": (252_027_652, 259_367_684, 342_977),
+    "maze2d-large": (256_370_692, 264_235_012, 342_977),
+}
+# task: epochs of the student, weight of the reward in the paper (Table 9) and in the released YAML
+STUDENTS = {
+    "hopper-medium-replay-v2": (400, 1.0, 1.0),
+    "hopper-medium-v2": (700, 3.0, 1.0),
+    "hopper-medium-expert-v2": (400, 0.0, 0.5),
+    "walker2d-medium-replay-v2": (700, 1.0, 0.5),
+    "walker2d-medium-v2": (700, 0.4, 0.4),
+    "walker2d-medium-expert-v2": (700, 0.2, 0.2),
+    "halfcheetah-medium-replay-v2": (400, 1.0, 1.0),
+    "halfcheetah-medium-v2": (400, 0.5, 0.5),
+    "halfcheetah-medium-expert-v2": (400, 0.0, 0.0),
+}
+
+
+def load(name, arg=None):
+    """Return a file's configuration and, as a run sees it, in plain dicts."""
+    config = importlib.import_module(f"configs.{name}").get_config(arg)
+    return config, json.loads(json.dumps(config.to_dict()))
+
+
+@functools.cache
+def _count(stage, needed):
+    """Count the weights of a stage; `needed` is all they depend on, as JSON."""
+    config = json.loads(needed)
+    init = stages.make(config, tasks.get(config["task"]), stage).init
+    arguments = ({},) if stage == "student" else ()  # no frozen teacher: no warm start
+    params = jax.eval_shape(init, jax.random.key(0), *arguments).params
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def count(config, stage):
+    """Count the weights of a stage without making them.
+
+    Tasks of one shape share networks, and a second of tracing them.
+    """
+    own = tasks.get(config["task"])
+    values = ("discount", "termination_penalty", "drop_last_window")
+    task = next(t for t in tasks.TASKS.values() if shape(t) == shape(own))
+    needed = {
+        "task": task.name,
+        "noise": config["noise"],
+        "data": {k: v for k, v in config["data"].items() if k not in values},
+        "reward": {"method": {"members": 1}, "network": {"dims": [8], "layer_norm": False}},
+    }
+    for name in ("reward",) if stage == "reward" else ("teacher", "student"):
+        network = {k: v for k, v in config[name]["network"].items() if "dropout" not in k}
+        needed[name] = {"network": network, "method": {}}
+    needed.setdefault("student", {}).setdefault("method", {})["warm_start"] = False
+    for name in ("reward", "teacher", "student"):
+        needed.setdefault(name, {})["optimiser"] = {"steps": 1}
+    return _count(stage, json.dumps(needed, sort_keys=True))
+
+
+def shape(task):
+    return task.name.startswith("maze2d"), task.obs_dim, task.act_dim
+
+
+def published(config):
+    return next((PUBLISHED[t] for t in PUBLISHED if config["task"].startswith(t)), None)
+
+
+def test_there_is_a_file_for_each_of_the_nine_locomotion_tasks():
+    found = {load(name)[1]["task"] for name in FILES}
+    assert set(STUDENTS) <= found
+    assert len(found) == len(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_loads_for_every_word(name):
+    for stage, size, preset in itertools.product(base.STAGES, base.SIZES, base.PRESETS):
+        config, plain = load(name, f"{stage},size={size},preset={preset},source=simulated,seed=3")
+        assert [plain[key] for key in base.ARGUMENTS] == [stage, size, "simulated", preset, 3]
+        config.teacher.optimiser.steps = 7  # fields keep their types, whatever set them
+        with pytest.raises(TypeError):
+            config.teacher.optimiser.steps = "many"
+    with pytest.raises(errors.UserError, match="Did you mean 'student'"):
+        load(name, "studnet")
+
+
+@pytest.mark.parametrize("name", BENCHMARK)
+def test_docstring_gives_the_command_and_the_published_score(name):
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert text.startswith(f"{load(name)[1]['task']}: ")
+    assert f"python main.py --config=configs/{name}.py:student" in text
+    assert "Published" in text
+    assert "docs/results.md" in text
+
+
+@pytest.mark.parametrize("name", BENCHMARK)
+def test_networks_at_paper_size_are_the_published_ones(name):
+    for preset in base.PRESETS:
+        _, config = load(name, f"student,preset={preset}")
+        found = {stage: count(config, stage) for stage in ("teacher", "student", "reward")}
+        ctd = config["ctd"]["network"]
+        assert ctd == config["student"]["network"]
+        if published(config):
+            teacher, student, return_model = published(config)
+            assert found["teacher"] == teacher
+            assert found["student"] == student
+            assert preset != "released" or found["reward"] == return_model
+
+
+@pytest.mark.parametrize("name", BENCHMARK)
+def test_sizes_are_in_their_order(name):
+    sizes = [count(load(name, f"student,size={size}")[1], "student") for size in base.SIZES]
+    assert sizes[0] < 1e6 < sizes[1] < 1e7 < sizes[2]
+
+
+@pytest.mark.parametrize("name", BENCHMARK)
+def test_numbers_of_the_task_are_those_of_paper_and_yaml(name):
+    configs = {preset: load(name, f"student,preset={preset}")[0] for preset in base.PRESETS}
+    task = configs["paper"].task
+    if task not in STUDENTS:
+        pytest.skip("not a locomotion task")
+    epochs, *weights = STUDENTS[task]
+    for preset, weight in zip(("paper", "released"), weights, strict=True):
+        config = configs[preset]
+        assert config.student.method.reward_weight == weight
+        assert config.ctd.method.reward_weight == 0
+        assert config.student.epochs == config.ctd.epochs == epochs
+        assert config.data.horizon == 16
+        assert config.student.optimiser.batch_size == 4800
+        assert config.teacher.optimiser.batch_size == 1024
+        fields = config.reward.optimiser
+        seen = fields.batch_size, fields.learning_rate, config.reward.epochs
+        assert seen == {
+            "halfcheetah-medium-replay-v2": (32, 2e-4, 50),
+            "halfcheetah-medium-v2": (32, 1e-4, 100),
+            "halfcheetah-medium-expert-v2": (32, 2e-4, 50),
+        }.get(task, (64, 2e-4, 50))
+    discount = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}[task.split("-")[0]]
+    assert [configs[p].data.discount for p in ("default", "paper")] == [discount] * 2
+    assert configs["released"].data.discount == 0.99
+    assert [configs[p].data.termination_penalty for p in base.PRESETS] == [-100, -100, 0]
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+# One file of each family, that is, of each module that the files share.
+FAMILIES = {"hopper": "locomotion", "walker2d": "locomotion", "halfcheetah": "locomotion"}
+TRAINS = {FAMILIES.get(name.split("_")[0], name.split("_")[0]): name for name in BENCHMARK}
+
+
+def recorded(task, path):
+    """Write 20 made-up episodes of 40 steps, half of which end in a terminal."""
+    rng, n = np.random.default_rng(0), 800
+    ends = np.arange(n) % 40 == 39
+    failed = ends & (np.arange(n) % 80 == 39)
+    columns = {
+        "observations": rng.normal(size=(n, task.obs_dim)),
+        "actions": rng.uniform(-1, 1, (n, task.act_dim)),
+        "rewards": rng.uniform(0, 1, n),
+        "terminals": failed,
+        "timeouts": ends & ~failed,
+    }
+    hdf5.write(path, columns, {})
+
+
+@pytest.mark.parametrize("name", TRAINS.values())
+def test_every_stage_trains(name, tmp_path):
+    _, config = load(name, f"all,size=demo,source={tmp_path / 'data.hdf5'}")
+    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
+    config["data"]["horizon"] = min(config["data"]["horizon"], 16)
+    config["reward"]["network"]["dims"] = [8]
+    config["training"]["updates_per_dispatch"] = 2
+    for stage in stages.TRAINED:
+        config[stage]["optimiser"].update(steps=2, batch_size=8)
+        network = config[stage]["network"]
+        if network.get("kind") == "mlp":
+            network.update(hidden=8, blocks=1)
+        elif network.get("kind") == "unet":
+            network.update(down_dims=[8, 8], embed_dim=8)
+    job = experiment.Experiment(config, str(tmp_path / "run"))
+    for stage in stages.TRAINED:
+        job.ensure(stage)
+        (line,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(line)["step"] == 2
+        assert np.isfinite(json.loads(line)["loss"])
