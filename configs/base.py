@@ -145,7 +145,6 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "reward_weight": 1.0,
                     "distance": "huber",
                     "dsm_goal": "data",  # data or teacher
-                    "advantage": 0.0,  # sharpness of the advantage weights of DSM
                     "reward_on": "start",  # start: G(x_T, T, 0); dsm: the DSM prediction
                     "reward_clip": False,
                     "reward_scale": "none",  # none or gradient
@@ -173,5 +172,5 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
         }
     )
     config.ctd = copy.deepcopy(config.student)
-    config.ctd.method.update(reward_weight=0.0, advantage=0.0)
+    config.ctd.method.reward_weight = 0.0
     return config

@@ -69,13 +69,15 @@ def _released(config: ConfigDict, reward_weight: dict[str, float]) -> None:
 
 
 def _default(config: ConfigDict, reward_weight: dict[str, float]) -> None:
-    """Let the reward select among the data, and hold its gradient: docs/results.md says why."""
+    """Hold the reward's gradient, and let it be heard: docs/results.md says why."""
     del reward_weight  # relative to the gradient's length, one weight serves all tasks
+    config.teacher.method.levels = "mixed"
     config.reward.network.update(dims=(64, 128, 256), layer_norm=True)
-    config.reward.method.members = 2
+    config.reward.method.update(members=6, drawn=1)
     config.student.method.update(
-        advantage=1.5,
-        reward_weight=0.01,
+        distance="squared",
+        dsm_goal="teacher",
+        reward_weight=0.1,
         reward_on="dsm",
         reward_clip=True,
         reward_scale="gradient",
@@ -111,7 +113,7 @@ def _demo(config: ConfigDict) -> None:
         stage.optimiser.update(batch_size=256, learning_rate=5e-4, steps=4000, warmup=200)
     config.teacher.optimiser.update(steps=8000, learning_rate=1e-3, ema=0.999)
     config.reward.optimiser.update(
-        batch_size=256, learning_rate=1e-3, steps=8000, warmup=100, ema=0.999
+        batch_size=256, learning_rate=1e-3, steps=4000, warmup=100, ema=0.999
     )
     config.training.update(updates_per_dispatch=100, save_every=2000)
     config.eval.episodes = 50

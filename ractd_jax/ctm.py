@@ -39,10 +39,6 @@ class Student:
         distance: distance between clean trajectories, see `diffusion.distance`.
         dsm_goal: what DSM regresses on, "data", the clean example, as published, or "teacher", the
             frozen teacher's denoised one.
-        advantage: sharpness k of the weights exp(k A / std A) of the DSM examples, A being how much
-            better the example went than the return model expects of the student's own action there.
-            The reward selects modes of the data, where its gradient alone would leave the data. 0,
-            all alike, as published.
         reward_on: prediction that the return model judges: "start", G(x_T, T, 0), which is what
             acts and what Eq. 8 says; or "dsm", G(x_t, t, 0) of the DSM loss, as released.
         reward_clip: clip the judged action to [-1, 1], the range of the data, before judging it.
@@ -62,7 +58,6 @@ class Student:
     reward_weight: float = 0.0
     distance: str = "huber"
     dsm_goal: str = "data"
-    advantage: float = 0.0
     reward_on: str = "start"
     reward_clip: bool = True
     reward_scale: str = "gradient"
@@ -168,8 +163,9 @@ def dsm_loss(
 ) -> tuple[Levels, Trajectory]:
     """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7).
 
-    With a teacher its denoised D(x_t, t) takes the place of x_0. That is the mean of x_0 given x_t,
-    so the squared distance has the same minimum, and what the example has of chance is gone.
+    With a teacher its denoised D(x_t, t) takes the place of x_0. Ideally that is the mean of x_0
+    given x_t, so the squared distance has the same minimum, and the chance of the single example,
+    in which the reward's small and steady gradient would drown, is gone.
     """
     key_t, key_eps = jax.random.split(key)
     t = diffusion.mixed(noise, key_t, x_0.shape[0])
@@ -178,18 +174,6 @@ def dsm_loss(
     goal = x_0 if teacher is None else jax.lax.stop_gradient(teacher(x_t, t))
     losses = diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, goal)
     return losses, prediction
-
-
-def advantage_weights(returns: Levels, values: Levels, sharpness: float) -> Levels:
-    """Return exp(k A / std A) of each example, at most 20 and of mean 1 over the batch.
-
-    A = return - value. Under these weights the regression of DSM solves "maximise the return, stay
-    close to the data" in closed form (Peng et al. 2019, advantage-weighted regression).
-    """
-    advantage = returns - values
-    advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-    weights = jnp.minimum(jnp.exp(sharpness * advantage), 20.0)
-    return jax.lax.stop_gradient(weights / jnp.mean(weights))
 
 
 def reward_loss(
@@ -347,24 +331,16 @@ def make_student(
             model = jump_with(params, keys_dropout[3], train=True)
             guide = teacher if student.dsm_goal == "teacher" else None
             dsm, x = dsm_loss(model, guide, noise, student.distance, batch.x, key_dsm)
-            reward, values = 0.0, None
+            total = student.ctm_weight * ctm + student.dsm_weight * jnp.mean(dsm)
+            metrics = {"ctm": ctm, "dsm": jnp.mean(dsm)}
             if student.reward_weight:
-                judged = x
                 if student.reward_on == "start":
                     model = jump_with(params, keys_dropout[4], train=True)
                     start = jax.random.split(key_start, batch.x.shape[0])
-                    judged = sample(model, dataclasses.replace(noise, clip=False), 1, start, shape)
-                reward, values = reward_loss(judge_here, student, judged)
-            elif student.advantage:
-                values = judge_here(jnp.clip(x, -1, 1))
-            if student.advantage:
-                dsm = dsm * advantage_weights(batch.returns, values, student.advantage)
-            dsm = jnp.mean(dsm)
-            total = student.ctm_weight * ctm + student.dsm_weight * dsm
-            total = total + student.reward_weight * reward
-            metrics = {"ctm": ctm, "dsm": dsm}
-            if values is not None:
-                metrics["return"] = jnp.mean(values)
+                    x = sample(model, dataclasses.replace(noise, clip=False), 1, start, shape)
+                reward, returns = reward_loss(judge_here, student, x)
+                total = total + student.reward_weight * reward
+                metrics["return"] = jnp.mean(returns)
             return total, {"loss": total} | metrics
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)

@@ -17,8 +17,7 @@ def needs(config: dict[str, Any], stage: str) -> tuple[str, ...]:
     """Return the stages whose weights a stage needs."""
     if stage in ("reward", "teacher"):
         return ()
-    method = config[stage]["method"]
-    return ("teacher", "reward") if method["reward_weight"] or method["advantage"] else ("teacher",)
+    return ("teacher", "reward") if config[stage]["method"]["reward_weight"] else ("teacher",)
 
 
 def _network(fields: dict[str, Any]):

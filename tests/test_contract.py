@@ -15,7 +15,7 @@ NOISE = diffusion.Noise()
 STUDENTS = {
     "ctd-mlp": {"warm_start": False},
     "student-mlp": {"warm_start": False, "reward_weight": 0.1, "reward_on": "start"},
-    "student-unet": {"advantage": 1.5, "reward_weight": 0.1, "reward_on": "dsm"},
+    "student-unet": {"dsm_goal": "teacher", "reward_weight": 0.1, "reward_on": "dsm"},
 }
 ACTING = ["teacher-mlp", "teacher-unet", *STUDENTS]
 ALL = ["reward", *ACTING]

@@ -154,37 +154,29 @@ def test_dsm_loss_is_one_at_the_exact_denoiser_and_larger_elsewhere(gaussian):
     assert mean_loss(0.9) > mean_loss(1.0) < mean_loss(1.1)
 
 
-def test_advantage_weights_have_their_closed_form():
-    returns, values = jnp.array([0.0, 1.0, 2.0, 5.0]), jnp.array([1.0, 1.0, 1.0, 3.0])
-    advantage = np.array([-1.0, 0.0, 1.0, 2.0])
-    for sharpness in (0.0, 1.5):
-        expected = np.exp(sharpness * (advantage - advantage.mean()) / advantage.std())
-        weights = ctm.advantage_weights(returns, values, sharpness)
-        np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-5)
+def test_dsm_on_the_teacher_has_the_minimum_of_dsm_on_data_without_its_chance(gaussian):
+    x_0 = gaussian.std * jax.random.normal(jax.random.key(0), (256, *SHAPE))
 
+    def gradient(factor, teacher, key):
+        def mean_loss(factor):
+            def model(x, t, s):
+                return factor * gaussian.denoise(x, t)
 
-def test_advantage_weights_do_not_depend_on_the_unit_of_the_return(key):
-    returns, values = jax.random.normal(key, (2, 50))
-    weights = ctm.advantage_weights(returns, values, 1.5)
-    scaled = ctm.advantage_weights(100 * returns + 3, 100 * values, 1.5)
-    np.testing.assert_allclose(weights, scaled, rtol=1e-3)
-    assert np.mean(weights) == pytest.approx(1, rel=1e-5)
+            return jnp.mean(ctm.dsm_loss(model, teacher, NOISE, "squared", x_0, key)[0])
 
+        return float(jax.grad(mean_loss)(factor))
 
-def test_one_lucky_example_does_not_outweigh_all_others():
-    weights = ctm.advantage_weights(jnp.zeros(1000).at[7].set(1.0), jnp.zeros(1000), 1.5)
-    others = np.delete(weights, 7)
-    assert weights[7] / others.max() <= 25  # exp(1.5 * 31) without the cap
-
-
-def test_advantage_weights_are_finite_and_even_where_all_examples_went_alike():
-    weights = ctm.advantage_weights(jnp.full(5, 0.3), jnp.full(5, 0.1), 1.5)
-    np.testing.assert_allclose(weights, np.ones(5), rtol=1e-5)
-
-
-def test_advantage_weights_pass_no_gradient():
-    gradient = jax.grad(lambda v: ctm.advantage_weights(jnp.arange(4.0), v, 1.5)[0])(jnp.ones(4))
-    np.testing.assert_array_equal(gradient, np.zeros(4))
+    keys = [jax.random.key(i) for i in range(20)]
+    # At the exact denoiser: no gradient at all, where the data leave one of either sign.
+    assert all(gradient(1.0, gaussian.denoise, jax.random.clone(k)) == 0 for k in keys)
+    data = np.array([gradient(1.0, None, jax.random.clone(k)) for k in keys])
+    assert data.std() > 0
+    assert abs(data.mean()) < 4 * data.std() / np.sqrt(len(data))
+    # Elsewhere: the same gradient on average.
+    on_data = np.array([gradient(0.9, None, jax.random.clone(k)) for k in keys])
+    on_teacher = np.array([gradient(0.9, gaussian.denoise, jax.random.clone(k)) for k in keys])
+    difference = on_data - on_teacher
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(keys))
 
 
 # ---- which weights the losses pull ---------------------------------------------------------------
@@ -389,7 +381,7 @@ def reach(gaussian, tiny, weights, optimiser):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"advantage": 1.5, "reward_weight": 0.01, "reward_on": "dsm"},
+        {"reward_weight": 0.1, "reward_on": "dsm", "dsm_goal": "teacher", "distance": "squared"},
         {"reward_weight": 1.0, "reward_on": "start", "distance": "squared"},
     ],
 )
