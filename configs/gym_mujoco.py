@@ -110,7 +110,7 @@ def _demo(config: ConfigDict) -> None:
     mlp = {"kind": "mlp", "hidden": 256, "blocks": 2, "embed_dim": 32, "dropout": 0.0}
     for stage in (config.teacher, config.ctd, config.student):
         stage.network = ConfigDict(mlp)
-        stage.optimiser.update(batch_size=256, learning_rate=5e-4, steps=4000, warmup=200)
+        stage.optimiser.update(batch_size=256, learning_rate=5e-4, steps=6000, warmup=200)
     config.teacher.optimiser.update(steps=8000, learning_rate=1e-3, ema=0.999)
     config.reward.optimiser.update(
         batch_size=256, learning_rate=1e-3, steps=4000, warmup=100, ema=0.999
