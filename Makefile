@@ -11,7 +11,7 @@ demo: .venv/ready
 		--workdir=runs/demo --resume
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

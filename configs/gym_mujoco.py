@@ -71,12 +71,10 @@ def _released(config: ConfigDict, reward_weight: dict[str, float]) -> None:
 def _default(config: ConfigDict, reward_weight: dict[str, float]) -> None:
     """Hold the reward's gradient, and let it be heard: docs/results.md says why."""
     del reward_weight  # relative to the gradient's length, one weight serves all tasks
-    config.teacher.method.levels = "mixed"
     config.reward.network.update(dims=(64, 128, 256), layer_norm=True)
     config.reward.method.update(members=6, drawn=1)
     config.student.method.update(
         distance="squared",
-        dsm_goal="teacher",
         reward_weight=0.1,
         reward_on="dsm",
         reward_clip=True,
