@@ -30,10 +30,10 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
         path = re.match(r"--?config=([^:]*)", word)
         if path and not pathlib.Path(path[1]).is_file():
             folder = pathlib.Path(path[1]).parent
-            files = [str(f) for f in folder.glob("*.py") if "def get_config(" in f.read_text()]
-            if not files:
+            known = [str(f) for f in folder.glob("*.py") if "def get_config(" in f.read_text()]
+            if not known:
                 raise UserError(f"there is no configuration {path[1]}; for example {EXAMPLE}")
-            choose("configuration", path[1], files)
+            choose("configuration", path[1], known)
     try:
         rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -96,7 +96,8 @@ def print_help(usage: str) -> None:
         print(f"{title}")
         for word, meaning in words.items():
             print(f"  {word:11} {meaning}")
-    print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...\n\nflags")
+    print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...")
+    print("\ndata of your own environment: python -m ractd_jax.data.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:10} {flag.help}")
     print("\nfields and their defaults (--config.<field>=<value>; explained in configs/base.py)")

@@ -1,0 +1,16 @@
+"""kitchen-mixed-v0: four things to do in a kitchen; no demonstration does all of them in a row.
+
+    python main.py --config=configs/kitchen_mixed.py:student                    paper size
+    python main.py --config=configs/kitchen_mixed.py:all,size=demo,source=minari:D4RL/kitchen/mixed-v2
+
+Evaluation needs gymnasium-robotics: pip install "ractd_jax[kitchen]".
+Published, on D4RL's data: RACTD's second version 60.9 (1 network call).
+Ours: none, see docs/results.md.
+"""
+
+from configs import kitchen
+
+
+def get_config(arg=None):
+    """Return the configuration for what follows the colon on the command line."""
+    return kitchen.make("kitchen-mixed-v0", arg)
