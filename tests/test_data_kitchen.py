@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ractd_jax
-from ractd_jax import errors, experiment, stages, tasks
+from ractd_jax import errors, experiment, tasks
 from ractd_jax.data import d4rl, download, hdf5, inspection, sources
 from ractd_jax.envs import kitchen, make
 from ractd_jax.report import animation
@@ -127,21 +127,18 @@ def test_people_cannot_be_simulated(kind, tmp_path, monkeypatch):
 def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     pytest.importorskip("gymnasium_robotics")
     config = importlib.import_module("configs.kitchen_mixed").get_config(
-        f"student,size=demo,source={file}"
+        f"teacher,size=demo,source={file}"
     )
     config = json.loads(json.dumps(config.to_dict()))
     config["data"]["horizon"] = 4
-    config["reward"]["network"]["dims"] = [8]
-    config["teacher"]["method"]["sample_bins"] = 4
     config["training"]["updates_per_dispatch"] = 2
-    for stage in stages.TRAINED:
-        config[stage]["optimiser"].update(steps=2, batch_size=8)
-        if stage != "reward":
-            config[stage]["network"].update(hidden=8, blocks=1)
+    config["teacher"]["method"]["sample_bins"] = 4
+    config["teacher"]["network"].update(hidden=8, blocks=1)
+    config["teacher"]["optimiser"].update(steps=2, batch_size=8)
     job = experiment.Experiment(config, str(tmp_path / "run"))
-    job.ensure("student")
+    job.ensure("teacher")
 
-    policy = ractd_jax.load_policy(tmp_path / "run" / "student")
+    policy = ractd_jax.load_policy(tmp_path / "run" / "teacher")
     env = make.make_env(policy.task.env_id)
     obs, _ = env.reset(seed=0)
     for _ in range(5):
