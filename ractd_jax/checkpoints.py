@@ -91,7 +91,14 @@ class Checkpoints:
             state=ocp.args.StandardSave(state),
             meta=ocp.args.JsonSave(meta),
         )
+        # Asked before, for Orbax takes minutes and many tracebacks to find a disk full.
+        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves((policy, state)))
         try:
+            free = shutil.disk_usage(self.directory).free
+            if free < size:
+                raise OSError(
+                    f"No space left on device ({size / 1e6:,.1f} MB wanted, {free / 1e6:,.1f} free)"
+                )
             self._manager.save(step, args=items)
         except Exception as error:
             raise self._cannot_write(error) from error

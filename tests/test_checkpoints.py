@@ -4,6 +4,8 @@ import contextlib
 import os
 import pathlib
 import resource
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -54,6 +56,19 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_good_checkpoint(tmp_path, ca
     again.save(2, GOOD, GOOD, {"step": 2})
     again.close()
     assert whole(tmp_path)[0] == 2
+
+
+def test_too_little_space_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+    store = checkpoints.Checkpoints(tmp_path)
+    store.save(1, GOOD, GOOD, {"step": 1})
+    store.wait()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=3_999_999))
+    with pytest.raises(errors.UserError, match=r"No space left on device \(4.0 MB wanted, 4.0 f"):
+        store.save(2, LARGE, LARGE, {"step": 2})
+    assert [f.name for f in (tmp_path / "checkpoints").iterdir()] == ["1"]
+    store.save(3, LARGE, GOOD, {"step": 3})
+    store.close()
+    assert checkpoints.Checkpoints(tmp_path).latest() == 3
 
 
 def test_a_disk_that_was_full_from_the_start(tmp_path):

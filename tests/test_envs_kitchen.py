@@ -59,7 +59,9 @@ def test_it_starts_as_d4rl_does_with_a_tenth_of_its_noise(env):
     np.testing.assert_allclose(kitchen.NOISE[[0, 9, 11, 17, 20, 22, 23, 26, 29]],
                                [0.01, 5e-4, 5e-5, 5e-4, 0.01, 0.01, 5e-4, 0.01, 5e-4])  # fmt: skip
     assert np.abs(np.corrcoef(error.T) - np.eye(30)).max() < 0.4  # every joint its own
-    np.testing.assert_array_equal(seen[:, 30:], np.tile(kitchen.goal(env.unwrapped.subtasks), (200, 1)))
+    np.testing.assert_array_equal(
+        seen[:, 30:], np.tile(kitchen.goal(env.unwrapped.subtasks), (200, 1))
+    )
     np.testing.assert_array_equal(env.reset(seed=7)[0], seen[7])
 
 

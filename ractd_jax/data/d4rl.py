@@ -73,7 +73,9 @@ def locate(task: tasks.TaskSpec) -> Path:
     path = Path(os.environ.get("D4RL_DATASET_DIR") or default) / Path(task.file).name
     if not path.is_file():
         # Kitchen's demonstrations are people's, and not simulated.
-        offline = "" if task.name.startswith("kitchen-") else ", or work offline with source=simulated"
+        offline = (
+            "" if task.name.startswith("kitchen-") else ", or work offline with source=simulated"
+        )
         download.fetch(
             SERVER + task.file,
             path,

@@ -32,7 +32,9 @@ def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
     """
     path = Path(path)
     if not path.is_file():
-        raise errors.UserError(f"no data file {path}: source=<path> takes an HDF5 file, docs/data.md lists the words it takes")
+        raise errors.UserError(
+            f"no data file {path}: source=<path> takes an HDF5 file, docs/data.md lists the words it takes"
+        )
     try:
         found = _columns(path)
     except (OSError, RuntimeError) as error:
