@@ -1,7 +1,9 @@
 """kitchen-mixed-v0: four things to do in a kitchen; no demonstration does all of them in a row.
 
-    python main.py --config=configs/kitchen_mixed.py:student                    paper size
-    python main.py --config=configs/kitchen_mixed.py:all,size=demo,source=minari:D4RL/kitchen/mixed-v2
+    python main.py --config=configs/kitchen_mixed.py:student        paper size
+    python main.py --config=configs/kitchen_mixed.py:all,size=demo  on a CPU
+
+source=minari:D4RL/kitchen/mixed-v2 is another recording of it.
 
 Evaluation needs gymnasium-robotics: pip install "ractd_jax[kitchen]".
 Published, on D4RL's data: RACTD's second version 60.9 (1 network call), Diffusion-QL 62.6 (5).

@@ -1,7 +1,9 @@
 """kitchen-partial-v0: four things to do in a kitchen; some demonstrations do all of them.
 
-    python main.py --config=configs/kitchen_partial.py:student                    paper size
-    python main.py --config=configs/kitchen_partial.py:all,size=demo,source=minari:D4RL/kitchen/partial-v2
+    python main.py --config=configs/kitchen_partial.py:student        paper size
+    python main.py --config=configs/kitchen_partial.py:all,size=demo  on a CPU
+
+source=minari:D4RL/kitchen/partial-v2 is another recording of it.
 
 Evaluation needs gymnasium-robotics: pip install "ractd_jax[kitchen]".
 Published, on D4RL's data: RACTD's second version 59.0 (1 network call), Diffusion-QL 60.5 (5).
