@@ -118,7 +118,7 @@ def test_people_cannot_be_simulated(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(d4rl, "SERVER", "http://127.0.0.1:9/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "PAUSES", ())
-    with pytest.raises(errors.UserError, match="by hand$") as caught:
+    with pytest.raises(errors.UserError, match=r"by hand$") as caught:
         d4rl.locate(task)
     assert task.file in str(caught.value)
     assert "simulated" not in str(caught.value)
@@ -145,7 +145,8 @@ def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
         action = policy(obs)
         assert action.shape == (9,)
         obs, _, fell, late, _ = env.step(action)
-        assert not (fell or late)
+        assert not fell
+        assert not late
     # The goal, which never changes, is nothing to the network, as in training.
     scale, shift = (np.asarray(v) for v in policy._limits.observations[:2])
     np.testing.assert_allclose(obs[30:] * scale[30:] + shift[30:], 0, atol=1e-6)

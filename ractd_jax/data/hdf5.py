@@ -33,7 +33,7 @@ def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
     path = Path(path)
     if not path.is_file():
         raise errors.UserError(
-            f"no data file {path}: source=<path> takes an HDF5 file, docs/data.md lists the words it takes"
+            f"no data file {path}: give the path of an HDF5 file, or a word from docs/data.md"
         )
     try:
         found = _columns(path)

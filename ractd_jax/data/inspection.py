@@ -67,7 +67,7 @@ def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
     if facts["score_mean"] > 100:
         found.append(
             "the mean score is above 100: perhaps the rewards are not the environment's (Kitchen's "
-            "recorded ones may count in every step all that is done by then), and their sum no score"
+            "recorded ones may count in every step all that is done by then), and no score"
         )
     if penalty and not facts["terminals"]:
         found.append(
