@@ -23,7 +23,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "train again where a run is")
 def main() -> int:
     """Parse the flags, run, and turn what the user can put right into one line."""
     if {"--help", "-h", "--helpfull"} & set(sys.argv[1:]):
-        cli.print_help(__doc__)
+        with cli.quiet_pipe():
+            cli.print_help(__doc__)
         return 0
     try:
         cli.parse(sys.argv)

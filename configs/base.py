@@ -56,6 +56,10 @@ def parse(arg: str | None) -> dict:
             name, value = "stage", word
         name = errors.choose("argument", name, ARGUMENTS)
         values[name] = value
+    if values["stage"] == "collect":
+        raise errors.UserError(
+            "collect is no stage but a command of its own: python -m ractd_jax.data.collect --help"
+        )
     for name, legal in (("stage", STAGES), ("size", SIZES), ("preset", PRESETS)):
         values[name] = errors.choose(name, values[name], legal)
     try:

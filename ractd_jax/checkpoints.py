@@ -64,7 +64,8 @@ class Checkpoints:
     """
 
     def __init__(self, run: pathlib.Path, keep: int = 2):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it touches
+        # Orbax narrates every file it touches, and an error five times over before it raises it.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = run / "checkpoints"
         try:
             self._manager = ocp.CheckpointManager(
@@ -90,7 +91,14 @@ class Checkpoints:
             state=ocp.args.StandardSave(state),
             meta=ocp.args.JsonSave(meta),
         )
+        # Asked before, for Orbax takes minutes and many tracebacks to find a disk full.
+        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves((policy, state)))
         try:
+            free = shutil.disk_usage(self.directory).free
+            if free < size:
+                raise OSError(
+                    f"No space left on device ({size / 1e6:,.1f} MB wanted, {free / 1e6:,.1f} free)"
+                )
             self._manager.save(step, args=items)
         except Exception as error:
             raise self._cannot_write(error) from error
@@ -104,10 +112,14 @@ class Checkpoints:
 
     def _cannot_write(self, error: Exception) -> UserError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        head, of_the_system, _ = reason.partition(" [os_error_code")
+        if of_the_system:  # after several paths comes what is wrong
+            reason = head.rpartition(": ")[2]
         kept = f"the checkpoint of update {self.latest()} is kept"
         return UserError(
             f"cannot write a checkpoint to {self.directory}: {reason}; "
-            f"{kept if self.latest() is not None else 'none was written before'}"
+            f"{kept if self.latest() is not None else 'none was written before'}; free some space "
+            "and continue with --resume"
         )
 
     def restore(self, step: int, item: str, like: Any) -> Any:

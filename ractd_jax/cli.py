@@ -1,8 +1,11 @@
 """The command line behind `main.py`: flags to an experiment, complaints to one line, help."""
 
+import contextlib
 import importlib
+import os
 import pathlib
 import re
+import sys
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -28,12 +31,11 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
     """
     for word in argv[1:]:
         path = re.match(r"--?config=([^:]*)", word)
-        if path and not pathlib.Path(path[1]).is_file():
-            folder = pathlib.Path(path[1]).parent
-            files = [str(f) for f in folder.glob("*.py") if "def get_config(" in f.read_text()]
-            if not files:
+        if path and not _is_config(pathlib.Path(path[1])):
+            known = [str(f) for f in pathlib.Path(path[1]).parent.glob("*.py") if _is_config(f)]
+            if not known:
                 raise UserError(f"there is no configuration {path[1]}; for example {EXAMPLE}")
-            choose("configuration", path[1], files)
+            choose("configuration", path[1], known)
     try:
         rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -41,6 +43,10 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
     if len(rest) > 1 + files:
         raise UserError(f"{rest[1 + files]!r} is not a flag; flags start with --, see --help")
     return rest[1:]
+
+
+def _is_config(path: pathlib.Path) -> bool:
+    return path.is_file() and "def get_config(" in path.read_text()
 
 
 def _one_line(error: Exception) -> str:
@@ -96,12 +102,24 @@ def print_help(usage: str) -> None:
         print(f"{title}")
         for word, meaning in words.items():
             print(f"  {word:11} {meaning}")
-    print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...\n\nflags")
+    print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...")
+    print("\ndata of your own environment: python -m ractd_jax.data.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:10} {flag.help}")
     print("\nfields and their defaults (--config.<field>=<value>; explained in configs/base.py)")
     for name, value in _flatten(hopper.get_config()):
         print(f"  {name} = {value}")
+
+
+@contextlib.contextmanager
+def quiet_pipe():
+    """Stop without a word when nobody reads on, as in `main.py --help | head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, for the interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main_module() -> str:

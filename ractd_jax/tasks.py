@@ -2,7 +2,7 @@
 
 Source: Farama-Foundation/D4RL, `d4rl/infos.py`. Gymnasium's `-v4` environments keep the dynamics
 and rewards of the `-v2` ones that D4RL's locomotion datasets were recorded with; `-v5` does not.
-Maze2d is rebuilt in `ractd_jax.envs.maze2d`.
+Maze2d is rebuilt in `ractd_jax.envs.maze2d`, Kitchen's observation and reward in `envs.kitchen`.
 """
 
 import dataclasses
@@ -62,6 +62,12 @@ _MAZES = {
     "medium": (600, 13.13, 277.39),
     "large": (800, 6.7, 273.99),
 }
+# kind of demonstrations: D4RL's file
+_KITCHENS = {
+    "complete": "mini_kitchen_microwave_kettle_light_slider-v0.hdf5",
+    "partial": "kitchen_microwave_kettle_light_slider-v0.hdf5",
+    "mixed": "kitchen_microwave_kettle_bottomburner_light-v0.hdf5",
+}
 _QUALITIES = ("medium-replay", "medium", "medium-expert")
 
 
@@ -76,11 +82,17 @@ def _maze(name: str) -> TaskSpec:
     return TaskSpec(f"maze2d-{name}-v1", env_id, 4, 2, *_MAZES[name], file)
 
 
+def _kitchen(kind: str) -> TaskSpec:
+    env_id, file = f"ractd_jax/Kitchen-{kind}-v0", f"kitchen/{_KITCHENS[kind]}"
+    return TaskSpec(f"kitchen-{kind}-v0", env_id, 60, 9, 280, 0.0, 4.0, file)
+
+
 TASKS = {
     task.name: task
     for task in (
         *(_locomotion(env, quality) for env in _LOCOMOTION for quality in _QUALITIES),
         *map(_maze, _MAZES),
+        *map(_kitchen, _KITCHENS),
     )
 }
 

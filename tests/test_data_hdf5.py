@@ -95,7 +95,7 @@ def test_rounding_beyond_one_is_clipped(path, columns):
 
 
 def test_missing_file(path):
-    with pytest.raises(errors.UserError, match=r"no data file .*source=simulated"):
+    with pytest.raises(errors.UserError, match=r"no data file .*give the path of an HDF5 file"):
         hdf5.read(path, TASK)
 
 

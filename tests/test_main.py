@@ -157,6 +157,9 @@ def test_an_interrupt_saves_first(data, tmp_path):
         (["--config=configs/hopper_mr.py:student", "extra"], "not a flag"),
         (["--config=configs/hopper_mr.py:student", "--resume", "--overwrite"], "contradict"),
         ([], "--config is missing"),
+        (["--config=configs/hopper_mr.py:collect"], "python -m ractd_jax.data.collect"),
+        (["--config=configs/kitchen.py:data"], "Did you mean 'configs/kitchen_"),
+        (["--config=configs/kitchen_mixed.py:data,source=simulated"], "source=d4rl or source=min"),
     ],
 )
 def test_a_wrong_word_ends_in_one_line(words, says, tmp_path):
@@ -178,6 +181,25 @@ def test_help_names_every_stage_size_source_and_field():
     for word in ("teacher", "student", "demo", "paper", "simulated", "released", "--resume"):
         assert word in done.stdout
     assert "student.method.reward_weight" in done.stdout
+
+
+def test_help_into_a_closed_pipe_is_quiet():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "main.py", "--help"],
+        cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_windows_longer_than_every_episode(data, tmp_path):
+    code, _, err = run(data, "teacher", tmp_path / "run", "--config.data.horizon=2000")
+    assert code == 2
+    assert "horizon 2000 does not fit: the longest episode has" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

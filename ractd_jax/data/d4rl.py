@@ -72,11 +72,15 @@ def locate(task: tasks.TaskSpec) -> Path:
     default = Path.home() / ".d4rl" / "datasets"
     path = Path(os.environ.get("D4RL_DATASET_DIR") or default) / Path(task.file).name
     if not path.is_file():
+        # Kitchen's demonstrations are people's, and not simulated.
+        offline = (
+            "" if task.name.startswith("kitchen-") else ", or work offline with source=simulated"
+        )
         download.fetch(
             SERVER + task.file,
             path,
             lambda part: check(hdf5.read(part, task), task, "it"),
-            f"put the file at {path} by hand, or work offline with source=simulated",
+            f"put the file at {path} by hand{offline}",
         )
     return path
 

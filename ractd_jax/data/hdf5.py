@@ -32,7 +32,9 @@ def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
     """
     path = Path(path)
     if not path.is_file():
-        raise errors.UserError(f"no data file {path}: give an HDF5 file, or use source=simulated")
+        raise errors.UserError(
+            f"no data file {path}: give the path of an HDF5 file, or a word from docs/data.md"
+        )
     try:
         found = _columns(path)
     except (OSError, RuntimeError) as error:

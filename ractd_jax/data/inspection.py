@@ -64,6 +64,11 @@ def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
         )
     if facts["actions_at_limit"] > 0.5:
         found.append(f"{facts['actions_at_limit']:.0%} of the action numbers are at their limit")
+    if facts["score_mean"] > 100:
+        found.append(
+            "the mean score is above 100: perhaps the rewards are not the environment's (Kitchen's "
+            "recorded ones may count in every step all that is done by then), and no score"
+        )
     if penalty and not facts["terminals"]:
         found.append(
             f"no episode ends in a terminal: the termination penalty {penalty:g} never applies"

@@ -5,9 +5,10 @@ and an episode that ends in neither counts as stopped by the clock. It has one o
 actions, which is not used. The package is optional: `pip install "ractd_jax[minari]"`.
 
 Robotics datasets observe a dictionary with a goal. D4RL's observation there is `observation` alone:
-so it is read for PointMaze, and where the goal never changes (Kitchen); otherwise the goal would be
-lost, which is an error. Coordinates stay Minari's: its mazes are centred, D4RL's Maze2d counts
-cells from a corner, so the same numbers are other places.
+so it is read for PointMaze, and where the goal never changes; otherwise the goal would be lost,
+which is an error. A Kitchen task's becomes D4RL's (`envs.kitchen.from_minari`). Coordinates stay
+Minari's: its mazes are centred, D4RL's Maze2d counts cells from a corner, so the same numbers are
+other places.
 """
 
 import os
@@ -21,6 +22,7 @@ import numpy as np
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import columns, episodes
+from ractd_jax.envs import kitchen
 
 INSTALL = 'pip install "ractd_jax[minari]" (or "minari[hdf5,hf]")'
 GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
@@ -42,7 +44,7 @@ def load(name: str, task: tasks.TaskSpec) -> episodes.Transitions:
         warnings.simplefilter("ignore")  # on newer versions and other environments
         dataset = _open(name)
         try:
-            found = _read(dataset, where)
+            found = _read(dataset, task, where)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise errors.UserError(f"cannot read {where}: {_line(error)}") from error
     return columns.check(found, task, where)
@@ -81,7 +83,7 @@ def _tried(function: Callable[[], Any], name: str, hint: str) -> Any:
         raise errors.UserError(f"cannot get Minari dataset {name}: {_line(error)}{hint}") from error
 
 
-def _read(dataset: Any, where: str) -> dict[str, np.ndarray]:
+def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarray]:
     """Return the episodes end to end as D4RL's columns."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in episodes.Transitions._fields}
     goal = None
@@ -95,6 +97,8 @@ def _read(dataset: Any, where: str) -> dict[str, np.ndarray]:
                     f"{where} observes a goal that changes, which `observation` alone does not "
                     "show: only PointMaze and datasets with one goal can be used"
                 )
+            if task.name.startswith("kitchen-"):
+                observations = kitchen.from_minari(observations, fresh, task, where)
         for part in (observations, episode.actions):
             if not isinstance(part, np.ndarray) or part.ndim != 2:
                 raise errors.UserError(

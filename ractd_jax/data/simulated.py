@@ -31,6 +31,11 @@ BLOCK = 16_000  # most steps one process is asked for at a time
 
 def recipe(task: tasks.TaskSpec) -> Recipe:
     """Return the task's recipe, or raise a `UserError` that says which tasks have one."""
+    if task.name.startswith("kitchen-"):
+        raise errors.UserError(
+            f"{task.name} is what people demonstrated, which cannot be simulated: use source=d4rl "
+            f"or source=minari:D4RL/kitchen/{task.name.split('-')[1]}-v2"
+        )
     if task.name not in RECIPES:
         raise errors.UserError(
             f"no snapshots to simulate {task.name} from: use source=d4rl, or one of "

@@ -4,9 +4,10 @@ import warnings
 
 import gymnasium
 
-from ractd_jax.envs import gym_adapter, maze2d
+from ractd_jax.envs import gym_adapter, kitchen, maze2d
 
-gymnasium.register_envs(maze2d)  # whose import has made its ids known
+for _module in (kitchen, maze2d):  # whose import has made their ids known
+    gymnasium.register_envs(_module)
 
 
 def make_env(env_id: str) -> gymnasium.Env | gym_adapter.GymAdapter:
