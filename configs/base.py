@@ -18,8 +18,9 @@ STAGES = {
     "teacher": "train the EDM teacher",
     "ctd": "distil a student without reward (consistency trajectory distillation)",
     "student": "distil the RACTD student; trains a missing teacher and return model first",
+    "ddpm": "train a DDPM, a rival that `all` leaves out; `eval` shows it once it is trained",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
-    "eval": "evaluate data, teacher, ctd and student, as far as they are trained",
+    "eval": "evaluate data, teacher, ctd, student and ddpm, as far as they are trained",
     "all": "train whatever is missing, evaluate everything, draw the figures",
 }
 SIZES = {
@@ -159,6 +160,17 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "optimiser": optimiser(batch_size=4800, weight_decay=1e-4, ema=0.0, ema_power=0.0),
                 "epochs": 400,
                 "weights": "live",
+            },
+            "ddpm": {
+                "network": dict(unet),
+                "method": {
+                    "steps": 100,
+                    "sampler": "ddpm",  # ddpm or ddim
+                    "sample_steps": 100,  # network calls per action
+                },
+                "optimiser": optimiser(batch_size=1024, warmup=2000),
+                "epochs": 1000,
+                "weights": "ema",
             },
             "training": {
                 "updates_per_dispatch": 10,

@@ -67,7 +67,7 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
             f'ractd_jax.load_policy("{job.workdir}/student")'
         )
     if config.stage == "all":
-        for stage in stages.TRAINED:
+        for stage in stages.PIPELINE:
             job.ensure(stage)
         if not job.task.env_id:
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')

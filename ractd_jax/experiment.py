@@ -244,6 +244,8 @@ class Experiment:
         for name, now, then in _differences(self.config, old, sections):
             if name.endswith("optimiser.steps") and not now:
                 continue  # 0 stands for the epochs that the old run has worked out
+            if name in [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]:
+                continue  # how it acts may change
             raise UserError(
                 f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "
                 "again, --workdir=DIR puts the new one elsewhere"
