@@ -176,6 +176,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "updates_per_dispatch": 10,
                 "save_every": 5000,  # updates between checkpoints
                 "keep": 2,  # newest checkpoints kept
+                "devices": 0,  # of this machine that share each batch; 0: all
             },
             "eval": {
                 "episodes": 100,

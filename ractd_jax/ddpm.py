@@ -4,7 +4,7 @@ Ho et al. 2020; Song, Meng and Ermon 2021 (DDIM); schedule of Nichol and Dhariwa
 those of Diffusion Policy, which RACTD's code base builds on: 100 steps, squared-cosine schedule,
 the network predicts the noise, predictions of clean data are clipped.
 
-    x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps,   a_t = prod_i (1 - beta_i)       `alpha_bars`, `noised`
+    x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps,   a_t = prod_i (1 - beta_i)    `alpha_bars`, `noised`
     L   = E |F(x_t, t, cond) - eps|^2                                          `loss`
     q(x_s | x_t, x_0) is normal, s < t                                         `posterior`
     x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) eps(x_t, x_0)                          `ddim`
@@ -89,7 +89,7 @@ def loss(
     return jnp.mean(error**2, axis=(1, 2))
 
 
-# ---- samplers: (x_t, x_0, a_t, a_s) -> (mean of x_s, its standard deviation) -----------------------
+# ---- samplers: (x_t, x_0, a_t, a_s) -> (mean of x_s, its standard deviation) ---------------------
 
 
 def posterior(

@@ -33,16 +33,17 @@ def _network(fields: dict[str, Any]):
     return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
 
 
-def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
+def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> Algorithm:
     """Make the algorithm of a stage.
 
     Args:
         config: the resolved configuration.
         task: sizes of observations and actions.
         stage: one of `TRAINED`.
+        axis: see `train_state.Optimiser`.
     """
     mine = config[stage]
-    optimiser = train_state.Optimiser(**mine["optimiser"])
+    optimiser = train_state.Optimiser(**mine["optimiser"], axis=axis)
     sizes = {"shape": (config["data"]["horizon"], task.act_dim), "cond_dim": task.obs_dim}
     noise = diffusion.Noise(**config["noise"])
     if stage == "teacher":
