@@ -61,6 +61,11 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
     if config.stage == "data":
         datasheet.show(job)
         return
+    if config.stage == "bench":
+        from ractd_jax.bench import run as bench
+
+        bench.show(job)
+        return
     if not job.task.env_id and config.stage == "eval":
         raise UserError(
             f"{job.task.name} has no environment, so there is nothing to evaluate in; act with "

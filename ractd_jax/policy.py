@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ractd_jax import checkpoints, stages, tasks
+from ractd_jax import checkpoints, compilation, stages, tasks
 from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
@@ -106,6 +106,7 @@ def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
     run = pathlib.Path(run)
     meta = checkpoints.read_json(run / checkpoints.CONFIG)
     config, stage = meta["config"], meta["stage"]
+    compilation.keep(config["training"].get("compilation_cache", compilation.FOLDER))
     for name, value in sampling.items():
         config[stage]["method"][choose("field", name, stages.SAMPLING.get(stage, ()))] = value
     task = tasks.from_config(config)
