@@ -55,8 +55,11 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
         raise UserError(f"--config is missing; for example {EXAMPLE}")
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
-    from ractd_jax import datasheet, evaluation, experiment, stages  # JAX starts only now
+    # JAX starts only now
+    from ractd_jax import compilation, datasheet, evaluation, experiment, stages
 
+    if config.stage != "bench":  # which times compiling
+        compilation.keep(config.training.compilation_cache)
     job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
     if config.stage == "data":
         datasheet.show(job)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ractd_jax import checkpoints, compilation, policy, stages, tasks, training
+from ractd_jax import checkpoints, policy, stages, tasks, training
 from ractd_jax.data import columns, dataset, normalizer, sources
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
@@ -52,7 +52,6 @@ class Experiment:
         console: Console | None = None,
     ):
         self.config = json.loads(json.dumps(config))  # tuples become lists, as after saving
-        compilation.keep(self.config["training"]["compilation_cache"])
         self.task = sources.environment(tasks.from_config(self.config), self.config["source"])
         self.workdir = pathlib.Path(workdir) if workdir else default_workdir(self.config)
         self.resume, self.overwrite = resume, overwrite

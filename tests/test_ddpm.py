@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import COND, SHAPE
+from test_configs import load, recorded
 
-from ractd_jax import ddpm, diffusion, errors
+import ractd_jax
+from ractd_jax import ddpm, diffusion, errors, experiment, stages, tasks
 
 STD = 0.5
 FULL = ddpm.Ddpm(steps=100)
@@ -177,3 +179,33 @@ def test_what_cannot_be_sampled_is_refused():
         ddpm.Ddpm(sampler="dimm")
     with pytest.raises(errors.UserError, match="between 1 and"):
         ddpm.Ddpm(sample_steps=101)
+
+
+def test_stage_trains_once_and_acts_with_any_sampler(tmp_path):
+    _, config = load("hopper_mr", f"ddpm,size=demo,source={tmp_path / 'data.hdf5'}")
+    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
+    config["ddpm"]["network"].update(hidden=8, blocks=1)
+    config["ddpm"]["optimiser"].update(steps=2, batch_size=8)
+    config["ddpm"]["method"].update(steps=20, sample_steps=20)
+    experiment.Experiment(config, str(tmp_path)).ensure("ddpm")
+    assert not (tmp_path / "teacher").exists()  # it needs nothing of the others
+
+    config["ddpm"]["method"].update(sampler="ddim", sample_steps=3)
+    assert stages.nfe(config, "ddpm") == 3
+    experiment.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")  # the same run
+    config["ddpm"]["method"]["steps"] = 30
+    with pytest.raises(errors.UserError, match=r"ddpm\.method\.steps = 20, now it is 30"):
+        experiment.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")
+
+    obs = np.zeros(11)
+    trained = ractd_jax.load_policy(tmp_path / "ddpm")(obs)
+    quick = ractd_jax.load_policy(tmp_path / "ddpm", sampler="ddim", sample_steps=3)(obs)
+    assert trained.shape == quick.shape == (3,)
+    assert (trained != quick).any()
+    with pytest.raises(errors.UserError, match="Did you mean 'sample_steps'"):
+        ractd_jax.load_policy(tmp_path / "ddpm", sample_step=3)
+
+
+def test_all_leaves_rivals_out():
+    assert "ddpm" in stages.TRAINED
+    assert "ddpm" not in stages.PIPELINE

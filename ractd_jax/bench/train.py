@@ -33,32 +33,38 @@ def measure(
     config: dict[str, Any], task: TaskSpec, rate: float, *, seconds: float, limit: float
 ) -> Iterator[dict[str, Any]]:
     """Yield an entry for teacher, reward and student; arguments as in `act.measure`."""
-    config, weights = copy.deepcopy(config), {}
+    config = copy.deepcopy(config)
     for stage in ("reward", "teacher", "student"):
         config[stage]["optimiser"]["steps"] = 10**6  # far from the end of the schedule
-        algorithm = stages.make(config, task, stage)
-        frozen = {need: weights[need] for need in stages.needs(config, stage)}
-        state = jax.jit(algorithm.init)(jax.random.key(0), *((frozen,) if frozen else ()))
-        if stage != "student":
-            weights[stage] = jax.tree.map(jnp.copy, state.params)  # the state will be donated
-        yield _stage(config, task, stage, algorithm, state, rate, seconds, limit)
+        yield _stage(config, task, stage, rate, seconds, limit)
 
 
-def _stage(config, task, stage, algorithm, state, rate, seconds, limit) -> dict[str, Any]:
+def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:
+    algorithm = stages.make(config, task, stage)
     horizon = 1 if stage == "reward" else config["data"]["horizon"]
     batch = config[stage]["optimiser"]["batch_size"]
     rows = random_rows(task, horizon)
+
+    def start(key):
+        needs = stages.needs(config, stage)
+        key, *keys = jax.random.split(key, 1 + len(needs))
+        pairs = zip(needs, keys, strict=True)
+        frozen = {need: stages.make(config, task, need).init(key).params for need, key in pairs}
+        return algorithm.init(key, frozen) if frozen else algorithm.init(key)
 
     def sample(rows, key):
         return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon)
 
     def update(state, rows, key):
-        return algorithm.update(state, sample(rows, key), key)
+        key_batch, key_update = jax.random.split(key)
+        return algorithm.update(state, sample(rows, key_batch), key_update)
 
-    operations = floor.operations(update, state, rows, jax.random.key(0))
+    shapes = jax.eval_shape(start, jax.random.key(0))  # nothing is made that may be skipped
+    operations = floor.operations(update, shapes, rows, jax.random.key(0))
     entry = {"stage": stage, "batch": batch, "operations": operations}
     if 5 * operations / rate > limit:
         return entry | dict.fromkeys(RATES)
+    state = jax.jit(start)(jax.random.key(0))
     loop = training.make_loop(algorithm, sample, jax.random.key(0))
 
     def run(state, n):
