@@ -71,6 +71,8 @@ def evaluate_stage(experiment: Experiment, stage: str) -> dict[str, Any]:
         "score_released": float(task.score(result.returns_released).mean()),
         "action_ms": action_ms(acting),
     }
+    if "sampler" in method:
+        entry["sampler"] = method["sampler"]
     checkpoints.write_json(experiment.workdir / stage / "eval.json", entry)
     return entry
 

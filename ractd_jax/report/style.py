@@ -9,6 +9,7 @@ _SYSTEMS = {
     "teacher": ("teacher", "#3d74b8"),
     "ctd": ("ctd (no reward)", "#e39a2d"),
     "ddpm": ("DDPM", "#4b5a8a"),
+    "ddim": ("DDIM", "#4b5a8a"),
     "student": ("RACTD student", "#c8384f"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
