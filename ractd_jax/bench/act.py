@@ -29,7 +29,7 @@ class Contender(NamedTuple):
     sampling: dict[str, Any]
 
 
-TEACHER = "EDM teacher, Heun, 80 bins"
+TEACHER = "EDM, Heun, 80 bins"
 STUDENT = "student, NFE 1"
 CONTENDERS = (
     *(Contender(f"student, NFE {n}", "student", {"nfe": n}) for n in (1, 2, 3, 4)),

@@ -18,7 +18,7 @@ from ractd_jax.experiment import Experiment
 
 NOTE = "speed only: random weights, made-up rows; nothing here was trained"
 PUBLISHED = 142  # teacher : student of the paper, hopper-medium-replay, one V100
-BAR = 24  # characters
+BAR = 20  # characters
 
 
 def show(experiment: Experiment) -> dict[str, Any]:
@@ -119,17 +119,18 @@ def act_table(entries: list[dict[str, Any]], *, ascii_only: bool = False) -> Tab
     """Return time per decision, longest bar for the slowest of its batch, on a linear scale."""
     table = Table(
         title="time per decision (milliseconds)",
-        caption="floor: weights read once a call, or products, at this machine's measured rates",
+        caption="floor: weights read once a call, or products, at this machine's measured rates\n"
+        "bars: linear, full for the slowest of each batch",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         collapse_padding=True,
     )
     table.add_column("policy", no_wrap=True)
-    headers = "batch", "NFE", "median", "p95", "p99", "per floor", "compile s"
+    headers = "batch", "NFE", "median", "p95", "p99", "/ floor", "compile s"
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("median, the slowest of its batch full", no_wrap=True)
+    table.add_column("median", no_wrap=True)
     for batch in dict.fromkeys(entry["batch"] for entry in entries):
         same = [entry for entry in entries if entry["batch"] == batch]
         slowest = max((entry["median_ms"] or 0 for entry in same), default=0)
