@@ -89,7 +89,7 @@ def machine() -> dict[str, Any]:
 def describe(machine: dict[str, Any]) -> str:
     """Return what a reader wants to know of a machine in one line."""
     return (
-        f"{machine['processor']}, {machine['threads']} threads, load {machine['load']:.1f}, "
+        f"{machine['processor']}, threads: {machine['threads']}, load {machine['load']:.1f}, "
         f"JAX {machine['versions']['jax']} on {machine['device']}"
     )
 
