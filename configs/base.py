@@ -18,8 +18,10 @@ STAGES = {
     "teacher": "train the EDM teacher",
     "ctd": "distil a student without reward (consistency trajectory distillation)",
     "student": "distil the RACTD student; trains a missing teacher and return model first",
+    "ddpm": "train a DDPM, a rival that `all` leaves out; `eval` shows it once it is trained",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
-    "eval": "evaluate data, teacher, ctd and student, as far as they are trained",
+    "bench": "measure speed with random weights: acting, training, and the machine's limits",
+    "eval": "evaluate data, teacher, ctd, student and ddpm, as far as they are trained",
     "all": "train whatever is missing, evaluate everything, draw the figures",
 }
 SIZES = {
@@ -164,10 +166,28 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "epochs": 400,
                 "weights": "live",
             },
+            "ddpm": {
+                "network": dict(unet),
+                "method": {
+                    "steps": 100,
+                    "sampler": "ddpm",  # ddpm or ddim
+                    "sample_steps": 100,  # network calls per action
+                },
+                "optimiser": optimiser(batch_size=1024, warmup=2000),
+                "epochs": 1000,
+                "weights": "ema",
+            },
             "training": {
                 "updates_per_dispatch": 10,
                 "save_every": 5000,  # updates between checkpoints
                 "keep": 2,  # newest checkpoints kept
+                "compilation_cache": "~/.cache/ractd_jax",  # of compiled programs; "": none
+                "devices": 0,  # of this machine that share each batch; 0: all
+            },
+            "bench": {
+                "batches": (1, 16, 100, 1024),  # decisions asked for at once
+                "seconds": 2.0,  # of repeating each measurement
+                "limit": 120.0,  # a measurement that must take longer is skipped
             },
             "eval": {
                 "episodes": 100,

@@ -3,8 +3,8 @@
 __version__ = "0.1.0"
 
 
-def load_policy(run, seed: int = 0):
+def load_policy(run, seed: int = 0, **sampling):
     """Load a trained policy from its run directory, see `ractd_jax.policy.load_policy`."""
     from ractd_jax import policy  # the package itself imports nothing heavy
 
-    return policy.load_policy(run, seed)
+    return policy.load_policy(run, seed, **sampling)

@@ -61,11 +61,19 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
         raise UserError(f"--config is missing; for example {EXAMPLE}")
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
-    from ractd_jax import datasheet, evaluation, experiment, stages  # JAX starts only now
+    # JAX starts only now
+    from ractd_jax import compilation, datasheet, evaluation, experiment, stages
 
+    if config.stage != "bench":  # which times compiling
+        compilation.keep(config.training.compilation_cache)
     job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
     if config.stage == "data":
         datasheet.show(job)
+        return
+    if config.stage == "bench":
+        from ractd_jax.bench import run as bench
+
+        bench.show(job)
         return
     if not job.task.env_id and config.stage == "eval":
         raise UserError(
@@ -73,7 +81,7 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
             f'ractd_jax.load_policy("{job.workdir}/student")'
         )
     if config.stage == "all":
-        for stage in stages.TRAINED:
+        for stage in stages.PIPELINE:
             job.ensure(stage)
         if not job.task.env_id:
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')

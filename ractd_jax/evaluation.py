@@ -17,7 +17,7 @@ from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
 
-ACTING = ("teacher", "ctd", "student")
+ACTING = ("ddpm", "teacher", "ctd", "student")
 SELECTION = "last checkpoint (offline)"
 
 
@@ -50,7 +50,9 @@ def evaluate_data(experiment: Experiment) -> dict[str, Any]:
 
 def evaluate_stage(experiment: Experiment, stage: str) -> dict[str, Any]:
     """Roll a trained stage out and write its eval.json."""
-    acting = policy.load_policy(experiment.workdir / stage)
+    method = experiment.config[stage]["method"]
+    sampling = {name: method[name] for name in stages.SAMPLING[stage]}
+    acting = policy.load_policy(experiment.workdir / stage, **sampling)
     settings, task = experiment.config["eval"], experiment.task
     seeds = [settings["first_seed"] + i for i in range(settings["episodes"])]
     limit = task.max_episode_steps
@@ -69,6 +71,8 @@ def evaluate_stage(experiment: Experiment, stage: str) -> dict[str, Any]:
         "score_released": float(task.score(result.returns_released).mean()),
         "action_ms": action_ms(acting),
     }
+    if "sampler" in method:
+        entry["sampler"] = method["sampler"]
     checkpoints.write_json(experiment.workdir / stage / "eval.json", entry)
     return entry
 

@@ -143,7 +143,9 @@ class Experiment:
         if not optimiser["steps"]:
             per_epoch = math.ceil(len(windows.starts) / optimiser["batch_size"])
             optimiser["steps"] = config[stage]["epochs"] * per_epoch
-        algorithm = stages.make(config, self.task, stage)
+        devices = training.devices_for(config["training"]["devices"], optimiser["batch_size"])
+        axis = training.AXIS if len(devices) > 1 else ""
+        algorithm = stages.make(config, self.task, stage, axis)
         frozen = {need: item["params"] for need, item in saved.items()}
         key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
         state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
@@ -156,6 +158,7 @@ class Experiment:
         log = checkpoints.Log(run / "metrics.jsonl", start)
 
         def save(step, state):
+            state = training.one_copy(state)
             weights = state.ema if config[stage]["weights"] == "ema" else state.params
             item = {"params": weights, "normalizer": limits}
             store.save(step, item, state, {"step": step, "stage": stage})
@@ -165,7 +168,7 @@ class Experiment:
             dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
         sample = functools.partial(
             dataset.sample_windows,
-            batch_size=optimiser["batch_size"],
+            batch_size=optimiser["batch_size"] // len(devices),
             horizon=1 if stage == "reward" else config["data"]["horizon"],
         )
         updates = training.fit(
@@ -176,6 +179,7 @@ class Experiment:
             steps=steps,
             updates_per_dispatch=dispatch,
             key=key_loop,
+            devices=devices,
         )
         if start:
             self.say(f"{stage}: continues at update {start:,} of {steps:,}")
@@ -244,6 +248,8 @@ class Experiment:
         for name, now, then in _differences(self.config, old, sections):
             if name.endswith("optimiser.steps") and not now:
                 continue  # 0 stands for the epochs that the old run has worked out
+            if name in [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]:
+                continue  # how it acts may change
             raise UserError(
                 f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "
                 "again, --workdir=DIR puts the new one elsewhere"

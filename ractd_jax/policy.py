@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ractd_jax import checkpoints, stages, tasks
+from ractd_jax import checkpoints, compilation, stages, tasks
 from ractd_jax.data import dataset, normalizer
-from ractd_jax.errors import UserError
+from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
 
 
@@ -91,12 +91,14 @@ def abstract_frozen(config: dict, task: tasks.TaskSpec, stage: str) -> Params:
     return {n: template(stages.make(config, task, n), task)["params"] for n in needs} or None
 
 
-def load_policy(run: str | pathlib.Path, seed: int = 0) -> Policy:
+def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
     """Load a trained policy.
 
     Args:
         run: directory of a training run, e.g. `runs/hopper-medium-replay-v2/<...>/student`.
         seed: of the policy's noise.
+        **sampling: fields of its method that only acting heeds (`stages.SAMPLING`), where they are
+            not to be those it was trained with: nfe=2 for a student.
 
     Raises:
         UserError: there is no finished checkpoint, or it does not fit its configuration.
@@ -104,6 +106,9 @@ def load_policy(run: str | pathlib.Path, seed: int = 0) -> Policy:
     run = pathlib.Path(run)
     meta = checkpoints.read_json(run / checkpoints.CONFIG)
     config, stage = meta["config"], meta["stage"]
+    compilation.keep(config["training"].get("compilation_cache", compilation.FOLDER))
+    for name, value in sampling.items():
+        config[stage]["method"][choose("field", name, stages.SAMPLING.get(stage, ()))] = value
     task = tasks.from_config(config)
     algorithm = stages.make(config, task, stage)
     if algorithm.act is None:

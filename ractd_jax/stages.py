@@ -5,17 +5,25 @@ A stage trains one model. What it needs of earlier stages reaches it as frozen w
 
 from typing import Any
 
-from ractd_jax import ctm, diffusion, edm, errors, networks, reward, train_state
+from ractd_jax import ctm, ddpm, diffusion, edm, errors, networks, reward, train_state
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
-TRAINED = ("reward", "teacher", "ctd", "student")  # in the order they are trained in
+PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
+TRAINED = (*PIPELINE, "ddpm")  # rivals only where they are asked for
+# Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
+SAMPLING = {
+    "teacher": ("solver", "sample_bins"),
+    "ctd": ("nfe",),
+    "student": ("nfe",),
+    "ddpm": ("sampler", "sample_steps"),
+}
 NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
 
 
 def needs(config: dict[str, Any], stage: str) -> tuple[str, ...]:
     """Return the stages whose weights a stage needs."""
-    if stage in ("reward", "teacher"):
+    if stage not in ("ctd", "student"):
         return ()
     return ("teacher", "reward") if config[stage]["method"]["reward_weight"] else ("teacher",)
 
@@ -25,21 +33,25 @@ def _network(fields: dict[str, Any]):
     return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
 
 
-def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
+def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> Algorithm:
     """Make the algorithm of a stage.
 
     Args:
         config: the resolved configuration.
         task: sizes of observations and actions.
         stage: one of `TRAINED`.
+        axis: see `train_state.Optimiser`.
     """
     mine = config[stage]
-    optimiser = train_state.Optimiser(**mine["optimiser"])
+    optimiser = train_state.Optimiser(**mine["optimiser"], axis=axis)
     sizes = {"shape": (config["data"]["horizon"], task.act_dim), "cond_dim": task.obs_dim}
     noise = diffusion.Noise(**config["noise"])
     if stage == "teacher":
         method = edm.Teacher(**mine["method"])
         return edm.make_teacher(_network(mine["network"]), noise, method, optimiser, **sizes)
+    if stage == "ddpm":
+        method = ddpm.Ddpm(**mine["method"])
+        return ddpm.make_ddpm(_network(mine["network"]), noise, method, optimiser, **sizes)
 
     return_net = networks.ReturnMLP(
         tuple(config["reward"]["network"]["dims"]), config["reward"]["network"]["layer_norm"]
@@ -66,6 +78,8 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
 def nfe(config: dict[str, Any], stage: str) -> int:
     """Return the network calls per action."""
     method = config[stage]["method"]
+    if stage == "ddpm":
+        return method["sample_steps"]
     if stage != "teacher":
         return method["nfe"]
     return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)

@@ -157,7 +157,7 @@ def import_checkpoint(
             raise UserError(f"{path}: {error}") from None
         own = next(iter(parts))
         stage = stage or ("ctd" if own == "student" and "reward" not in parts else own)
-        kind = "student" if choose("stage", stage, stages.TRAINED) == "ctd" else stage
+        kind = "student" if choose("stage", stage, stages.PIPELINE) == "ctd" else stage
         if kind not in parts:
             raise UserError(
                 f"{path} holds a {' and a '.join(parts)}, no {stage}; write :{own} after the "

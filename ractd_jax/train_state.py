@@ -27,6 +27,8 @@ class Optimiser:
         ema: largest decay of the averaged weights; 0 makes them the live weights.
         ema_power: the k-th update averages with decay min(ema, 1 - k^-ema_power); 0 switches this
             warm-up of the average off.
+        axis: name of the mapped axis (devices, each with a share of the batch) over which
+            gradients are averaged; "" for a program that has none.
     """
 
     steps: int
@@ -38,6 +40,7 @@ class Optimiser:
     warmup: int = 500
     ema: float = 0.9999
     ema_power: float = 0.75
+    axis: str = ""
 
 
 @typing.no_type_check  # JAX rebuilds pytrees with leaves that are not arrays
@@ -87,7 +90,12 @@ def ema_decay(optimiser: Optimiser, step: Int[Array, ""]) -> Float[Array, ""]:
 
 
 def apply_gradients(state: TrainState, grads: Params, optimiser: Optimiser) -> TrainState:
-    """Return the state after one optimiser step and one step of the average."""
+    """Return the state after one optimiser step and one step of the average.
+
+    Every method ends its update here, so this is where the devices' gradients meet.
+    """
+    if optimiser.axis:
+        grads = jax.lax.pmean(grads, optimiser.axis)
     updates, opt_state = transformation(optimiser).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params, state.ema, 1 - ema_decay(optimiser, state.step))

@@ -3,17 +3,25 @@
 One compiled program serves a whole run. It draws its minibatches on the device, and its randomness
 is the run's key folded with the update's number, so neither the size of a dispatch nor a stop and a
 restart in between changes a single bit of the result.
+
+On several devices each runs that program on its share of the batch, drawn with the device's index
+folded into the key; gradients are averaged in `train_state.apply_gradients`, so all devices hold
+the same state. Another number of devices draws other samples: to the same bits resumes only a run
+that keeps its number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from ractd_jax import errors
 from ractd_jax.train_state import TrainState
 from ractd_jax.types import Algorithm
+
+AXIS = "devices"
 
 
 class Progress(NamedTuple):
@@ -30,7 +38,36 @@ class Progress(NamedTuple):
     finite: bool
 
 
-def make_loop(algorithm: Algorithm, sample: Callable, key: PRNGKeyArray) -> Callable:
+def devices_for(wanted: int, batch_size: int) -> list[jax.Device]:
+    """Return the devices to train on.
+
+    Args:
+        wanted: how many; 0 for all of this machine.
+        batch_size: examples of an update, all devices together.
+
+    Raises:
+        UserError: there are not so many, or they cannot share the batch evenly.
+    """
+    here = jax.local_devices()
+    count = wanted or len(here)
+    if not 0 < count <= len(here):
+        raise errors.UserError(
+            f"training.devices = {wanted}: this machine has {len(here)} (0 takes them all)"
+        )
+    if batch_size % count:
+        raise errors.UserError(
+            f"{count} devices cannot share batches of {batch_size} evenly: change "
+            "optimiser.batch_size of the stage, or name a divisor with --config.training.devices"
+        )
+    return here[:count]
+
+
+def make_loop(
+    algorithm: Algorithm,
+    sample: Callable,
+    key: PRNGKeyArray,
+    devices: Sequence[jax.Device] = (),
+) -> Callable:
     """Compile `(state, dataset, n) -> (state, mean metrics, finite)`, n updates in one dispatch.
 
     The count is a traced number, hence a while loop rather than a scan: the last, shorter dispatch
@@ -39,13 +76,20 @@ def make_loop(algorithm: Algorithm, sample: Callable, key: PRNGKeyArray) -> Call
 
     Args:
         algorithm: what to train.
-        sample: `(dataset, key) -> batch`.
+        sample: `(dataset, key) -> batch`; of several devices, each one's share.
         key: the run's key.
+        devices: to train on; the algorithm's optimiser must then have `axis=AXIS`. None or one:
+            wherever the state lies.
     """
+    many = len(devices) > 1
 
     def one(state, dataset):
-        key_batch, key_update = jax.random.split(jax.random.fold_in(key, state.step))
-        return algorithm.update(state, sample(dataset, key_batch), key_update)
+        key_step = jax.random.fold_in(key, state.step)
+        if many:
+            key_step = jax.random.fold_in(key_step, jax.lax.axis_index(AXIS))
+        key_batch, key_update = jax.random.split(key_step)
+        state, metrics = algorithm.update(state, sample(dataset, key_batch), key_update)
+        return state, jax.lax.pmean(metrics, AXIS) if many else metrics
 
     def loop(state, dataset, n):
         def more(carry):
@@ -63,7 +107,31 @@ def make_loop(algorithm: Algorithm, sample: Callable, key: PRNGKeyArray) -> Call
         i, state, sums, finite = jax.lax.while_loop(more, body, (0, state, zeros, True))
         return state, jax.tree.map(lambda total: total / i, sums), finite
 
+    if many:
+        # What jax.pmap did: it is in maintenance and built on shard_map itself. Without
+        # check_vma=False, differentiating by replicated weights would already sum over devices,
+        # and the mean in apply_gradients would come out too large by their number.
+        everywhere = jax.P()
+        loop = jax.shard_map(
+            loop, mesh=_mesh(devices), in_specs=everywhere, out_specs=everywhere, check_vma=False
+        )
     return jax.jit(loop, donate_argnums=0)
+
+
+def _mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+    return jax.make_mesh(
+        (len(devices),), (AXIS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,)
+    )
+
+
+def replicate(tree, devices: Sequence[jax.Device]):
+    """Return the tree with a copy of every array on each of the devices."""
+    return jax.device_put(tree, jax.NamedSharding(_mesh(devices), jax.P()))
+
+
+def one_copy(tree):
+    """Return the first device's copy of every array: what is saved, whatever it was trained on."""
+    return jax.tree.map(lambda a: a.addressable_data(0), tree)
 
 
 def fit(
@@ -75,13 +143,18 @@ def fit(
     steps: int,
     updates_per_dispatch: int,
     key: PRNGKeyArray,
+    devices: Sequence[jax.Device] = (),
 ):
     """Train until `state.step` is `steps`; yield `(state, Progress)` after every dispatch.
 
     A dispatch ends at multiples of `updates_per_dispatch`, whatever step the state starts from. The
     yielded state is donated to the next dispatch: copy or save it before asking for more.
+
+    With several `devices` (see `make_loop`) the state may come from any number of them.
     """
-    loop = make_loop(algorithm, sample, key)
+    loop = make_loop(algorithm, sample, key, devices)
+    if len(devices) > 1:
+        state, dataset = replicate((state, dataset), devices)
     step = int(state.step)
     while step < steps:
         n = min(updates_per_dispatch - step % updates_per_dispatch, steps - step)

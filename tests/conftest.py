@@ -12,6 +12,8 @@ import pytest
 from ractd_jax import diffusion, networks, train_state
 from ractd_jax.types import Batch
 
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # of tests' own processes
+jax.config.update("jax_enable_compilation_cache", False)  # tests compile what they test
 FAST = "--xla_cpu_use_fusion_emitters=false"  # XLA aborts at flags it has never heard of
 if jax.__version_info__ < (0, 11):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import ctm, diffusion, edm, networks, reward
+from ractd_jax import ctm, ddpm, diffusion, edm, networks, reward
 
 NOISE = diffusion.Noise()
 STUDENTS = {
@@ -17,7 +17,7 @@ STUDENTS = {
     "student-mlp": {"warm_start": False, "reward_weight": 0.1, "reward_on": "start"},
     "student-unet": {"dsm_goal": "teacher", "reward_weight": 0.1, "reward_on": "dsm"},
 }
-ACTING = ["teacher-mlp", "teacher-unet", *STUDENTS]
+ACTING = ["teacher-mlp", "teacher-unet", "ddpm-mlp", "ddim-unet", *STUDENTS]
 ALL = ["reward", *ACTING]
 
 
@@ -54,6 +54,9 @@ def case(optimiser, sizes):
         elif stage == "teacher":
             teacher = edm.Teacher(sample_bins=4)
             algorithm = edm.make_teacher(network(rest[0]), NOISE, teacher, adam, **sizes)
+        elif stage in ddpm.SAMPLERS:
+            method = ddpm.Ddpm(steps=20, sampler=stage, sample_steps=4)
+            algorithm = ddpm.make_ddpm(network(rest[0]), NOISE, method, adam, **sizes)
         else:
             net, student = network(rest[0]), ctm.Student(nfe=2, **STUDENTS[name])
             algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)

@@ -8,6 +8,8 @@ _SYSTEMS = {
     "reward": ("return model", "#8c6bb1"),
     "teacher": ("teacher", "#3d74b8"),
     "ctd": ("ctd (no reward)", "#e39a2d"),
+    "ddpm": ("DDPM", "#4b5a8a"),
+    "ddim": ("DDIM", "#4b5a8a"),
     "student": ("RACTD student", "#c8384f"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")

@@ -1,0 +1,105 @@
+"""Updates per second: many updates a dispatch against one, on windows of random rows.
+
+What is learnt from random rows is worthless; how fast is not.
+"""
+
+import copy
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ractd_jax import stages, training
+from ractd_jax.bench import floor
+from ractd_jax.data import dataset
+from ractd_jax.tasks import TaskSpec
+
+ROWS = 20_000  # of the made-up dataset
+ROUNDS = 3  # fused and stepwise take turns
+
+
+def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
+    """Return a training set of uniform noise in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    shapes = (ROWS, task.obs_dim), (ROWS, task.act_dim), (ROWS,)
+    arrays = (jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in shapes)
+    return dataset.Dataset(*arrays, jnp.arange(ROWS - horizon, dtype=jnp.int32))
+
+
+def measure(
+    config: dict[str, Any], task: TaskSpec, rate: float, *, seconds: float, limit: float
+) -> Iterator[dict[str, Any]]:
+    """Yield an entry for teacher, reward and student; arguments as in `act.measure`."""
+    config = copy.deepcopy(config)
+    for stage in ("reward", "teacher", "student"):
+        config[stage]["optimiser"]["steps"] = 10**6  # far from the end of the schedule
+        yield _stage(config, task, stage, rate, seconds, limit)
+
+
+def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:
+    algorithm = stages.make(config, task, stage)
+    horizon = 1 if stage == "reward" else config["data"]["horizon"]
+    batch = config[stage]["optimiser"]["batch_size"]
+    rows = random_rows(task, horizon)
+
+    def start(key):
+        needs = stages.needs(config, stage)
+        key, *keys = jax.random.split(key, 1 + len(needs))
+        pairs = zip(needs, keys, strict=True)
+        frozen = {need: stages.make(config, task, need).init(key).params for need, key in pairs}
+        return algorithm.init(key, frozen) if frozen else algorithm.init(key)
+
+    def sample(rows, key):
+        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon)
+
+    def update(state, rows, key):
+        key_batch, key_update = jax.random.split(key)
+        return algorithm.update(state, sample(rows, key_batch), key_update)
+
+    shapes = jax.eval_shape(start, jax.random.key(0))  # nothing is made that may be skipped
+    operations = floor.operations(update, shapes, rows, jax.random.key(0))
+    entry = {"stage": stage, "batch": batch, "operations": operations}
+    if 5 * operations / rate > limit:
+        return entry | dict.fromkeys(RATES)
+    state = jax.jit(start)(jax.random.key(0))
+    loop = training.make_loop(algorithm, sample, jax.random.key(0))
+
+    def run(state, n):
+        begun = time.perf_counter()
+        state, _, _ = loop(state, rows, n)
+        int(state.step)  # waits, as `training.fit` does after every dispatch
+        return state, time.perf_counter() - begun
+
+    state, first = run(state, 1)
+    state, one = run(state, 1)
+    n = int(np.clip(seconds / one, 1, 1000))
+    fused, stepwise = [], []
+    for _ in range(ROUNDS):
+        state, took = run(state, n)
+        fused.append(n / took)
+        begun = time.perf_counter()
+        for _ in range(n):
+            state, _ = run(state, 1)
+        stepwise.append(n / (time.perf_counter() - begun))
+    per_second = float(np.median(fused))
+    return entry | {
+        "fused_per_s": per_second,
+        "stepwise_per_s": float(np.median(stepwise)),
+        "fused_over_stepwise": float(np.median(np.divide(fused, stepwise))),
+        "updates_fused": n,
+        "compile_s": max(first - one, 0.0),
+        "share_of_product_rate": per_second * operations / rate,
+    }
+
+
+RATES = (
+    "fused_per_s",
+    "stepwise_per_s",
+    "fused_over_stepwise",
+    "updates_fused",
+    "compile_s",
+    "share_of_product_rate",
+)

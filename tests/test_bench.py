@@ -1,0 +1,123 @@
+"""What the benchmark counts is right, and the stage prints and writes what it measured."""
+
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from test_configs import load
+
+from ractd_jax import experiment, networks, stages
+from ractd_jax.bench import act, floor, run, train
+
+
+def test_operations_of_a_product_are_two_a_multiply_add():
+    def f(a, b):
+        return jnp.tanh(a @ b).sum()
+
+    assert floor.operations(f, jnp.ones((3, 4)), jnp.ones((4, 5))) == 2 * 3 * 4 * 5
+
+
+def test_operations_count_every_round_of_a_scan_and_the_longer_branch():
+    a = jnp.ones((4, 4))
+
+    def scanned(x):
+        return jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, a), None), x, None, 7)[0]
+
+    def branched(x):
+        return jax.lax.cond(x.sum() > 0, lambda x: x @ a @ a, lambda x: x @ a, x)
+
+    assert floor.operations(scanned, a) == 7 * 2 * 4**3
+    assert floor.operations(branched, a) == 2 * 2 * 4**3
+    # Of L = sum (x a), the gradient by x is one more product.
+    assert floor.operations(jax.grad(lambda x: jnp.sum((x @ a) ** 2)), a) == 2 * 2 * 4**3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_counts_the_same_either_way(stride):
+    x, kernel = jnp.ones((2, 16, 3)), jnp.ones((5, 3, 8))
+    counts = {
+        as_product: floor.operations(
+            lambda x, k, p=as_product: networks.conv1d(x, k, stride=stride, as_product=p), x, kernel
+        )
+        for as_product in (True, False)
+    }
+    assert counts[True] == counts[False] == 2 * 2 * (16 // stride) * 8 * 5 * 3
+
+
+def test_network_of_linear_layers_does_two_operations_a_weight_and_call(tiny):
+    net, x = tiny("return"), jnp.ones((7, 5))
+    params = net.init(jax.random.key(0), x)["params"]
+    kernels = [a.size for a in jax.tree.leaves(params) if a.ndim == 2]
+    found = floor.operations(lambda p, x: net.apply({"params": p}, x), params, x)
+    assert found == 2 * 7 * sum(kernels)
+    assert floor.size(params) == 4 * sum(a.size for a in jax.tree.leaves(params))
+
+
+@pytest.fixture(scope="module")
+def config():
+    _, config = load("hopper_mr", "bench,size=demo,source=simulated")
+    for stage in stages.TRAINED:
+        if "network" in config[stage] and stage != "reward":
+            config[stage]["network"].update(hidden=8, blocks=1)
+            config[stage]["optimiser"]["batch_size"] = 8
+    config["reward"]["network"]["dims"] = [8]
+    config["bench"] = {"batches": [1], "seconds": 0.01, "limit": 60.0}
+    return config
+
+
+@pytest.fixture(scope="module")
+def result(config, tmp_path_factory):
+    """The whole stage; `(contents of bench.json, what was printed)`."""
+    folder = tmp_path_factory.mktemp("bench")
+    console = Console(width=120, record=True, file=io.StringIO())
+    found = run.show(experiment.Experiment(config, str(folder), console=console))
+    assert json.loads((folder / "bench.json").read_text()) == json.loads(json.dumps(found))
+    return found, console.export_text()
+
+
+def test_stage_measures_every_policy(result):
+    found, _ = result
+    rows = [(e["policy"], e["batch"], e["nfe"]) for e in found["act"]]
+    calls = {c.name: n for c, n in zip(act.CONTENDERS, (1, 2, 3, 4, 15, 100, 158), strict=True)}
+    assert rows == [(name, 1, n) for name, n in calls.items()]
+    for entry in found["act"]:
+        assert 0 < entry["median_ms"] <= entry["p95_ms"] <= entry["p99_ms"]
+        assert entry["repeats"] >= 5
+        assert entry["floor_ratio"] == pytest.approx(entry["median_ms"] / entry["floor_ms"])
+    one, four = (e for e in found["act"] if e["nfe"] in (1, 4))
+    assert four["operations"] == 4 * one["operations"]
+    assert set(found["teacher_over_student"]) == {1}
+    assert [e["stage"] for e in found["train"]] == ["reward", "teacher", "student"]
+    assert all(e["fused_per_s"] > 0 and e["stepwise_per_s"] > 0 for e in found["train"])
+    assert found["memory_peak_bytes"] > 2**20
+
+
+def test_what_is_printed_says_that_it_is_about_speed(result):
+    _, text = result
+    assert "random weights" in text
+    assert "published: 142" in text
+    for contender in act.CONTENDERS:
+        assert contender.name in text
+    assert "stepwise" in text
+
+
+def test_what_would_take_too_long_is_skipped_and_said(config):
+    task = experiment.Experiment(config, "unused").task
+    settings = {"seconds": 0.01, "limit": 0.0}
+    entries = list(act.measure(config, task, 1e9, **settings))
+    assert {entry["median_ms"] for entry in entries} == {None}
+    console = Console(width=120, file=io.StringIO())
+    console.print(run.act_table(entries))
+    assert "skipped" in console.file.getvalue()
+    assert run.ratios(entries) == {}
+    rows = list(train.measure(config, task, 1e9, **settings))
+    assert [row["fused_per_s"] for row in rows] == [None] * 3
+
+
+def test_rates_of_this_machine_are_numbers():
+    assert np.isfinite(floor.bandwidth(2**16, 0.01))
+    assert np.isfinite(floor.product_rate(0.01, side=64))
