@@ -20,6 +20,13 @@ def needs(config: dict[str, Any], stage: str) -> tuple[str, ...]:
     return ("teacher", "reward") if config[stage]["method"]["reward_weight"] else ("teacher",)
 
 
+def trajectory(task: TaskSpec, horizon: int) -> dict[str, Any]:
+    """Return the sizes of what is generated, see `data.dataset.SAMPLE`."""
+    if task.kind == "planner":
+        return {"shape": (horizon, task.obs_dim), "cond_dim": 2 * task.obs_dim}
+    return {"shape": (horizon, task.act_dim), "cond_dim": task.obs_dim}
+
+
 def _network(fields: dict[str, Any]):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
@@ -35,7 +42,7 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
     """
     mine = config[stage]
     optimiser = train_state.Optimiser(**mine["optimiser"])
-    sizes = {"shape": (config["data"]["horizon"], task.act_dim), "cond_dim": task.obs_dim}
+    sizes = trajectory(task, config["data"]["horizon"])
     noise = diffusion.Noise(**config["noise"])
     if stage == "teacher":
         method = edm.Teacher(**mine["method"])
@@ -44,13 +51,13 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
     return_net = networks.ReturnMLP(
         tuple(config["reward"]["network"]["dims"]), config["reward"]["network"]["layer_norm"]
     )
-    return_model = reward.ReturnModel(**config["reward"]["method"])
+    return_model, sees = reward.ReturnModel(**config["reward"]["method"]), reward.SEES[task.kind]
     if stage == "reward":
-        return reward.make_return_model(return_net, return_model, optimiser, **sizes)
+        return reward.make_return_model(return_net, return_model, optimiser, **sizes, sees=sees)
 
     def judge(params, x, cond, key):
         drawn = reward.draw(params, return_model, key)
-        return reward.value(return_net, drawn, return_model, x, cond)
+        return reward.value(return_net, drawn, return_model, x, cond, sees)
 
     return ctm.make_student(
         _network(mine["network"]),
@@ -64,7 +71,7 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str) -> Algorithm:
 
 
 def nfe(config: dict[str, Any], stage: str) -> int:
-    """Return the network calls per action."""
+    """Return the network calls for each trajectory: per action, or per plan."""
     method = config[stage]["method"]
     if stage != "teacher":
         return method["nfe"]
