@@ -77,7 +77,7 @@ class Planner:
         return np.asarray(self._plan(self._params, self._limits, *rows, seeds, np.int32(step)))
 
     def __call__(
-        self, obs: Float[np.ndarray, "*batch obs"], goal: Float[np.ndarray, "*batch obs"]
+        self, obs: Float[np.ndarray, "..."], goal: Float[np.ndarray, "..."]
     ) -> Float[np.ndarray, "*batch horizon obs"]:
         """Return the states from one observation (obs,), or several (batch, obs), to the goal.
 
