@@ -64,7 +64,7 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
         ways = [episode["qpos"] for episode in gone]
         shared.append((plans[0], ways[0]))
         paths.append(folder / f"plans_{stage}.png")
-        title = f"{task.name}, {style.label(stage)}: plans (dashed) and what was driven"
+        title = f"{style.label(stage)}: plans (dashed) and paths"
         maze.save(paths[-1], task, plans=plans, paths=ways, title=title)
     if not acting:
         return paths
@@ -75,7 +75,7 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
         plans=[plan for plan, _ in shared],
         paths=[way for _, way in shared],
         names=[style.label(stage) for stage in acting],
-        title=f"{task.name}: plans (dashed) and what was driven, from one start",
+        title=f"{task.name}: plans (dashed) and paths",
     )
     best = acting[-1]
     every = settings["replan_every"] if best in settings["replan"] else 0

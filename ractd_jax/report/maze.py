@@ -82,7 +82,7 @@ def save(
 
 def save_density(path: str | Path, transitions: Transitions, task: tasks.TaskSpec) -> None:
     """Draw where a dataset has been into a PNG file."""
-    title = f"{task.name}: where its {len(transitions.rewards):,} steps have been"
+    title = f"{task.name}: {len(transitions.rewards):,} steps of data"
     save(path, task, density=transitions.observations[:, :2], title=title)
 
 
