@@ -17,6 +17,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from ractd_jax import policy, tasks
@@ -77,12 +78,12 @@ class Planner:
         return np.asarray(self._plan(self._params, self._limits, *rows, seeds, np.int32(step)))
 
     def __call__(
-        self, obs: Float[np.ndarray, "..."], goal: Float[np.ndarray, "..."]
+        self, obs: npt.ArrayLike, goal: npt.ArrayLike
     ) -> Float[np.ndarray, "*batch horizon obs"]:
         """Return the states from one observation (obs,), or several (batch, obs), to the goal.
 
         Args:
-            obs: where to begin.
+            obs: where to begin, (obs,) or (batch, obs).
             goal: where to be at the end: an observation, for each of `obs` or for all of them.
 
         Raises:

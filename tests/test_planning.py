@@ -46,6 +46,7 @@ def planner(noise=0.0, act=straight):
 def test_plans_go_from_the_observation_to_the_goal_in_their_units():
     expected = np.linspace(START, GOAL, HORIZON)
     np.testing.assert_allclose(planner()(START, GOAL), expected, atol=1e-5)
+    np.testing.assert_allclose(planner()([*START], [*GOAL]), expected, atol=1e-5)
     rows = planner()(np.stack([START, GOAL]), GOAL)
     np.testing.assert_allclose(rows[0], expected, atol=1e-5)
     np.testing.assert_allclose(rows[1], np.tile(GOAL, (HORIZON, 1)), atol=1e-5)
