@@ -1,14 +1,19 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Both set up .venv first.
+# Commands for a fresh machine: `make demo`, `make demo-maze`, `make test`. All set up .venv first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-maze test lint clean
 
 # The main job on simulated hopper-medium-replay: data, return model, teacher, students, evaluation.
 demo: .venv/ready
 	$(BIN)/python main.py --config=configs/hopper_mr.py:all,size=demo,source=simulated \
 		--workdir=runs/demo --resume
+
+# Long plans: the small Maze2d, made here; teacher, return model, students, open and closed loop.
+demo-maze: .venv/ready
+	$(BIN)/python main.py --config=configs/maze2d_umaze.py:all,size=demo,source=simulated \
+		--workdir=runs/demo-maze --resume
 
 test: .venv/ready-dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
@@ -28,4 +33,4 @@ lint: .venv/ready-dev
 	@touch $@
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo runs/demo-maze

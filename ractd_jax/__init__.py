@@ -8,3 +8,10 @@ def load_policy(run, seed: int = 0, **sampling):
     from ractd_jax import policy  # the package itself imports nothing heavy
 
     return policy.load_policy(run, seed, **sampling)
+
+
+def load_planner(run, seed: int = 0):
+    """Load a trained planner of states, see `ractd_jax.planning.load_planner`."""
+    from ractd_jax import planning
+
+    return planning.load_planner(run, seed)

@@ -24,7 +24,8 @@ def show(experiment: Experiment) -> dict[str, Any]:
     source = sources.label(experiment.config["source"], experiment.task)
     facts = inspection.inspect(transitions, task)
     settings = experiment.config["data"]
-    remarks = inspection.remarks(facts, settings["horizon"], settings["termination_penalty"])
+    horizon = settings["horizon"] if task.kind == "policy" else 1  # plans go on from way to way
+    remarks = inspection.remarks(facts, horizon, settings["termination_penalty"])
     title = f"{task.name}   data: {source}"
     experiment.console.print(report.facts_table(facts, d4rl.PUBLISHED.get(task.name)))
     for line in (

@@ -2,43 +2,34 @@
 
 Protocol: the return of an episode is the plain sum of the environment's rewards to the episode's
 own end; episode i starts from seed first_seed + i and is counted once; the score is D4RL's. The
-checkpoint is the last one (offline selection), one action is executed of every plan.
+checkpoint is the last one (offline selection), one action is executed of every sampled trajectory.
+Models that plan states are evaluated, and drawn, by `plan_evaluation`.
 """
 
 import pathlib
-import time
 from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, policy, stages, tasks
-from ractd_jax.data import episodes, sources
+from ractd_jax import checkpoints, measure, plan_evaluation, policy, stages, tasks
+from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
 
 ACTING = ("ddpm", "teacher", "ctd", "student")
-SELECTION = "last checkpoint (offline)"
 
 
-def action_ms(acting: policy.Policy, repeats: int = 30) -> float:
-    """Return the median time of one decision for one observation, in milliseconds.
-
-    From an observation in numpy to an action in numpy, compiled before the clock starts.
-    """
+def action_ms(acting: policy.Policy) -> float:
+    """Return the median time of one decision for one observation, in milliseconds."""
     obs = np.zeros((1, acting.task.obs_dim), np.float32)
-    times = []
-    for step in range(repeats + 2):
-        begun = time.perf_counter()
-        acting.act(obs, np.zeros(1, np.int32), step)
-        times.append(time.perf_counter() - begun)
-    return 1000 * float(np.median(times[2:]))
+    return measure.median_ms(lambda step: acting.act(obs, np.zeros(1, np.int32), step))
 
 
 def evaluate_data(experiment: Experiment) -> dict[str, Any]:
     """Return the dataset's own returns, as an entry of the table."""
     returns = episodes.returns(experiment.transitions)
-    return _entry(experiment, "dataset", returns) | {
+    return measure.entry(experiment, "dataset", returns) | {
         "nfe": None,
         "candidates": None,
         "selection": None,
@@ -53,42 +44,11 @@ def evaluate_stage(experiment: Experiment, stage: str) -> dict[str, Any]:
     method = experiment.config[stage]["method"]
     sampling = {name: method[name] for name in stages.SAMPLING[stage]}
     acting = policy.load_policy(experiment.workdir / stage, **sampling)
-    settings, task = experiment.config["eval"], experiment.task
-    seeds = [settings["first_seed"] + i for i in range(settings["episodes"])]
-    limit = task.max_episode_steps
-    with experiment.progress.task(f"evaluate {stage}", len(seeds) * limit) as bar:
-
-        def on_step(steps: int, finished: int) -> None:
-            done = finished * limit + (len(seeds) - finished) * steps
-            bar.update(done, episodes=finished)
-
-        result = rollouts.rollout(acting.act, task, seeds, on_step=on_step)
-    entry = _entry(experiment, stage, result.returns) | {
-        "nfe": stages.nfe(experiment.config, stage),
-        "candidates": 1,
-        "selection": SELECTION,
-        "seeds": seeds,
-        "score_released": float(task.score(result.returns_released).mean()),
-        "action_ms": action_ms(acting),
-    }
+    entry = measure.play(experiment, stage, acting.act) | {"action_ms": action_ms(acting)}
     if "sampler" in method:
         entry["sampler"] = method["sampler"]
     checkpoints.write_json(experiment.workdir / stage / "eval.json", entry)
     return entry
-
-
-def _entry(experiment: Experiment, stage: str, returns: np.ndarray) -> dict[str, Any]:
-    config = experiment.config
-    return {
-        "task": config["task"],
-        "source": sources.label(config["source"], experiment.task),
-        "stage": stage,
-        "size": config["size"],
-        "preset": config["preset"],
-        "training_seed": config["seed"],
-        "returns": [float(r) for r in returns],
-        **rollouts.statistics(returns, experiment.task),
-    }
 
 
 def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
@@ -98,8 +58,11 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
         for stage in ACTING
         if checkpoints.run_status(experiment.workdir / stage) == checkpoints.FINISHED
     ]
-    entries = [evaluate_data(experiment)]
-    entries += [evaluate_stage(experiment, stage) for stage in trained]
+    if experiment.task.kind == "planner":
+        entries = [e for stage in trained for e in plan_evaluation.evaluate(experiment, stage)]
+    else:
+        entries = [evaluate_data(experiment)]
+        entries += [evaluate_stage(experiment, stage) for stage in trained]
     summary = experiment.workdir / "summary.json"
     checkpoints.write_json(summary, entries)
     figures = draw(experiment, entries)
@@ -110,7 +73,7 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.Path]:
-    """Draw learning curves, return distributions, latencies and one rollout; return the paths."""
+    """Draw learning curves, return distributions, latencies and rollouts; return the paths."""
     folder, task, config = experiment.workdir / "figures", experiment.task, experiment.config
     folder.mkdir(exist_ok=True)
     logs = {
@@ -123,10 +86,14 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
         plots.learning_curves(paths[0], logs)
     title = f"{task.name}, source {config['source']}, size {config['size']}"
     scores = {e["stage"]: task.score(np.asarray(e["returns"])) for e in entries}
-    plots.return_distributions(paths[1], scores, title)
-    acting = [entry["stage"] for entry in entries[1:]]
+    if scores:
+        plots.return_distributions(paths[1], scores, title)
+    acting = [stage for stage in ACTING if stage in scores]
     if acting:
-        plots.latency_bars(paths[2], entries)
+        plots.latency_bars(paths[2], [e for e in entries if e["stage"] in acting])
+    if task.kind == "planner":
+        paths += plan_evaluation.draw(experiment, acting)
+    elif acting:
         best = "student" if "student" in acting else acting[-1]
         paths.append(folder / f"{best}.gif")
         actor = policy.load_policy(experiment.workdir / best)

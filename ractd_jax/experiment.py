@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 
 from ractd_jax import checkpoints, policy, stages, tasks, training
-from ractd_jax.data import columns, dataset, normalizer, sources
+from ractd_jax.data import columns, dataset, maze2d, normalizer, sources
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
 
@@ -81,15 +81,21 @@ class Experiment:
             f"data: {self.task.name}, {label}: {s['trajectories']:,} "
             f"episodes, {s['steps']:,} steps, return {s['return_mean']:.1f} +- "
             f"{s['return_std']:.1f} (max {s['return_max']:.0f})"
-            + (f", mean score {s['score_mean']:.1f}" if self.task.env_id else "")
+            + (
+                f", mean score {s['score_mean']:.1f}"
+                if self.task.env_id and self.task.kind == "policy"
+                else ""
+            )
         )
         return found
 
     def windows(self, stage: str, limits: dataset.Normalizer | None = None):
         """Return the training set and the normaliser of a stage: `limits`, or the data's own."""
-        data = self.config["data"]
+        data, transitions = self.config["data"], self.transitions
+        if self.task.kind == "planner":  # learns from every way that ended at the goal
+            transitions = maze2d.cut_at_goal(transitions)
         return dataset.build(
-            self.transitions,
+            transitions,
             # The return model judges single steps, so it sees the last ones of an episode too.
             horizon=1 if stage == "reward" else data["horizon"],
             discount=data["discount"],
@@ -167,7 +173,7 @@ class Experiment:
         if config["size"] == "paper" and jax.default_backend() == "cpu":
             dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
         sample = functools.partial(
-            dataset.sample_windows,
+            dataset.SAMPLE[self.task.kind],
             batch_size=optimiser["batch_size"] // len(devices),
             horizon=1 if stage == "reward" else config["data"]["horizon"],
         )

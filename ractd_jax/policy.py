@@ -101,7 +101,20 @@ def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
             not to be those it was trained with: nfe=2 for a student.
 
     Raises:
-        UserError: there is no finished checkpoint, or it does not fit its configuration.
+        UserError: there is no finished checkpoint, it does not fit its configuration, or the model
+            does not act.
+    """
+    algorithm, saved, task = load(run)
+    if task.kind == "planner":
+        raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
+    return Policy(algorithm, saved["params"], saved["normalizer"], task, seed)
+
+
+def load(run: str | pathlib.Path) -> tuple[Algorithm, Params, tasks.TaskSpec]:
+    """Return a trained model: its algorithm, {"params", "normalizer"}, and what it was made for.
+
+    Raises:
+        UserError: as `load_policy`, and for a return model.
     """
     run = pathlib.Path(run)
     meta = checkpoints.read_json(run / checkpoints.CONFIG)
@@ -114,7 +127,7 @@ def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
     if algorithm.act is None:
         raise UserError(f"{run} holds a return model, which judges actions and does not act")
     saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)))
-    return Policy(algorithm, saved["params"], saved["normalizer"], task, seed)
+    return algorithm, saved, task
 
 
 def restore(run: pathlib.Path, like: Params) -> Params:

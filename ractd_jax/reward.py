@@ -1,7 +1,9 @@
-"""The return model R(s, a): a noise-free predictor of the discounted return-to-go.
+"""The return model R: a noise-free predictor of the discounted return-to-go.
 
 RACTD section 3.3: R is trained on clean data, apart from teacher and student, by regression on
-r_n = sum_j gamma^j r_{n+j}, and later judges the student's first action (Eq. 8).
+r_n = sum_j gamma^j r_{n+j}, and later judges what the student generates: of actions the first,
+R(s, a) (Eq. 8), of planned states every one, sum_j R(s_j) (released code). With gamma 0 the latter
+is the paper's "1 if the current state reaches the goal and 0 otherwise" (section 4.2).
 
 Nothing holds a regression model far from its data, and a student that maximises it goes there. Two
 options, both off in the published method, ease that: layer normalisation (`networks.ReturnMLP`)
@@ -9,6 +11,7 @@ and an ensemble whose disagreement counts against an action (`value`).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,8 @@ from jaxtyping import Array, Float, Key
 
 from ractd_jax import errors, train_state
 from ractd_jax.types import Algorithm, Batch, Params
+
+Sees = Callable[..., Array]  # (x, cond) -> (rows, inputs), as many rows for each example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,18 +50,34 @@ class ReturnModel:
 def inputs(
     x: Float[Array, "batch horizon dim"], cond: Float[Array, "batch cond"]
 ) -> Float[Array, "batch inputs"]:
-    """Return what the model sees of a trajectory: its first action, then the observation."""
+    """Return what the model sees of actions: the first one, then the observation."""
     return jnp.concatenate([x[:, 0], cond], axis=-1)
 
 
-def predict(net, params: Params, x, cond) -> Float[Array, "ens batch"]:
-    """Return every member's prediction of the normalised return-to-go."""
-    return jax.vmap(lambda p: net.apply({"params": p}, inputs(x, cond)))(params)
+def states(
+    x: Float[Array, "batch horizon dim"], cond: Float[Array, "batch cond"]
+) -> Float[Array, "batch*horizon dim"]:
+    """Return what the model sees of a plan: every state, one row each."""
+    del cond  # first and last state, which are in the plan
+    return x.reshape(-1, x.shape[-1])
 
 
-def value(net, params: Params, model: ReturnModel, x, cond) -> Float[Array, " batch"]:
+SEES = {"policy": inputs, "planner": states}  # by the kind of the task
+
+
+def predict(net, params: Params, x, cond, sees: Sees = inputs) -> Float[Array, "ens batch"]:
+    """Return every member's prediction of the normalised return-to-go, summed over its rows."""
+    rows = sees(x, cond)
+    return jax.vmap(lambda p: net.apply({"params": p}, rows).reshape(len(x), -1).sum(axis=1))(
+        params
+    )
+
+
+def value(
+    net, params: Params, model: ReturnModel, x, cond, sees: Sees = inputs
+) -> Float[Array, " batch"]:
     """Return R: the ensemble's mean less `pessimism` standard deviations."""
-    members = predict(net, params, x, cond)
+    members = predict(net, params, x, cond, sees)
     if not model.pessimism:
         return jnp.mean(members, axis=0)
     # The small number keeps the gradient of the root finite where members agree.
@@ -79,7 +100,13 @@ def loss(prediction, returns, expectile: float) -> Float[Array, "..."]:
 
 
 def make_return_model(
-    net, model: ReturnModel, optimiser: train_state.Optimiser, *, shape, cond_dim: int
+    net,
+    model: ReturnModel,
+    optimiser: train_state.Optimiser,
+    *,
+    shape,
+    cond_dim: int,
+    sees: Sees = inputs,
 ) -> Algorithm:
     """Make the return model.
 
@@ -89,10 +116,11 @@ def make_return_model(
         optimiser: how to train.
         shape: (horizon, dim) of a trajectory.
         cond_dim: size of the condition.
+        sees: what it is shown of a trajectory, see `SEES`.
     """
 
     def init(key):
-        example = inputs(jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim)))
+        example = sees(jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim)))
         keys = jax.random.split(key, model.members)
         params = jax.vmap(lambda k: net.init(k, example)["params"])(keys)
         return train_state.create(params, optimiser)
@@ -101,7 +129,7 @@ def make_return_model(
         del key  # nothing random here: batches differ, members differ by their first weights
 
         def loss_fn(params):
-            members = predict(net, params, batch.x, batch.cond)
+            members = predict(net, params, batch.x, batch.cond, sees)
             # A sum over members trains each as if it were alone.
             return jnp.mean(jnp.sum(loss(members, batch.returns[None], model.expectile), axis=0))
 

@@ -28,6 +28,13 @@ def needs(config: dict[str, Any], stage: str) -> tuple[str, ...]:
     return ("teacher", "reward") if config[stage]["method"]["reward_weight"] else ("teacher",)
 
 
+def trajectory(task: TaskSpec, horizon: int) -> dict[str, Any]:
+    """Return the sizes of what is generated, see `data.dataset.SAMPLE`."""
+    if task.kind == "planner":
+        return {"shape": (horizon, task.obs_dim), "cond_dim": 2 * task.obs_dim}
+    return {"shape": (horizon, task.act_dim), "cond_dim": task.obs_dim}
+
+
 def _network(fields: dict[str, Any]):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
@@ -44,7 +51,7 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     """
     mine = config[stage]
     optimiser = train_state.Optimiser(**mine["optimiser"], axis=axis)
-    sizes = {"shape": (config["data"]["horizon"], task.act_dim), "cond_dim": task.obs_dim}
+    sizes = trajectory(task, config["data"]["horizon"])
     noise = diffusion.Noise(**config["noise"])
     if stage == "teacher":
         method = edm.Teacher(**mine["method"])
@@ -56,13 +63,13 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     return_net = networks.ReturnMLP(
         tuple(config["reward"]["network"]["dims"]), config["reward"]["network"]["layer_norm"]
     )
-    return_model = reward.ReturnModel(**config["reward"]["method"])
+    return_model, sees = reward.ReturnModel(**config["reward"]["method"]), reward.SEES[task.kind]
     if stage == "reward":
-        return reward.make_return_model(return_net, return_model, optimiser, **sizes)
+        return reward.make_return_model(return_net, return_model, optimiser, **sizes, sees=sees)
 
     def judge(params, x, cond, key):
         drawn = reward.draw(params, return_model, key)
-        return reward.value(return_net, drawn, return_model, x, cond)
+        return reward.value(return_net, drawn, return_model, x, cond, sees)
 
     return ctm.make_student(
         _network(mine["network"]),
@@ -76,7 +83,7 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
 
 
 def nfe(config: dict[str, Any], stage: str) -> int:
-    """Return the network calls per action."""
+    """Return the network calls for each trajectory: per action, or per plan."""
     method = config[stage]["method"]
     if stage == "ddpm":
         return method["sample_steps"]

@@ -26,6 +26,8 @@ class TaskSpec:
         return_min: mean return of a random policy (score 0).
         return_max: mean return of an expert policy (score 100); in Maze2d of a scripted controller.
         file: D4RL's HDF5 file, relative to the root of its server.
+        kind: "policy", a model generates actions, or "planner", it generates states to pass
+            through (see `planning`).
         action_low: smallest value of each action dimension; () for -1, as in all benchmark tasks.
         action_high: largest value of each action dimension; () for 1.
     """
@@ -38,6 +40,7 @@ class TaskSpec:
     return_min: float
     return_max: float
     file: str
+    kind: str = "policy"
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
 
@@ -79,7 +82,7 @@ def _locomotion(env: str, quality: str) -> TaskSpec:
 
 def _maze(name: str) -> TaskSpec:
     env_id, file = f"ractd_jax/Maze2d-{name}-v1", f"maze2d/maze2d-{name}-sparse-v1.hdf5"
-    return TaskSpec(f"maze2d-{name}-v1", env_id, 4, 2, *_MAZES[name], file)
+    return TaskSpec(f"maze2d-{name}-v1", env_id, 4, 2, *_MAZES[name], file, kind="planner")
 
 
 def _kitchen(kind: str) -> TaskSpec:

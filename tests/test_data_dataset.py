@@ -76,6 +76,28 @@ def test_sampled_windows_are_the_rows_of_one_episode(structure, drop_last):
         assert owner[row] == owner[row + horizon - 1]
 
 
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_plans_are_the_states_of_one_episode_given_their_ends(horizon):
+    transitions = transitions_of(([(6, True), (9, False)], 0))
+    data, limits = dataset.build(transitions, **PAPER | {"horizon": horizon})
+    batch = dataset.sample_plans(data, jax.random.key(0), batch_size=64, horizon=horizon)
+    batch = jax.device_get(batch)
+    chex.assert_shape(batch, [(64, horizon, 3), (64, 6), (64,)])
+    np.testing.assert_array_equal(batch.cond[:, :3], batch.x[:, 0])
+    np.testing.assert_array_equal(batch.cond[:, 3:], batch.x[:, -1])
+    returns = episodes.returns_to_go(transitions, 0.99, -100.0)
+    states = normalizer.unnormalize(batch.x, limits.observations)
+    worths = normalizer.unnormalize(batch.returns, limits.returns)
+    firsts = set()
+    for window, worth in zip(states, worths, strict=True):
+        row = int(np.abs(transitions.observations - window[0]).sum(axis=1).argmin())
+        np.testing.assert_allclose(transitions.observations[row : row + horizon], window, atol=1e-5)
+        np.testing.assert_allclose(worth, returns[row], rtol=1e-4, atol=1e-3)
+        assert (row < 6) == (row + horizon - 1 < 6)
+        firsts.add(row)
+    assert len(firsts) == len(data.starts)
+
+
 def test_everything_lies_in_the_unit_box_whatever_the_horizon():
     transitions = transitions_of(([(3, True), (9, True), (12, False)], 2))
     data, limits = dataset.build(transitions, horizon=4, **PAPER)

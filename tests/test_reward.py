@@ -58,6 +58,22 @@ def test_value_is_differentiable_in_the_first_action_only(key, tiny, toy):
     assert not np.any(slope[:, 1:])
 
 
+def test_a_plan_is_worth_the_sum_of_its_states(key, tiny, toy):
+    net, model = tiny("return"), reward.ReturnModel(members=2, pessimism=0.0)
+    shapes = jax.eval_shape(net.init, key, jnp.zeros((1, SHAPE[1])))["params"]
+    params = jax.tree.map(lambda a: jnp.linspace(-1, 1, 2 * a.size).reshape(2, *a.shape), shapes)
+    x, cond = toy.x[:8], toy.cond[:8]
+
+    def value(x):
+        return reward.value(net, params, model, x, cond, reward.states)
+
+    single = sum(value(x[:, j : j + 1]) for j in range(SHAPE[0]))
+    np.testing.assert_allclose(value(x), single, rtol=1e-4)
+    slope = jax.grad(lambda x: value(x).sum())(x)
+    assert (np.abs(slope).sum(axis=-1) > 0).all()
+    np.testing.assert_array_equal(reward.states(x, cond), x.reshape(-1, SHAPE[1]))
+
+
 # ---- loss ----------------------------------------------------------------------------------------
 
 RETURNS = jnp.array([0.0, 0.0, 1.0, 1.0])

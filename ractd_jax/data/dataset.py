@@ -1,8 +1,9 @@
 """The training set on the accelerator: normalised rows, and the windows drawn from them.
 
 A Gym-MuJoCo example is `horizon` actions, conditioned on the observation at the first of them and
-worth the return-to-go from there (RACTD section 3). Whole datasets fit in memory (2 million
-steps of Hopper: 120 MB), so `sample_windows` draws and gathers inside the compiled update.
+worth the return-to-go from there (RACTD section 3); a Maze2d example is `horizon` states,
+conditioned on the first and the last (section 4.2). Whole datasets fit in memory (2 million steps
+of Hopper: 120 MB), so `sample_windows` and `sample_plans` draw and gather in the compiled update.
 """
 
 from typing import NamedTuple
@@ -101,6 +102,23 @@ def sample_windows(
     first = dataset.starts[index]
     rows = first[:, None] + jnp.arange(horizon)[None, :]
     return types.Batch(dataset.actions[rows], dataset.observations[first], dataset.returns[first])
+
+
+def sample_plans(
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int
+) -> types.Batch:
+    """Draw windows of states, conditioned on their first and last; otherwise `sample_windows`.
+
+    The windows of a return model are single states (`horizon` 1), each worth its own return-to-go.
+    """
+    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
+    first = dataset.starts[index]
+    states = dataset.observations[first[:, None] + jnp.arange(horizon)[None, :]]
+    cond = jnp.concatenate([states[:, 0], states[:, -1]], axis=-1)
+    return types.Batch(states, cond, dataset.returns[first])
+
+
+SAMPLE = {"policy": sample_windows, "planner": sample_plans}  # by the kind of the task
 
 
 def summary(transitions: episodes.Transitions, task: tasks.TaskSpec) -> dict[str, int | float]:

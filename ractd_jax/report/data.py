@@ -1,6 +1,6 @@
 """What a dataset looks like: its numbers beside the published ones, and histograms.
 
-A task family that has something else to look at, as Maze2d has its map, adds a drawing to `MAPS`.
+A task family that has something else to look at, as Maze2d has its map, has a drawing in `MAPS`.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,13 @@ from rich.table import Table
 
 from ractd_jax.data import episodes
 from ractd_jax.data.d4rl import Published
-from ractd_jax.report import plots, style
+from ractd_jax.report import maze, plots, style
 from ractd_jax.tasks import TaskSpec
 
 # family (the task's name up to its first hyphen) -> `(path of a PNG, transitions, task)` draws it
-MAPS: dict[str, Callable[[Path, episodes.Transitions, TaskSpec], None]] = {}
+MAPS: dict[str, Callable[[Path, episodes.Transitions, TaskSpec], None]] = {
+    "maze2d": maze.save_density
+}
 
 ROWS = {
     "trajectories": ",d",

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
+from PIL import Image, ImageDraw
 
 from ractd_jax import tasks
+from ractd_jax.data.episodes import Transitions
 from ractd_jax.envs import maze2d
 from ractd_jax.report import style
 
@@ -34,6 +37,7 @@ def save(
     paths: Sequence[Positions] = (),
     target: Float[np.ndarray, "2"] | None = None,
     title: str = "",
+    names: Sequence[str] = (),
 ) -> None:
     """Draw a maze into a PNG file.
 
@@ -45,6 +49,7 @@ def save(
         paths: ways that were gone, with a dot where they began.
         target: position of the goal; by default the layout's.
         title: says task and data source.
+        names: of the colours: what each plan, or path, is.
 
     Raises:
         UserError: no Maze2d task.
@@ -61,6 +66,10 @@ def save(
         bar.set_label("steps in a square of 5 cm", fontsize=8.5, color=style.MUTED)
         bar.ax.tick_params(labelsize=8, color=style.RULE, labelcolor=style.INK)
         bar.outline.set_edgecolor(style.RULE)
+    for name, color in zip(names, _PATHS, strict=False):
+        axes.plot([], [], color=color, lw=1.8, label=name)
+    if names:
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.09), ncols=3)
     for ways, look in ((plans, {"ls": (0, (3, 2)), "lw": 1.3}), (paths, {"lw": 1.8})):
         for index, way in enumerate(ways):
             color = _PATHS[index % len(_PATHS)]
@@ -69,6 +78,69 @@ def save(
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=style.INK)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="white")
+
+
+def save_density(path: str | Path, transitions: Transitions, task: tasks.TaskSpec) -> None:
+    """Draw where a dataset has been into a PNG file."""
+    title = f"{task.name}: {len(transitions.rewards):,} steps of data"
+    save(path, task, density=transitions.observations[:, :2], title=title)
+
+
+def save_gif(
+    path: str | Path,
+    task: tasks.TaskSpec,
+    positions: Positions,
+    *,
+    plans: Sequence[Positions] = (),
+    rewards: Float[np.ndarray, " n"] | None = None,
+    title: str = "",
+    fps: int = 20,
+) -> None:
+    """Animate an episode in real time: the ball, its trail, and the plan it follows.
+
+    Args:
+        path: of the GIF file.
+        task: a Maze2d task.
+        positions: after each step.
+        plans: what was being followed at each step; () for none.
+        rewards: of each step; if given, the caption carries the return so far.
+        title: the caption's first words.
+        fps: frames a second, as near as whole steps allow.
+    """
+    maze = maze2d.of_task(task)
+    height, width = len(maze.rows), len(maze.rows[0])
+    scale = 3.6 / max(height, width)
+    figure = Figure(figsize=(width * scale + 0.6, height * scale + 0.7), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw_maze(axes, maze, np.array(maze.goal, np.float64))
+    canvas.draw()
+    empty = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+    def pixels(places: Positions) -> list[tuple[float, float]]:
+        across, up = axes.transData.transform(places[:, ::-1]).T
+        return list(zip(across.tolist(), (empty.height - up).tolist(), strict=True))
+
+    radius = maze2d.RADIUS * np.diff(axes.transData.transform([(0, 0), (1, 0)])[:, 0])[0]
+    stride = max(1, round(1 / (fps * maze2d.TIMESTEP)))
+    frames = []
+    for step in range(0, len(positions), stride):
+        frame = empty.copy()
+        draw = ImageDraw.Draw(frame)
+        if len(plans):
+            draw.point(pixels(plans[step]), style.MUTED)
+        draw.line(pixels(positions[: step + 1]), style.color("teacher"), 2)
+        draw.circle(pixels(positions[step : step + 1])[0], radius, style.color("teacher"))
+        words = f"{title}   step {step + 1}"
+        if rewards is not None:
+            words += f"   return {rewards[: step + 1].sum():.0f}"
+        draw.text((8, 6), words, style.INK)
+        frames.append(frame)
+    palette = frames[len(frames) // 2].quantize(48, kmeans=1)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    times = [round(1000 * stride * maze2d.TIMESTEP)] * (len(frames) - 1) + [1500]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
 
 
 def draw_maze(axes: Axes, maze: maze2d.Maze, target: Float[np.ndarray, "2"]) -> None:

@@ -154,7 +154,8 @@ def latency_bars(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
     )
     axes.set(xscale="log", xlim=(left, right))
     axes.xaxis.set_major_formatter(_PLAIN)
-    _dress(axes, "Time to decide one action", "milliseconds, batch 1 (log scale)", grid="x")
+    decided = next((entry["decides"] for entry in timed if "decides" in entry), "action")
+    _dress(axes, f"Time to decide one {decided}", "milliseconds, batch 1 (log scale)", grid="x")
     axes.tick_params(axis="y", length=0)
     _save(figure, path)
 

@@ -16,12 +16,17 @@ _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
 
 
 def label(stage: str) -> str:
-    """Return the name of a stage for a reader; an unknown stage keeps its own."""
-    return _SYSTEMS.get(stage, (stage, ""))[0]
+    """Return the name of a stage for a reader; an unknown stage keeps its own.
+
+    What follows a comma says how its model was used: "student, closed loop".
+    """
+    name, comma, how = stage.partition(",")
+    return _SYSTEMS.get(name, (name, ""))[0] + comma + how
 
 
 def color(stage: str) -> str:
     """Return the colour of a stage; an unknown one has a colour of its own that never changes."""
+    stage = stage.partition(",")[0]
     if stage in _SYSTEMS:
         return _SYSTEMS[stage][1]
     return _OTHERS[sum(stage.encode()) % len(_OTHERS)]

@@ -18,7 +18,7 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
         entries: contents of eval.json files: `task`, `source`, `stage`, `size`, `preset`, `nfe`,
             `candidates`, `selection`, `seeds`, `score_mean`, `score_se`, `score_median`,
             `score_ci95` and `action_ms`. None where a figure has no meaning, as the time a dataset
-            takes to act.
+            takes to act. `decides` is what that time is for, "plan" or by default "action".
         ascii_only: write +- for the sign that an ASCII output cannot hold.
     """
     sign = "+-" if ascii_only else "±"
@@ -36,7 +36,14 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
         collapse_padding=True,
     )
     table.add_column("\npolicy", no_wrap=True)
-    headers = (f"score\nmean {sign} SE", "\n95 % CI", "\nmedian", "\nNFE", "ms/action\n(batch 1)")
+    decided = next((entry["decides"] for entry in entries if "decides" in entry), "action")
+    headers = (
+        f"score\nmean {sign} SE",
+        "\n95 % CI",
+        "\nmedian",
+        "\nNFE",
+        f"ms/{decided}\n(batch 1)",
+    )
     for header in (*headers, "candi-\ndates", "\nseeds"):
         table.add_column(header, justify="right")
     best = max((entry["score_mean"] for entry in entries), default=None)

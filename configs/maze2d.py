@@ -1,0 +1,126 @@
+"""Maze2d: sizes, presets, and the numbers the three mazes share.
+
+A model plans the states between two given ones, as many as `data.horizon`. The return model judges
+every planned state; with `data.discount` 0 it says 1 at the goal and 0 elsewhere, as the paper, and
+otherwise the discounted return-to-go of an episode that ends at the goal, as the published code.
+Sources: RACTD section 4.2 and appendix A.1 for `paper`, the published YAML files and code for
+`released`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from ractd_jax import tasks
+
+
+def make(
+    name: str,
+    arg: str | None,
+    *,
+    horizon: int,
+    down_dims: tuple[int, ...],
+    batch_size: int,
+    reward_weight: float,
+) -> ConfigDict:
+    """Return the configuration of a maze.
+
+    Args:
+        name: D4RL's dataset id.
+        arg: what follows the colon on the command line.
+        horizon: states of a plan.
+        down_dims: channels of the U-Net at paper size.
+        batch_size: of the student at paper size, as released.
+        reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
+    """
+    values = base.parse(arg)
+    config = base.base(tasks.get(name), values)
+    config.data.update(horizon=horizon, discount=0.0, termination_penalty=0.0)
+    for stage in (config.teacher, config.ctd, config.student):
+        stage.network.update(down_dims=down_dims, embed_dim=256)
+        stage.epochs = 400
+    config.teacher.optimiser.update(weight_decay=1e-4, warmup=500)
+    for stage in (config.ctd, config.student):
+        stage.optimiser.update(batch_size=batch_size, weight_decay=1e-6)
+    config.reward.epochs = 100
+    config.student.method.reward_weight = reward_weight
+    config.eval.replan_every = 10  # steps between the plans of the closed loop; 0: open loop alone
+    config.eval.replan = ("ctd", "student")  # stages; the teacher's plans take too long
+    PRESETS[values["preset"]](config)
+    SIZES[values["size"]](config)
+    return config
+
+
+# ---- presets -------------------------------------------------------------------------------------
+
+
+def _paper(config: ConfigDict) -> None:
+    del config  # `make` gives the paper's numbers
+
+
+def _released(config: ConfigDict) -> None:
+    config.data.update(discount=0.99, drop_last_window=True)
+    config.noise.update(initial_std=1.0, clamp=False)
+    config.teacher.network.mid_dropout = 0.2
+    config.teacher.method.distance = "released"
+    config.teacher.weights = "live"
+    config.reward.network.dims = (64, 128, 256)
+    config.reward.weights = "live"
+    for student in (config.ctd, config.student):
+        student.network.mid_dropout = 0.2
+        student.method.update(
+            distance="released", reward_on="dsm", target="ema", target_dropout=True
+        )
+
+
+def _default(config: ConfigDict) -> None:
+    """Hold the reward's gradient, and let it be heard, as in `configs/gym_mujoco.py`."""
+    config.data.discount = 0.99
+    config.teacher.method.levels = "mixed"
+    config.reward.network.update(dims=(64, 128, 256), layer_norm=True)
+    config.reward.method.update(members=6, drawn=1)
+    config.student.method.update(
+        distance="squared",
+        dsm_goal="teacher",
+        reward_weight=0.05,
+        reward_on="dsm",
+        reward_clip=True,
+        reward_scale="gradient",
+    )
+    for student in (config.ctd, config.student):
+        student.weights = "ema"
+        student.optimiser.ema = 0.999
+
+
+PRESETS = {"default": _default, "paper": _paper, "released": _released}
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
+
+def _paper_size(config: ConfigDict) -> None:
+    del config  # `make` gives the published networks
+
+
+def _small(config: ConfigDict) -> None:
+    for stage in (config.teacher, config.ctd, config.student):
+        stage.network.update(down_dims=(64, 128, 256), embed_dim=64)
+        stage.optimiser.update(batch_size=128, learning_rate=3e-4, steps=20_000)
+    config.teacher.optimiser.update(steps=60_000)
+    config.reward.optimiser.update(batch_size=256, steps=50_000)
+    config.training.update(updates_per_dispatch=50)
+
+
+def _demo(config: ConfigDict) -> None:
+    mlp = {"kind": "mlp", "hidden": 512, "blocks": 2, "embed_dim": 32, "dropout": 0.0}
+    for stage in (config.teacher, config.ctd, config.student):
+        stage.network = ConfigDict(mlp)
+        stage.optimiser.update(batch_size=128, learning_rate=5e-4, steps=4000, warmup=200)
+    config.teacher.optimiser.update(batch_size=256, learning_rate=1e-3, steps=10_000, ema=0.999)
+    config.reward.network.dims = (32, 64)
+    config.reward.optimiser.update(
+        batch_size=512, learning_rate=1e-3, steps=4000, warmup=100, ema=0.999
+    )
+    config.training.update(updates_per_dispatch=100, save_every=2000)
+
+
+SIZES = {"paper": _paper_size, "small": _small, "demo": _demo}

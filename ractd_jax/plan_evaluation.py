@@ -1,0 +1,100 @@
+"""Evaluate and draw models that plan states: in open loop as published, and in closed loop.
+
+One plan an episode, or one every `eval.replan_every` steps for the stages in `eval.replan`; see
+`planning`. The protocol is that of `evaluation`.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ractd_jax import checkpoints, measure, planning
+from ractd_jax.envs import rollouts
+from ractd_jax.experiment import Experiment
+from ractd_jax.report import maze, style
+
+CLOSED = "closed loop"
+STARTS = 4  # in the picture of a stage
+
+
+def evaluate(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
+    """Roll a trained stage out; write its eval.json, and eval_closed.json; return their contents.
+
+    `action_ms` is the time of one plan.
+    """
+    planner = planning.load_planner(experiment.workdir / stage)
+    settings, run = experiment.config["eval"], experiment.workdir / stage
+    goal = planning.task_goal(experiment.task)[None]
+    start = np.zeros(1, np.int32)
+    took = {
+        "decides": "plan",
+        "action_ms": measure.median_ms(lambda step: planner.plan(goal, goal, start, step)),
+    }
+    ways = {"": (0, "eval.json")}
+    if settings["replan_every"] and stage in settings["replan"]:
+        ways[CLOSED] = settings["replan_every"], "eval_closed.json"
+    entries = []
+    for manner, (every, file) in ways.items():
+        act = planning.Follower(planner, every).act
+        entry = measure.play(experiment, stage, act, manner) | took | {"replan_every": every}
+        checkpoints.write_json(run / file, entry)
+        entries.append(entry)
+    return entries
+
+
+def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
+    """Draw the visited map, plans and paths of each stage, and one episode; return the paths.
+
+    Args:
+        experiment: the pipeline.
+        acting: stages with a trained planner.
+    """
+    folder, task, settings = experiment.workdir / "figures", experiment.task, experiment.config
+    settings = settings["eval"]
+    paths = [folder / "map.png"]
+    maze.save_density(paths[0], experiment.transitions, task)
+    shared = []  # plan and path of each stage from the first start
+    for stage in acting:
+        planner = planning.load_planner(experiment.workdir / stage)
+        follower = planning.Follower(planner)
+        seeds = [settings["first_seed"] + i for i in range(STARTS)]
+        gone = [rollouts.record(follower.act, task, seed) for seed in seeds]
+        plans = [follower.plans[seed][:, :2] for seed in seeds]
+        ways = [episode["qpos"] for episode in gone]
+        shared.append((plans[0], ways[0]))
+        paths.append(folder / f"plans_{stage}.png")
+        title = f"{style.label(stage)}: plans (dashed) and paths"
+        maze.save(paths[-1], task, plans=plans, paths=ways, title=title)
+    if not acting:
+        return paths
+    paths.append(folder / "plans.png")
+    maze.save(
+        paths[-1],
+        task,
+        plans=[plan for plan, _ in shared],
+        paths=[way for _, way in shared],
+        names=[style.label(stage) for stage in acting],
+        title=f"{task.name}: plans (dashed) and paths",
+    )
+    best = acting[-1]
+    every = settings["replan_every"] if best in settings["replan"] else 0
+    follower = planning.Follower(planning.load_planner(experiment.workdir / best), every)
+    followed = []
+
+    def act(obs, seeds, step):
+        actions = follower.act(obs, seeds, step)
+        followed.append(follower.plans[int(seeds[0])][:, :2])
+        return actions
+
+    episode = rollouts.record(act, task, settings["first_seed"])
+    paths.append(folder / f"{best}.gif")
+    maze.save_gif(
+        paths[-1],
+        task,
+        episode["qpos"],
+        plans=followed,
+        rewards=episode["rewards"],
+        title=style.label(best) + (f", a plan every {every} steps" if every else ""),
+    )
+    return paths

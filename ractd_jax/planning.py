@@ -1,0 +1,172 @@
+"""Acting with a model that plans states: ask for the way to the goal, and follow it.
+
+    planner = ractd_jax.load_planner("runs/.../student")
+    states = planner(observation, goal)          # (horizon, obs)
+
+    open loop      one plan an episode, from its first state; the rest is control, as published
+                   (RACTD section 4.2; Diffuser, Janner et al. 2022)
+    closed loop    a new plan every few steps, from where the ball really is; affordable where a
+                   plan is one network call
+
+Both follow a plan by `envs.waypoints.track`; the paper's "reverse dynamics model" is this
+controller in the released code. The score is D4RL's, of the plain sum of rewards.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float, Int
+
+from ractd_jax import policy, tasks
+from ractd_jax.data import dataset, normalizer
+from ractd_jax.envs import maze2d, waypoints
+from ractd_jax.errors import UserError
+from ractd_jax.types import Algorithm, Params
+
+
+class Planner:
+    """A jitted sampler of plans: sequences of states from one to another.
+
+    Args:
+        algorithm: whose `act` draws trajectories of states.
+        params: its weights.
+        limits: the normaliser it was trained with.
+        task: what it plans for.
+        seed: of the noise of `__call__`.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        params: Params,
+        limits: dataset.Normalizer,
+        task: tasks.TaskSpec,
+        seed: int = 0,
+    ):
+        self.task, self.seed, self.calls = task, seed, 0
+        self._params, self._limits = jax.device_put((params, limits))
+
+        def plan(params, limits, obs, goals, seeds, step):
+            base = jax.random.key(0)
+            keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(base, s), step))(seeds)
+            ends = (normalizer.normalize(end, limits.observations) for end in (obs, goals))
+            states = algorithm.act(params, jnp.concatenate([*ends], axis=-1), keys)
+            return normalizer.unnormalize(states, limits.observations)
+
+        self._plan = jax.jit(plan)
+
+    def plan(
+        self,
+        obs: Float[np.ndarray, "batch obs"],
+        goals: Float[np.ndarray, "batch obs"],
+        seeds: Int[np.ndarray, " batch"],
+        step: int,
+    ) -> Float[np.ndarray, "batch horizon obs"]:
+        """Return planned states; the noise of a row depends on (its seed, step) alone.
+
+        Args:
+            obs: where the plans begin.
+            goals: where they end.
+            seeds: of the noise.
+            step: of the episode, so that every plan of it has other noise.
+        """
+        rows = (np.asarray(end, np.float32) for end in (obs, goals))
+        seeds = np.asarray(seeds, np.int32)
+        return np.asarray(self._plan(self._params, self._limits, *rows, seeds, np.int32(step)))
+
+    def __call__(
+        self, obs: npt.ArrayLike, goal: npt.ArrayLike
+    ) -> Float[np.ndarray, "*batch horizon obs"]:
+        """Return the states from one observation (obs,), or several (batch, obs), to the goal.
+
+        Args:
+            obs: where to begin, (obs,) or (batch, obs).
+            goal: where to be at the end: an observation, for each of `obs` or for all of them.
+
+        Raises:
+            UserError: one of them has another size, or is not finite.
+        """
+        size = self.task.obs_dim
+        obs, goal = np.asarray(obs, np.float32), np.asarray(goal, np.float32)
+        for name, end in (("observation", obs), ("goal", goal)):
+            if end.ndim not in (1, 2) or end.shape[-1] != size:
+                raise UserError(
+                    f"{name} of shape {end.shape}: {self.task.name} has {size} numbers, so give "
+                    f"({size},) or (batch, {size})"
+                )
+            if not np.isfinite(end).all():
+                raise UserError(f"the {name} holds NaN or infinity")
+        if goal.ndim > obs.ndim or (goal.ndim == 2 and goal.shape != obs.shape):
+            raise UserError(f"{goal.shape} goals do not fit {obs.shape} observations")
+        rows = np.atleast_2d(obs)
+        seeds = self.seed + np.arange(len(rows))
+        states = self.plan(rows, np.broadcast_to(goal, rows.shape), seeds, self.calls)
+        self.calls += 1
+        return states.reshape(*obs.shape[:-1], *states.shape[1:])
+
+
+class Follower:
+    """Turns plans into actions: a policy for `envs.rollouts`.
+
+    Args:
+        planner: makes the plans.
+        every: steps between plans; 0 plans once an episode (open loop).
+        goal: the state to plan to; by default the task's, at rest.
+
+    Attributes:
+        plans: seed of an episode -> its newest plan.
+    """
+
+    def __init__(self, planner: Planner, every: int = 0, goal: np.ndarray | None = None):
+        if every < 0:
+            raise UserError(f"eval.replan_every is {every}: steps between plans are 1 or more")
+        self.planner, self.every = planner, every
+        self.goal = task_goal(planner.task) if goal is None else np.asarray(goal, np.float32)
+        self.plans: dict[int, np.ndarray] = {}
+        self._begun: dict[int, int] = {}  # seed -> step of its newest plan
+
+    def act(
+        self, obs: Float[np.ndarray, "batch obs"], seeds: Int[np.ndarray, " batch"], step: int
+    ) -> Float[np.ndarray, "batch act"]:
+        """Return the action of each episode at a step, after planning where that is due.
+
+        In closed loop, where the goal is reached the plan is to rest there: a model's plans are all
+        of one length, and those from the goal to itself go for a walk.
+        """
+        if step == 0 or (self.every and step % self.every == 0):
+            goals = np.broadcast_to(self.goal, obs.shape)
+            plans = self.planner.plan(obs, goals, seeds, step)
+            if self.every:
+                rests = maze2d.at_goal(obs[:, :2], self.goal[:2]) > 0
+                plans = np.where(rests[:, None, None], goals[:, None], plans)
+            self.plans.update(zip(seeds.tolist(), plans, strict=True))
+            self._begun.update(dict.fromkeys(seeds.tolist(), step))
+        rows = zip(seeds.tolist(), obs, strict=True)
+        return np.array(
+            [waypoints.track(self.plans[s], step - self._begun[s], state) for s, state in rows]
+        )
+
+
+def task_goal(task: tasks.TaskSpec) -> Float[np.ndarray, "4"]:
+    """Return the state that earns a Maze2d task's reward: its goal, at rest."""
+    return np.array([*maze2d.of_task(task).goal, 0.0, 0.0], np.float32)
+
+
+def load_planner(run: str | pathlib.Path, seed: int = 0) -> Planner:
+    """Load a trained planner.
+
+    Args:
+        run: directory of a training run, e.g. `runs/maze2d-umaze-v1/<...>/student`.
+        seed: of the planner's noise.
+
+    Raises:
+        UserError: there is no finished checkpoint, it does not fit its configuration, or the model
+            plans no states.
+    """
+    algorithm, saved, task = policy.load(run)
+    if task.kind != "planner":
+        raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
+    return Planner(algorithm, saved["params"], saved["normalizer"], task, seed)
