@@ -35,7 +35,7 @@ def make(
     values = base.parse(arg)
     config = base.base(tasks.get(name), values)
     config.data.update(horizon=horizon, discount=0.0, termination_penalty=0.0)
-    for stage in (config.teacher, config.ctd, config.student):
+    for stage in (config.teacher, config.ctd, config.student, config.ddpm):
         stage.network.update(down_dims=down_dims, embed_dim=256)
         stage.epochs = 400
     config.teacher.optimiser.update(weight_decay=1e-4, warmup=500)
@@ -102,20 +102,22 @@ def _paper_size(config: ConfigDict) -> None:
 
 
 def _small(config: ConfigDict) -> None:
-    for stage in (config.teacher, config.ctd, config.student):
+    for stage in (config.teacher, config.ctd, config.student, config.ddpm):
         stage.network.update(down_dims=(64, 128, 256), embed_dim=64)
         stage.optimiser.update(batch_size=128, learning_rate=3e-4, steps=20_000)
-    config.teacher.optimiser.update(steps=60_000)
+    for stage in (config.teacher, config.ddpm):
+        stage.optimiser.update(steps=60_000)
     config.reward.optimiser.update(batch_size=256, steps=50_000)
     config.training.update(updates_per_dispatch=50)
 
 
 def _demo(config: ConfigDict) -> None:
     mlp = {"kind": "mlp", "hidden": 512, "blocks": 2, "embed_dim": 32, "dropout": 0.0}
-    for stage in (config.teacher, config.ctd, config.student):
+    for stage in (config.teacher, config.ctd, config.student, config.ddpm):
         stage.network = ConfigDict(mlp)
         stage.optimiser.update(batch_size=128, learning_rate=5e-4, steps=4000, warmup=200)
-    config.teacher.optimiser.update(batch_size=256, learning_rate=1e-3, steps=10_000, ema=0.999)
+    for stage in (config.teacher, config.ddpm):
+        stage.optimiser.update(batch_size=256, learning_rate=1e-3, steps=10_000, ema=0.999)
     config.reward.network.dims = (32, 64)
     config.reward.optimiser.update(
         batch_size=512, learning_rate=1e-3, steps=4000, warmup=100, ema=0.999

@@ -10,8 +10,8 @@ def load_policy(run, seed: int = 0, **sampling):
     return policy.load_policy(run, seed, **sampling)
 
 
-def load_planner(run, seed: int = 0):
+def load_planner(run, seed: int = 0, **sampling):
     """Load a trained planner of states, see `ractd_jax.planning.load_planner`."""
     from ractd_jax import planning
 
-    return planning.load_planner(run, seed)
+    return planning.load_planner(run, seed, **sampling)

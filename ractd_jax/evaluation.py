@@ -42,7 +42,7 @@ def evaluate_data(experiment: Experiment) -> dict[str, Any]:
 def evaluate_stage(experiment: Experiment, stage: str) -> dict[str, Any]:
     """Roll a trained stage out and write its eval.json."""
     method = experiment.config[stage]["method"]
-    sampling = {name: method[name] for name in stages.SAMPLING[stage]}
+    sampling = stages.sampling(experiment.config, stage)
     acting = policy.load_policy(experiment.workdir / stage, **sampling)
     entry = measure.play(experiment, stage, acting.act) | {"action_ms": action_ms(acting)}
     if "sampler" in method:

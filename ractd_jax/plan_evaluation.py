@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, measure, planning
+from ractd_jax import checkpoints, measure, planning, stages
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import maze, style
@@ -23,8 +23,8 @@ def evaluate(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
 
     `action_ms` is the time of one plan.
     """
-    planner = planning.load_planner(experiment.workdir / stage)
     settings, run = experiment.config["eval"], experiment.workdir / stage
+    planner = planning.load_planner(run, **stages.sampling(experiment.config, stage))
     goal = planning.task_goal(experiment.task)[None]
     start = np.zeros(1, np.int32)
     took = {

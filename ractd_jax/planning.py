@@ -155,18 +155,19 @@ def task_goal(task: tasks.TaskSpec) -> Float[np.ndarray, "4"]:
     return np.array([*maze2d.of_task(task).goal, 0.0, 0.0], np.float32)
 
 
-def load_planner(run: str | pathlib.Path, seed: int = 0) -> Planner:
+def load_planner(run: str | pathlib.Path, seed: int = 0, **sampling) -> Planner:
     """Load a trained planner.
 
     Args:
         run: directory of a training run, e.g. `runs/maze2d-umaze-v1/<...>/student`.
         seed: of the planner's noise.
+        **sampling: see `policy.load_policy`.
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, or the model
             plans no states.
     """
-    algorithm, saved, task = policy.load(run)
+    algorithm, saved, task = policy.load(run, **sampling)
     if task.kind != "planner":
         raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
     return Planner(algorithm, saved["params"], saved["normalizer"], task, seed)

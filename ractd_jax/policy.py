@@ -104,13 +104,13 @@ def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
         UserError: there is no finished checkpoint, it does not fit its configuration, or the model
             does not act.
     """
-    algorithm, saved, task = load(run)
+    algorithm, saved, task = load(run, **sampling)
     if task.kind == "planner":
         raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed)
 
 
-def load(run: str | pathlib.Path) -> tuple[Algorithm, Params, tasks.TaskSpec]:
+def load(run: str | pathlib.Path, **sampling) -> tuple[Algorithm, Params, tasks.TaskSpec]:
     """Return a trained model: its algorithm, {"params", "normalizer"}, and what it was made for.
 
     Raises:

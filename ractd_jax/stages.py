@@ -82,6 +82,11 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     )
 
 
+def sampling(config: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return the fields of a stage's method that only acting heeds."""
+    return {name: config[stage]["method"][name] for name in SAMPLING[stage]}
+
+
 def nfe(config: dict[str, Any], stage: str) -> int:
     """Return the network calls for each trajectory: per action, or per plan."""
     method = config[stage]["method"]
