@@ -115,12 +115,12 @@ def _demo(config: ConfigDict) -> None:
     mlp = {"kind": "mlp", "hidden": 512, "blocks": 2, "embed_dim": 32, "dropout": 0.0}
     for stage in (config.teacher, config.ctd, config.student, config.ddpm):
         stage.network = ConfigDict(mlp)
-        stage.optimiser.update(batch_size=128, learning_rate=5e-4, steps=4000, warmup=200)
+        stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=4000, warmup=200)
     for stage in (config.teacher, config.ddpm):
-        stage.optimiser.update(batch_size=256, learning_rate=1e-3, steps=10_000, ema=0.999)
+        stage.optimiser.update(batch_size=128, learning_rate=1e-3, steps=15_000, ema=0.999)
     config.reward.network.dims = (32, 64)
     config.reward.optimiser.update(
-        batch_size=512, learning_rate=1e-3, steps=4000, warmup=100, ema=0.999
+        batch_size=512, learning_rate=1e-3, steps=2000, warmup=100, ema=0.999
     )
     config.training.update(updates_per_dispatch=100, save_every=2000)
 
