@@ -9,7 +9,7 @@ Sources: RACTD section 4.2 and appendix A.1 for `paper`, the published YAML file
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, gym_mujoco
 from ractd_jax import tasks
 
 
@@ -58,37 +58,15 @@ def _paper(config: ConfigDict) -> None:
 
 
 def _released(config: ConfigDict) -> None:
-    config.data.update(discount=0.99, drop_last_window=True)
-    config.noise.update(initial_std=1.0, clamp=False)
-    config.teacher.network.mid_dropout = 0.2
-    config.teacher.method.distance = "released"
-    config.teacher.weights = "live"
-    config.reward.network.dims = (64, 128, 256)
-    config.reward.weights = "live"
-    for student in (config.ctd, config.student):
-        student.network.mid_dropout = 0.2
-        student.method.update(
-            distance="released", reward_on="dsm", target="ema", target_dropout=True
-        )
+    weight = config.student.method.reward_weight  # in `make`: as released
+    gym_mujoco.PRESETS["released"](config, {"released": weight})
 
 
 def _default(config: ConfigDict) -> None:
-    """Hold the reward's gradient, and let it be heard, as in `configs/gym_mujoco.py`."""
+    gym_mujoco.PRESETS["default"](config, {})
     config.data.discount = 0.99
     config.teacher.method.levels = "mixed"
-    config.reward.network.update(dims=(64, 128, 256), layer_norm=True)
-    config.reward.method.update(members=6, drawn=1)
-    config.student.method.update(
-        distance="squared",
-        dsm_goal="teacher",
-        reward_weight=0.05,
-        reward_on="dsm",
-        reward_clip=True,
-        reward_scale="gradient",
-    )
-    for student in (config.ctd, config.student):
-        student.weights = "ema"
-        student.optimiser.ema = 0.999
+    config.student.method.update(dsm_goal="teacher", reward_weight=0.05)
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}

@@ -50,8 +50,7 @@ class Planner:
         self._params, self._limits = jax.device_put((params, limits))
 
         def plan(params, limits, obs, goals, seeds, step):
-            base = jax.random.key(0)
-            keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(base, s), step))(seeds)
+            keys = policy.row_keys(seeds, step)
             ends = (normalizer.normalize(end, limits.observations) for end in (obs, goals))
             states = algorithm.act(params, jnp.concatenate([*ends], axis=-1), keys)
             return normalizer.unnormalize(states, limits.observations)

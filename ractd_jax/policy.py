@@ -8,12 +8,18 @@ import pathlib
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from ractd_jax import checkpoints, compilation, stages, tasks
 from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
+
+
+def row_keys(seeds: Int[Array, " batch"], step: Int[Array, ""]) -> Key[Array, " batch"]:
+    """Return the key of each row's noise: of (its seed, the step) alone, not of its neighbours."""
+    base = jax.random.key(0)
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.fold_in(base, seed), step))(seeds)
 
 
 class Policy:
@@ -40,8 +46,7 @@ class Policy:
         low, high = task.action_limits()
 
         def act(params, limits, obs, seeds, step):
-            base = jax.random.key(0)
-            keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(base, s), step))(seeds)
+            keys = row_keys(seeds, step)
             cond = normalizer.normalize(obs, limits.observations)
             plan = algorithm.act(params, cond, keys)
             return normalizer.unnormalize(plan[:, 0], limits.actions).clip(low[None], high[None])

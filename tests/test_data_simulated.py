@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, hdf5, rollouts, simulated
+from ractd_jax.data import d4rl, episodes, hdf5, rollouts, simulated
 from ractd_jax.envs.make import make_env
 
 TASK = tasks.get("hopper-medium-replay-v2")
@@ -155,26 +155,22 @@ def test_every_locomotion_task_has_a_recipe_of_its_size_in_learning_order():
     assert set(simulated.RECIPES) == set(locomotion)
     for name, recipe in simulated.RECIPES.items():
         assert list(recipe.shares) == sorted(recipe.shares)
-        assert recipe.transitions == known(name).steps or "replay" not in name
-        assert abs(recipe.transitions - known(name).steps) < 1000
+        assert recipe.transitions == d4rl.PUBLISHED[name].steps or "replay" not in name
+        assert abs(recipe.transitions - d4rl.PUBLISHED[name].steps) < 1000
         if name.endswith("medium-replay-v2"):
             medium = simulated.RECIPES[name.replace("-replay", "")]
             assert list(medium.shares) == [max(recipe.shares)]
 
 
-def known(name):
-    return tool_module("compare_simulated")["known"](name)
-
-
-def test_medium_expert_of_the_comparison_is_medium_and_expert_in_one():
-    whole = known("halfcheetah-medium-expert-v2")
+def test_medium_expert_as_published_is_medium_and_expert_in_one():
+    whole = d4rl.PUBLISHED["halfcheetah-medium-expert-v2"]
     rng = np.random.default_rng(0)
-    parts = known("halfcheetah-medium-v2"), known("halfcheetah-expert-v2")
-    draws = [rng.normal(part.mean, part.std, 200_000) for part in parts]  # of equal numbers
+    parts = d4rl._MEASURED["halfcheetah-medium"], d4rl._MEASURED["halfcheetah-expert"]
+    draws = [rng.normal(p.return_mean, p.return_std, 200_000) for p in parts]  # of equal numbers
     assert whole.trajectories == 2000
-    assert whole.mean == pytest.approx(np.concatenate(draws).mean(), rel=1e-3)
-    assert whole.std == pytest.approx(np.concatenate(draws).std(), rel=1e-3)
-    assert (whole.high, whole.low) == (11252.04, -310.23)
+    assert whole.return_mean == pytest.approx(np.concatenate(draws).mean(), rel=1e-3)
+    assert whole.return_std == pytest.approx(np.concatenate(draws).std(), rel=1e-3)
+    assert (whole.return_max, whole.return_min) == (11252.04, -310.23)
 
 
 def test_comparison_prints_what_the_file_holds(path, tmp_path, monkeypatch, capsys):

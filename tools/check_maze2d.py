@@ -1,6 +1,6 @@
 """Check the rebuilt Maze2d against D4RL: reference returns, and statistics of the data.
 
-    python tools/check_maze2d.py [--maze umaze medium large] [--data | --figures DIR] [--seed 0]
+    python -m tools.check_maze2d [--maze umaze medium large] [--data | --figures DIR] [--seed 0]
 
 Without `--data`: mean returns of the scripted controller over runs of 100 episodes, planned once a
 run (as in D4RL's reference script, whose mean is score 100) or afresh in every episode, and of
