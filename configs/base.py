@@ -11,6 +11,7 @@ import copy
 
 from ml_collections import ConfigDict
 
+from configs import single_action
 from ractd_jax import errors, tasks
 
 STAGES = {
@@ -19,9 +20,10 @@ STAGES = {
     "ctd": "distil a student without reward (consistency trajectory distillation)",
     "student": "distil the RACTD student; trains a missing teacher and return model first",
     "ddpm": "train a DDPM, a rival that `all` leaves out; `eval` shows it once it is trained",
+    "iql": "train the expectile critic (implicit Q-learning) and its policy",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
     "bench": "measure speed with random weights: acting, training, and the machine's limits",
-    "eval": "evaluate data, teacher, ctd, student and ddpm, as far as they are trained",
+    "eval": "evaluate the data and every policy that is trained",
     "all": "train whatever is missing, evaluate everything, draw the figures",
 }
 SIZES = {
@@ -84,6 +86,7 @@ def optimiser(**fields) -> ConfigDict:
             "warmup": 500,
             "ema": 0.9999,
             "ema_power": 0.75,
+            "schedule": "cosine",
         }
         | fields
     )
@@ -135,6 +138,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "weights": "ema",  # that act and are distilled: ema or live
             },
             "reward": {
+                "kind": "returns",  # what judges a student: returns, this model, or iql, the critic
                 "network": {"dims": (32, 64, 128, 256), "layer_norm": False},
                 "method": {"members": 1, "pessimism": 0.0, "expectile": 0.5, "drawn": 0},
                 "optimiser": optimiser(
@@ -192,9 +196,12 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
             "eval": {
                 "episodes": 100,
                 "first_seed": 0,  # episodes are seeded first_seed, first_seed + 1, ...
+                "candidates": 0,  # above 1: evaluate once more, a judge choosing among so many
             },
         }
     )
     config.ctd = copy.deepcopy(config.student)
     config.ctd.method.reward_weight = 0.0
+    if task.kind == "policy":
+        single_action.add(config, values)
     return config

@@ -17,7 +17,7 @@ from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
 
-ACTING = ("ddpm", "teacher", "ctd", "student")
+ACTING = ("ddpm", "teacher", "ctd", "student", "iql")  # in the order of the table
 
 
 def action_ms(acting: policy.Policy) -> float:
@@ -39,30 +39,67 @@ def evaluate_data(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def evaluate_stage(experiment: Experiment, stage: str) -> dict[str, Any]:
-    """Roll a trained stage out and write its eval.json."""
-    method = experiment.config[stage]["method"]
-    sampling = stages.sampling(experiment.config, stage)
-    acting = policy.load_policy(experiment.workdir / stage, **sampling)
-    entry = measure.play(experiment, stage, acting.act) | {"action_ms": action_ms(acting)}
-    if "sampler" in method:
-        entry["sampler"] = method["sampler"]
-    checkpoints.write_json(experiment.workdir / stage / "eval.json", entry)
+def evaluate_stage(experiment: Experiment, stage: str, candidates: int = 0) -> dict[str, Any]:
+    """Roll a trained stage out and write its eval.json, or eval_of_<candidates>.json.
+
+    Args:
+        experiment: the pipeline.
+        stage: whose policy acts.
+        candidates: samples of which the stage's judge chooses each action; 0 for its own number.
+    """
+    config, run = experiment.config, experiment.workdir / stage
+    words = stages.reselection(config, stage)
+    count = candidates or words["candidates"]
+    acting = policy.load_policy(
+        run,
+        candidates=count,
+        judge=experiment.workdir / words["judge"],
+        inverse_temperature=words["inverse_temperature"],
+        **stages.sampling(config, stage),
+    )
+    manner = f"1 of {count}" if candidates > 1 else ""
+    entry = measure.play(experiment, stage, acting.act, manner, count)
+    entry |= {"action_ms": action_ms(acting)}
+    if count > 1:
+        entry["judge"] = words["judge"]
+    if "sampler" in config[stage]["method"]:
+        entry["sampler"] = config[stage]["method"]["sampler"]
+    file = f"eval_of_{count}.json" if manner else "eval.json"
+    checkpoints.write_json(run / file, entry)
     return entry
+
+
+def counts(experiment: Experiment, stage: str) -> list[int]:
+    """Return the numbers of candidates a stage is evaluated with: its own, and `eval.candidates`.
+
+    The latter only where it samples, its own is 1, and its judge is trained.
+    """
+    config = experiment.config
+    words, wanted = stages.reselection(config, stage), config["eval"]["candidates"]
+    if wanted < 2 or words["candidates"] > 1 or stage in stages.DETERMINISTIC:
+        return [0]
+    judge = checkpoints.run_status(experiment.workdir / words["judge"])
+    if judge != checkpoints.FINISHED:
+        experiment.say(f"{stage}: no {words['judge']} is trained that could choose a candidate")
+        return [0]
+    return [0, wanted]
+
+
+def trained(experiment: Experiment) -> list[str]:
+    """Return the stages with a finished policy, in the order of the table."""
+    finished = checkpoints.FINISHED
+    return [s for s in ACTING if checkpoints.run_status(experiment.workdir / s) == finished]
 
 
 def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
     """Evaluate the data and every finished stage; print the table, write summary and figures."""
-    trained = [
-        stage
-        for stage in ACTING
-        if checkpoints.run_status(experiment.workdir / stage) == checkpoints.FINISHED
-    ]
+    finished = trained(experiment)
     if experiment.task.kind == "planner":
-        entries = [e for stage in trained for e in plan_evaluation.evaluate(experiment, stage)]
+        entries = [e for stage in finished for e in plan_evaluation.evaluate(experiment, stage)]
     else:
         entries = [evaluate_data(experiment)]
-        entries += [evaluate_stage(experiment, stage) for stage in trained]
+        for stage in finished:
+            entries += [evaluate_stage(experiment, stage, n) for n in counts(experiment, stage)]
     summary = experiment.workdir / "summary.json"
     checkpoints.write_json(summary, entries)
     figures = draw(experiment, entries)

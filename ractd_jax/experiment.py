@@ -23,11 +23,12 @@ import numpy as np
 from rich.console import Console
 
 from ractd_jax import checkpoints, policy, stages, tasks, training
-from ractd_jax.data import columns, dataset, maze2d, normalizer, sources
+from ractd_jax.data import columns, dataset, maze2d, sources, transitions
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
 
 GAP = 0.01  # between normalisers, where the range of a dimension is 2, that is worth a line
+SAMPLE = dataset.SAMPLE | {"single": transitions.sample}
 SLOW = 2 * 3600  # seconds of training on a CPU from which the smaller sizes are named
 
 
@@ -89,13 +90,16 @@ class Experiment:
         )
         return found
 
-    def windows(self, stage: str, limits: dataset.Normalizer | None = None):
+    def examples(self, stage: str, limits: dataset.Normalizer | None = None):
         """Return the training set and the normaliser of a stage: `limits`, or the data's own."""
-        data, transitions = self.config["data"], self.transitions
+        if stage in stages.SINGLE:
+            fields = self.config[stage]["data"]
+            return transitions.build(self.transitions, **fields, limits=limits)
+        data, recorded = self.config["data"], self.transitions
         if self.task.kind == "planner":  # learns from every way that ended at the goal
-            transitions = maze2d.cut_at_goal(transitions)
+            recorded = maze2d.cut_at_goal(recorded)
         return dataset.build(
-            transitions,
+            recorded,
             # The return model judges single steps, so it sees the last ones of an episode too.
             horizon=1 if stage == "reward" else data["horizon"],
             discount=data["discount"],
@@ -114,10 +118,14 @@ class Experiment:
             wanted: the user asked for this stage, rather than for one that needs it.
 
         Raises:
-            UserError: the folder holds another run, or one that may not be touched.
+            UserError: the folder holds another run, or one that may not be touched, or the task has
+                no such stage.
         """
         if stage in self._ready:
             return
+        if stage not in self.config:
+            has = ", ".join(stages.of(self.config))
+            raise UserError(f"{self.task.name} has no stage {stage}: it has {has}")
         run = self.workdir / stage
         found = checkpoints.run_status(run)
         if found and not (self.overwrite and wanted):
@@ -131,7 +139,7 @@ class Experiment:
                     f"{run} holds a run ({found}): --resume continues or keeps it, --overwrite "
                     "trains it again, --workdir=DIR puts the new one elsewhere"
                 )
-        for need in stages.needs(self.config, stage):
+        for need in stages.needs(self.config, stage).values():
             if not checkpoints.run_status(self.workdir / need):
                 self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
             self.ensure(need, wanted=False)
@@ -143,17 +151,21 @@ class Experiment:
     def train(self, stage: str) -> None:
         """Train a stage from its newest checkpoint, or from the start, to the end."""
         run, config = self.workdir / stage, self.config
-        saved = {need: self._saved(need) for need in stages.needs(config, stage)}
-        windows, limits = self.windows(stage, self._teachers_limits(stage, saved))
+        needs = stages.needs(config, stage)
+        saved = {role: self._saved(need) for role, need in needs.items()}
+        examples, limits = self.examples(stage, self._given_limits(stage, saved))
         optimiser = config[stage]["optimiser"]
         if not optimiser["steps"]:
-            per_epoch = math.ceil(len(windows.starts) / optimiser["batch_size"])
+            per_epoch = math.ceil(len(examples.starts) / optimiser["batch_size"])
             optimiser["steps"] = config[stage]["epochs"] * per_epoch
         devices = training.devices_for(config["training"]["devices"], optimiser["batch_size"])
         axis = training.AXIS if len(devices) > 1 else ""
         algorithm = stages.make(config, self.task, stage, axis)
-        frozen = {need: item["params"] for need, item in saved.items()}
+        frozen = {role: item["params"] for role, item in saved.items()}
         key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
+        if algorithm.prepare:
+            self.say(f"{stage}: preparing its data")
+            examples = algorithm.prepare(frozen, examples, jax.random.clone(key_init))
         state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
 
         store = checkpoints.Checkpoints(run, config["training"]["keep"])
@@ -172,15 +184,16 @@ class Experiment:
         steps, dispatch = optimiser["steps"], config["training"]["updates_per_dispatch"]
         if config["size"] == "paper" and jax.default_backend() == "cpu":
             dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
+        kind = "single" if stage in stages.SINGLE else self.task.kind
         sample = functools.partial(
-            dataset.SAMPLE[self.task.kind],
+            SAMPLE[kind],
             batch_size=optimiser["batch_size"] // len(devices),
             horizon=1 if stage == "reward" else config["data"]["horizon"],
         )
         updates = training.fit(
             algorithm,
             state,
-            windows,
+            examples,
             sample,
             steps=steps,
             updates_per_dispatch=dispatch,
@@ -226,35 +239,43 @@ class Experiment:
         )
         return policy.restore(self.workdir / stage, like)
 
-    def _teachers_limits(self, stage: str, saved: dict[str, Any]) -> dataset.Normalizer | None:
-        """Return the teacher's normaliser, in which a student must see its data.
+    def _given_limits(self, stage: str, saved: dict[str, Any]) -> dataset.Normalizer | None:
+        """Return the normaliser of the first model a stage needs, in which it must see its data.
 
-        It is the data's own, unless the teacher was imported; then the return model may have yet
-        another, and how far they lie apart is said.
+        It is the data's own, unless that model was imported; then another may have yet another,
+        and how far they lie apart is said.
         """
-        if "teacher" not in saved:
+        if not saved:
             return None
-        limits = jax.tree.map(np.asarray, saved["teacher"]["normalizer"])
-        if "reward" in saved:
-            other = jax.tree.map(np.asarray, saved["reward"]["normalizer"])
-            gap = max(map(normalizer.gap, limits[:2], other[:2]))
+        (first, item), *others = saved.items()
+        limits = jax.tree.map(np.asarray, item["normalizer"])
+        for role, item in others:
+            gap = policy.gap(limits, item["normalizer"])
+            if gap > policy.SAME_FRAME:
+                raise UserError(
+                    f"{stage}: its {first} and its {role} see observations in different frames; "
+                    "train them with the same data.frame"
+                )
             if gap > GAP:
                 self.say(
-                    f"{stage}: the normalisers of teacher and reward differ by up to "
-                    f"{50 * gap:.1f} % of a dimension's range; the teacher's is used"
+                    f"{stage}: the normalisers of {first} and {role} differ by up to "
+                    f"{50 * gap:.1f} % of a dimension's range; that of the {first} is used"
                 )
         return limits
 
     def _check_same(self, run: pathlib.Path, stage: str) -> None:
         """Refuse to go on in a folder whose run was configured otherwise."""
         old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
-        sections = ["task", "source", "seed", "custom", "data", stage]
-        if stage != "reward":  # the only model that never sees noise
-            sections.append("noise")
+        sections = ["task", "source", "seed", "custom", stage]
+        if stage not in stages.SINGLE:
+            sections.append("data")
+            if stage != "reward":  # the only model that never sees noise
+                sections.append("noise")
         for name, now, then in _differences(self.config, old, sections):
             if name.endswith("optimiser.steps") and not now:
                 continue  # 0 stands for the epochs that the old run has worked out
-            if name in [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]:
+            acting = [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]
+            if name in acting or name.startswith(f"{stage}.reselect."):
                 continue  # how it acts may change
             raise UserError(
                 f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "

@@ -15,7 +15,7 @@ SELECTION = "last checkpoint (offline)"
 
 
 def play(
-    experiment: Experiment, stage: str, act: rollouts.Policy, manner: str = ""
+    experiment: Experiment, stage: str, act: rollouts.Policy, manner: str = "", candidates: int = 1
 ) -> dict[str, Any]:
     """Return the entry of a stage's episodes.
 
@@ -24,6 +24,7 @@ def play(
         stage: whose model acts.
         act: how.
         manner: the words for that, where there is more than one; part of the entry's name.
+        candidates: samples that each decision is chosen from.
     """
     settings, task = experiment.config["eval"], experiment.task
     seeds = [settings["first_seed"] + i for i in range(settings["episodes"])]
@@ -37,7 +38,7 @@ def play(
         result = rollouts.rollout(act, task, seeds, on_step=on_step)
     return entry(experiment, name, result.returns) | {
         "nfe": stages.nfe(experiment.config, stage),
-        "candidates": 1,
+        "candidates": candidates,
         "selection": SELECTION,
         "seeds": seeds,
         "score_released": float(task.score(result.returns_released).mean()),

@@ -1,12 +1,15 @@
-"""Acting with a trained model: normalise, sample, un-normalise, take the first action.
+"""Acting with a trained model: normalise, sample, choose, un-normalise, take the first action.
 
 policy = ractd_jax.load_policy("runs/.../student")
 action = policy(observation)
+best_of_16 = ractd_jax.load_policy("runs/.../student", candidates=16)
 """
 
 import pathlib
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
@@ -15,11 +18,55 @@ from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
 
+SAME_FRAME = 1.0  # half a range: further apart lie only normalisers of different kinds
+
 
 def row_keys(seeds: Int[Array, " batch"], step: Int[Array, ""]) -> Key[Array, " batch"]:
     """Return the key of each row's noise: of (its seed, the step) alone, not of its neighbours."""
     base = jax.random.key(0)
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.fold_in(base, seed), step))(seeds)
+
+
+class Reselect(NamedTuple):
+    """How one of several sampled trajectories is chosen.
+
+    Attributes:
+        algorithm: whose `judge` says what each is worth.
+        params: its weights.
+        candidates: how many are drawn for each decision.
+        inverse_temperature: one is drawn with probabilities softmax(inverse_temperature worth); 0
+            takes the best.
+    """
+
+    algorithm: Algorithm
+    params: Params
+    candidates: int
+    inverse_temperature: float = 0.0
+
+
+def candidate_keys(keys: Key[Array, " batch"], count: int) -> Key[Array, "batch {count}"]:
+    """Return `count` keys for each row."""
+    return jax.vmap(lambda key: jax.random.split(key, count))(keys)
+
+
+def choose_candidate(
+    reselect: Reselect,
+    params: Params,
+    x: Float[Array, "batch candidates horizon dim"],
+    cond: Float[Array, "batch cond"],
+    keys: Key[Array, " batch"],
+) -> Float[Array, "batch horizon dim"]:
+    """Return one candidate for each row: the best, or one drawn by what it is worth."""
+    batch, count = x.shape[:2]
+    rows = jnp.repeat(cond, count, axis=0)
+    worth = reselect.algorithm.judge(params, x.reshape(batch * count, *x.shape[2:]), rows)
+    worth = worth.reshape(batch, count)
+    if reselect.inverse_temperature:
+        logits = reselect.inverse_temperature * worth
+        chosen = jax.vmap(jax.random.categorical)(keys, logits)
+    else:
+        chosen = jnp.argmax(worth, axis=1)
+    return x[jnp.arange(batch), chosen]
 
 
 class Policy:
@@ -31,6 +78,7 @@ class Policy:
         limits: the normaliser it was trained with.
         task: what it acts in.
         seed: of the noise of `__call__`.
+        reselect: how to choose among several samples; None takes the one that is drawn.
     """
 
     def __init__(
@@ -40,15 +88,27 @@ class Policy:
         limits: dataset.Normalizer,
         task: tasks.TaskSpec,
         seed: int = 0,
+        reselect: Reselect | None = None,
     ):
         self.task, self.seed, self.step = task, seed, 0
-        self._params, self._limits = jax.device_put((params, limits))
+        self._limits = jax.device_put(limits)
+        self._params = jax.device_put((params, reselect.params if reselect else None))
         low, high = task.action_limits()
+
+        def sample(params, cond, keys):
+            params, judges = params
+            if reselect is None:
+                return algorithm.act(params, cond, keys)
+            count = reselect.candidates
+            many = candidate_keys(keys, count + 1)  # the last one chooses
+            x = algorithm.act(params, jnp.repeat(cond, count, axis=0), many[:, :-1].reshape(-1))
+            x = x.reshape(len(cond), count, *x.shape[1:])
+            return choose_candidate(reselect, judges, x, cond, many[:, -1])
 
         def act(params, limits, obs, seeds, step):
             keys = row_keys(seeds, step)
             cond = normalizer.normalize(obs, limits.observations)
-            plan = algorithm.act(params, cond, keys)
+            plan = sample(params, cond, keys)
             return normalizer.unnormalize(plan[:, 0], limits.actions).clip(low[None], high[None])
 
         self._act = jax.jit(act)
@@ -93,33 +153,86 @@ def template(algorithm: Algorithm, task: tasks.TaskSpec, frozen: Params = None):
 def abstract_frozen(config: dict, task: tasks.TaskSpec, stage: str) -> Params:
     """Return shapes and types of the weights a stage needs of earlier stages, None if none."""
     needs = stages.needs(config, stage)
-    return {n: template(stages.make(config, task, n), task)["params"] for n in needs} or None
+
+    def params(need):
+        deeper = abstract_frozen(config, task, need)
+        return template(stages.make(config, task, need), task, deeper)["params"]
+
+    return {role: params(need) for role, need in needs.items()} or None
 
 
-def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
+def load_policy(
+    run: str | pathlib.Path,
+    seed: int = 0,
+    *,
+    candidates: int = 0,
+    judge: str | pathlib.Path | None = None,
+    inverse_temperature: float | None = None,
+    **sampling,
+) -> Policy:
     """Load a trained policy.
 
     Args:
         run: directory of a training run, e.g. `runs/hopper-medium-replay-v2/<...>/student`.
         seed: of the policy's noise.
+        candidates: trajectories that are drawn for each decision, of which a judge chooses one; 0
+            for as many as its method is meant to act with (1, for most).
+        judge: directory of the run that judges them: a return model, or a critic; None for the
+            one that its configuration names, in the folder beside.
+        inverse_temperature: see `Reselect`; None for the configuration's.
         **sampling: fields of its method that only acting heeds (`stages.SAMPLING`), where they are
             not to be those it was trained with: nfe=2 for a student.
 
     Raises:
-        UserError: there is no finished checkpoint, it does not fit its configuration, or the model
-            does not act.
+        UserError: there is no finished checkpoint, it does not fit its configuration, the model
+            does not act, or the judge does not judge or sees observations in another frame.
     """
     algorithm, saved, task = load(run, **sampling)
     if task.kind == "planner":
         raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
-    return Policy(algorithm, saved["params"], saved["normalizer"], task, seed)
+    meta = checkpoints.read_json(pathlib.Path(run) / checkpoints.CONFIG)
+    words = stages.reselection(meta["config"], meta["stage"])
+    count = candidates or words["candidates"]
+    reselect = None
+    if count > 1:
+        judge = pathlib.Path(judge or pathlib.Path(run).parent / words["judge"])
+        if inverse_temperature is None:
+            inverse_temperature = words["inverse_temperature"]
+        critic, judges = _load_judge(judge)
+        if gap(saved["normalizer"], judges["normalizer"]) > SAME_FRAME:
+            raise UserError(
+                f"{run} and {judge} see observations in different frames; train them with the "
+                "same data.frame"
+            )
+        reselect = Reselect(critic, judges["params"], count, inverse_temperature)
+    return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect)
 
 
-def load(run: str | pathlib.Path, **sampling) -> tuple[Algorithm, Params, tasks.TaskSpec]:
+def _load_judge(run: pathlib.Path) -> tuple[Algorithm, Params]:
+    if not (run / checkpoints.CONFIG).exists():
+        raise UserError(
+            f"several candidates need a judge, and there is no trained one in {run}: train the "
+            f"stage {run.name}, or ask for candidates=1"
+        )
+    algorithm, saved, _ = load(run, acting=False)
+    if algorithm.judge is None:
+        raise UserError(f"{run} acts and judges nothing: name a return model or a critic")
+    return algorithm, saved
+
+
+def gap(a: dataset.Normalizer, b: dataset.Normalizer) -> float:
+    """Return how far two normalisers lie apart in what a policy sees and does."""
+    a, b = jax.tree.map(np.asarray, (a, b))
+    return max(map(normalizer.gap, a[:2], b[:2]))
+
+
+def load(
+    run: str | pathlib.Path, *, acting: bool = True, **sampling
+) -> tuple[Algorithm, Params, tasks.TaskSpec]:
     """Return a trained model: its algorithm, {"params", "normalizer"}, and what it was made for.
 
     Raises:
-        UserError: as `load_policy`, and for a return model.
+        UserError: as `load_policy`; for a model that does not act, unless it is not to (`acting`).
     """
     run = pathlib.Path(run)
     meta = checkpoints.read_json(run / checkpoints.CONFIG)
@@ -129,7 +242,7 @@ def load(run: str | pathlib.Path, **sampling) -> tuple[Algorithm, Params, tasks.
         config[stage]["method"][choose("field", name, stages.SAMPLING.get(stage, ()))] = value
     task = tasks.from_config(config)
     algorithm = stages.make(config, task, stage)
-    if algorithm.act is None:
+    if acting and algorithm.act is None:
         raise UserError(f"{run} holds a return model, which judges actions and does not act")
     saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)))
     return algorithm, saved, task

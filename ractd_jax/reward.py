@@ -138,4 +138,7 @@ def make_return_model(
             "loss": value_ / model.members
         }
 
-    return Algorithm(init, update, None)
+    def judge(params, x, cond):
+        return value(net, params, model, x, cond, sees)
+
+    return Algorithm(init, update, judge=judge)

@@ -1,16 +1,31 @@
 """From a resolved configuration (nested plain dicts) to algorithms.
 
-A stage trains one model. What it needs of earlier stages reaches it as frozen weights.
+A stage trains one model. What it needs of earlier stages reaches it as frozen weights, by the role
+they play in it.
 """
 
 from typing import Any
 
-from ractd_jax import ctm, ddpm, diffusion, edm, errors, networks, reward, train_state
+from ractd_jax import (
+    action_networks,
+    ctm,
+    ddpm,
+    diffusion,
+    edm,
+    errors,
+    iql,
+    networks,
+    reward,
+    train_state,
+)
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
-TRAINED = (*PIPELINE, "ddpm")  # rivals only where they are asked for
+SINGLE = ("iql",)  # learn from single steps
+TRAINED = (*PIPELINE, "ddpm", *SINGLE)  # rivals only where they are asked for
+DETERMINISTIC = ("iql",)  # their samples are all the same
+JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
 SAMPLING = {
     "teacher": ("solver", "sample_bins"),
@@ -21,15 +36,26 @@ SAMPLING = {
 NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
 
 
-def needs(config: dict[str, Any], stage: str) -> tuple[str, ...]:
-    """Return the stages whose weights a stage needs."""
+def of(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the stages that a task's configuration has, in the order of `TRAINED`."""
+    return tuple(stage for stage in TRAINED if stage in config)
+
+
+def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
+    """Return the stages whose weights a stage needs, by their role."""
     if stage not in ("ctd", "student"):
-        return ()
-    return ("teacher", "reward") if config[stage]["method"]["reward_weight"] else ("teacher",)
+        return {}
+    if not config[stage]["method"]["reward_weight"]:
+        return {"teacher": "teacher"}
+    kind = errors.choose("reward.kind", config["reward"]["kind"], JUDGES)
+    return {"teacher": "teacher", "reward": JUDGES[kind]}
 
 
-def trajectory(task: TaskSpec, horizon: int) -> dict[str, Any]:
-    """Return the sizes of what is generated, see `data.dataset.SAMPLE`."""
+def sizes(config: dict[str, Any], task: TaskSpec, stage: str) -> dict[str, Any]:
+    """Return the sizes of what a stage generates or judges, as every `make_*` takes them."""
+    if stage in SINGLE:
+        return {"shape": (1, task.act_dim), "cond_dim": task.obs_dim}
+    horizon = config["data"]["horizon"]
     if task.kind == "planner":
         return {"shape": (horizon, task.obs_dim), "cond_dim": 2 * task.obs_dim}
     return {"shape": (horizon, task.act_dim), "cond_dim": task.obs_dim}
@@ -49,42 +75,102 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
         stage: one of `TRAINED`.
         axis: see `train_state.Optimiser`.
     """
+    optimiser = train_state.Optimiser(**config[stage]["optimiser"], axis=axis)
+    return MAKE[stage](config, task, stage, optimiser, sizes(config, task, stage))
+
+
+# ---- one function a method ---------------------------------------------------------------------
+
+
+def _noise(config, stage) -> diffusion.Noise:
+    """Return the noise levels of a stage: its own, or those that the pipeline shares."""
+    return diffusion.Noise(**config[stage].get("noise", config["noise"]))
+
+
+def _teacher(config, task, stage, optimiser, sizes) -> Algorithm:
     mine = config[stage]
-    optimiser = train_state.Optimiser(**mine["optimiser"], axis=axis)
-    sizes = trajectory(task, config["data"]["horizon"])
-    noise = diffusion.Noise(**config["noise"])
-    if stage == "teacher":
-        method = edm.Teacher(**mine["method"])
-        return edm.make_teacher(_network(mine["network"]), noise, method, optimiser, **sizes)
-    if stage == "ddpm":
-        method = ddpm.Ddpm(**mine["method"])
-        return ddpm.make_ddpm(_network(mine["network"]), noise, method, optimiser, **sizes)
-
-    return_net = networks.ReturnMLP(
-        tuple(config["reward"]["network"]["dims"]), config["reward"]["network"]["layer_norm"]
+    method = edm.Teacher(**mine["method"])
+    return edm.make_teacher(
+        _network(mine["network"]), _noise(config, stage), method, optimiser, **sizes
     )
-    return_model, sees = reward.ReturnModel(**config["reward"]["method"]), reward.SEES[task.kind]
-    if stage == "reward":
-        return reward.make_return_model(return_net, return_model, optimiser, **sizes, sees=sees)
 
-    def judge(params, x, cond, key):
-        drawn = reward.draw(params, return_model, key)
-        return reward.value(return_net, drawn, return_model, x, cond, sees)
+
+def _ddpm(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    method = ddpm.Ddpm(**mine["method"])
+    return ddpm.make_ddpm(
+        _network(mine["network"]), _noise(config, stage), method, optimiser, **sizes
+    )
+
+
+def _return_parts(config):
+    fields = config["reward"]["network"]
+    net = networks.ReturnMLP(tuple(fields["dims"]), fields["layer_norm"])
+    return net, reward.ReturnModel(**config["reward"]["method"])
+
+
+def _reward(config, task, stage, optimiser, sizes) -> Algorithm:
+    net, model = _return_parts(config)
+    return reward.make_return_model(net, model, optimiser, **sizes, sees=reward.SEES[task.kind])
+
+
+def _student(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    if needs(config, stage).get("reward") == "iql":
+        critic = make(config, task, "iql")
+
+        def judge(params, x, cond, key):
+            return critic.judge(params, x, cond)
+
+    else:
+        net, model = _return_parts(config)
+
+        def judge(params, x, cond, key):
+            drawn = reward.draw(params, model, key)
+            return reward.value(net, drawn, model, x, cond, reward.SEES[task.kind])
 
     return ctm.make_student(
         _network(mine["network"]),
         _network(config["teacher"]["network"]),
         judge,
-        noise,
+        _noise(config, stage),
         ctm.Student(**mine["method"]),
         optimiser,
         **sizes,
     )
 
 
+def _iql(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    fields = dict(mine["network"])
+    hidden = tuple(fields.pop("hidden"))
+    net = action_networks.MLP(hidden, 1, **fields)
+    policy_net = action_networks.GaussianPolicy(hidden, task.act_dim, fields["activation"])
+    return iql.make_iql(net, net, policy_net, iql.Iql(**mine["method"]), optimiser, **sizes)
+
+
+MAKE = {
+    "reward": _reward,
+    "teacher": _teacher,
+    "ctd": _student,
+    "student": _student,
+    "ddpm": _ddpm,
+    "iql": _iql,
+}
+
+
+# ---- acting ------------------------------------------------------------------------------------
+
+
 def sampling(config: dict[str, Any], stage: str) -> dict[str, Any]:
     """Return the fields of a stage's method that only acting heeds."""
-    return {name: config[stage]["method"][name] for name in SAMPLING[stage]}
+    return {name: config[stage]["method"][name] for name in SAMPLING.get(stage, ())}
+
+
+def reselection(config: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return who chooses among how many candidates of a stage, and how (`policy.Reselect`)."""
+    none = {"judge": JUDGES[config["reward"]["kind"]], "candidates": 1, "inverse_temperature": 0.0}
+    return none | config[stage].get("reselect", {})
 
 
 def nfe(config: dict[str, Any], stage: str) -> int:
@@ -92,6 +178,8 @@ def nfe(config: dict[str, Any], stage: str) -> int:
     method = config[stage]["method"]
     if stage == "ddpm":
         return method["sample_steps"]
-    if stage != "teacher":
+    if "nfe" in method:
         return method["nfe"]
-    return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)
+    if "sample_bins" in method:
+        return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)
+    return 1

@@ -192,7 +192,7 @@ def import_checkpoint(
         params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one
     source = "the file's"
     if limits is None:
-        limits, source = job.windows(stage)[1], f"fitted to {config['source']}"
+        limits, source = job.examples(stage)[1], f"fitted to {config['source']}"
     item = {"params": params, "normalizer": limits}
     frozen = policy.abstract_frozen(config, task, stage)
     _check_tree(item, policy.template(stages.make(config, task, stage), task, frozen))

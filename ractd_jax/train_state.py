@@ -9,15 +9,16 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from ractd_jax import errors
 from ractd_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimiser:
-    """AdamW with linear warm-up and cosine decay, as all published models were trained.
+    """AdamW, its learning rate, and the average of the weights.
 
     Attributes:
-        steps: updates in the whole run; the learning rate reaches 0 there.
+        steps: updates in the whole run.
         batch_size: windows per update.
         learning_rate: peak learning rate.
         weight_decay: decoupled weight decay.
@@ -27,6 +28,8 @@ class Optimiser:
         ema: largest decay of the averaged weights; 0 makes them the live weights.
         ema_power: the k-th update averages with decay min(ema, 1 - k^-ema_power); 0 switches this
             warm-up of the average off.
+        schedule: of the learning rate after its warm-up: "cosine" decay to 0 at `steps`, as RACTD's
+            models were trained, or "constant".
         axis: name of the mapped axis (devices, each with a share of the batch) over which
             gradients are averaged; "" for a program that has none.
     """
@@ -40,7 +43,11 @@ class Optimiser:
     warmup: int = 500
     ema: float = 0.9999
     ema_power: float = 0.75
+    schedule: str = "cosine"
     axis: str = ""
+
+    def __post_init__(self):
+        errors.choose("optimiser.schedule", self.schedule, ("cosine", "constant"))
 
 
 @typing.no_type_check  # JAX rebuilds pytrees with leaves that are not arrays
@@ -65,9 +72,12 @@ class TrainState:
 
 def transformation(optimiser: Optimiser) -> optax.GradientTransformation:
     """Return the optimiser as an optax transformation."""
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, optimiser.learning_rate, optimiser.warmup, max(optimiser.steps, optimiser.warmup + 1)
-    )
+    peak, warmup = optimiser.learning_rate, optimiser.warmup
+    if optimiser.schedule == "constant":
+        rate = optax.warmup_constant_schedule(0.0, peak, warmup)
+    else:
+        last = max(optimiser.steps, warmup + 1)
+        rate = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, last)
     return optax.adamw(
         rate, b1=optimiser.b1, b2=optimiser.b2, eps=1e-8, weight_decay=optimiser.weight_decay
     )

@@ -30,16 +30,41 @@ class Batch(NamedTuple):
     returns: Float[Array, " batch"]
 
 
+class Transition(NamedTuple):
+    """Single steps of the dataset: windows of one action, and what came of it.
+
+    Models of single actions that need no reward read `x` and `cond` as they would a `Batch`'s.
+
+    Attributes:
+        x: the action, a trajectory of horizon 1.
+        cond: the observation it was taken at.
+        rewards: what it earned.
+        next_cond: the observation after it.
+        masks: 0 where the episode ended in a terminal, so that nothing can be earned any more.
+    """
+
+    x: Float[Array, "batch 1 dim"]
+    cond: Float[Array, "batch cond"]
+    rewards: Float[Array, " batch"]
+    next_cond: Float[Array, "batch cond"]
+    masks: Float[Array, " batch"]
+
+
 class Algorithm(NamedTuple):
     """A method as pure functions; `training.fit` and `policy` know nothing else about it.
 
     Attributes:
-        init: `(key) -> TrainState`.
+        init: `(key) -> TrainState`; `(key, frozen)` where it needs models of earlier stages.
         update: `(state, batch, key) -> (state, metrics)`, metrics being a flat dict of scalars.
         act: `(params, cond, keys) -> x`, one trajectory for each row of `cond` and each key;
             None for a model that does not act.
+        judge: `(params, x, cond) -> (batch,)`, what the model holds each trajectory to be worth;
+            None for one that holds no opinion.
+        prepare: `(frozen, dataset, key) -> dataset`, done once before training; None for nothing.
     """
 
     init: Callable
     update: Callable
-    act: Callable | None
+    act: Callable | None = None
+    judge: Callable | None = None
+    prepare: Callable | None = None

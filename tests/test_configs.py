@@ -74,12 +74,17 @@ def count(config, stage):
         "task": task.name,
         "noise": config["noise"],
         "data": {k: v for k, v in config["data"].items() if k not in values},
-        "reward": {"method": {"members": 1}, "network": {"dims": [8], "layer_norm": False}},
+        "reward": {
+            "kind": "returns",
+            "method": {"members": 1},
+            "network": {"dims": [8], "layer_norm": False},
+        },
     }
     for name in ("reward",) if stage == "reward" else ("teacher", "student"):
         network = {k: v for k, v in config[name]["network"].items() if "dropout" not in k}
         needed[name] = {"network": network, "method": {}}
-    needed.setdefault("student", {}).setdefault("method", {})["warm_start"] = False
+    student = needed.setdefault("student", {}).setdefault("method", {})
+    student.update(warm_start=False, reward_weight=1.0)
     for name in ("reward", "teacher", "student"):
         needed.setdefault(name, {})["optimiser"] = {"steps": 1}
     return _count(stage, json.dumps(needed, sort_keys=True))
@@ -219,7 +224,7 @@ def test_every_stage_trains(name, tmp_path):
     config["data"]["horizon"] = min(config["data"]["horizon"], 16)
     config["reward"]["network"]["dims"] = [8]
     config["training"]["updates_per_dispatch"] = 2
-    for stage in stages.TRAINED:
+    for stage in stages.of(config):
         config[stage]["optimiser"].update(steps=2, batch_size=8)
         network = config[stage]["network"]
         if network.get("kind") == "mlp":
@@ -227,7 +232,7 @@ def test_every_stage_trains(name, tmp_path):
         elif network.get("kind") == "unet":
             network.update(down_dims=[8, 8], embed_dim=8)
     job = experiment.Experiment(config, str(tmp_path / "run"))
-    for stage in stages.TRAINED:
+    for stage in stages.of(config):
         job.ensure(stage)
         (line,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
         assert json.loads(line)["step"] == 2

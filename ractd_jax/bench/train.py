@@ -49,7 +49,9 @@ def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:
         needs = stages.needs(config, stage)
         key, *keys = jax.random.split(key, 1 + len(needs))
         pairs = zip(needs, keys, strict=True)
-        frozen = {need: stages.make(config, task, need).init(key).params for need, key in pairs}
+        frozen = {
+            role: stages.make(config, task, needs[role]).init(key).params for role, key in pairs
+        }
         return algorithm.init(key, frozen) if frozen else algorithm.init(key)
 
     def sample(rows, key):

@@ -1,7 +1,8 @@
 """Maps every dimension of the data onto [-1, 1] by its smallest and largest value, and back.
 
 RACTD normalises so (as its base, Diffusion Policy, Chi et al. 2023, does); the noise levels of the
-diffusion model assume data of about that size. Works on numpy and on JAX arrays.
+diffusion model assume data of about that size. `standardize` is what methods of single actions do.
+Works on numpy and on JAX arrays.
 """
 
 from typing import NamedTuple
@@ -31,6 +32,13 @@ def fit(x: Float[np.ndarray, "n *dim"]) -> Limits:
     scale = np.where(constant, 1.0, 2.0 / np.where(constant, 2.0, high - low))
     offset = np.where(constant, -low, -1.0 - scale * low)
     return Limits(scale.astype(np.float32), offset.astype(np.float32))
+
+
+def standardize(x: Float[np.ndarray, "n *dim"]) -> Limits:
+    """Return the map that gives each dimension mean 0 and standard deviation 1."""
+    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    scale = 1.0 / np.where(std < CONSTANT, 1.0, std)
+    return Limits(scale.astype(np.float32), (-mean * scale).astype(np.float32))
 
 
 def normalize(

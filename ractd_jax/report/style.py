@@ -11,6 +11,7 @@ _SYSTEMS = {
     "ddpm": ("DDPM", "#4b5a8a"),
     "ddim": ("DDIM", "#4b5a8a"),
     "student": ("RACTD student", "#c8384f"),
+    "iql": ("IQL", "#2a9d8f"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
 

@@ -1,0 +1,71 @@
+"""The networks of the methods that generate single actions: critics, values, policies.
+
+Denoising networks keep the face of `networks`: F(x, times, cond) with x (batch, 1, dim).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ractd_jax.networks import Dense, mish
+
+ACTIVATIONS = {"mish": mish, "relu": nn.relu, "gelu": nn.gelu}
+
+
+class MLP(nn.Module):
+    """Linear layers, each followed by an activation and, if asked for, a layer normalisation.
+
+    Attributes:
+        hidden: width of each hidden layer.
+        out: numbers it returns.
+        activation: see `ACTIVATIONS`.
+        layer_norm: "" for none, "before" or "after" the activation.
+    """
+
+    hidden: Sequence[int]
+    out: int
+    activation: str = "mish"
+    layer_norm: str = "before"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch inputs"]) -> Float[Array, "batch out"]:
+        for i, features in enumerate(self.hidden):
+            x = Dense(features, name=f"dense{i}")(x)
+            if self.layer_norm == "before":
+                x = nn.LayerNorm(name=f"norm{i}")(x)
+            x = ACTIVATIONS[self.activation](x)
+            if self.layer_norm == "after":
+                x = nn.LayerNorm(name=f"norm{i}")(x)
+        return Dense(self.out, name="output")(x)
+
+
+def init_twins(net: MLP, key, *inputs: Float[Array, "batch _"], members: int = 2):
+    """Return the weights of independent networks, stacked along a first axis."""
+    x = jnp.concatenate(inputs, axis=-1)
+    return jax.vmap(lambda k: net.init(k, x)["params"])(jax.random.split(key, members))
+
+
+def twins(net: MLP, params, *inputs: Float[Array, "batch _"]) -> Float[Array, "ens batch"]:
+    """Return the number that each of several networks gives for the same inputs."""
+    x = jnp.concatenate(inputs, axis=-1)
+    return jax.vmap(lambda p: net.apply({"params": p}, x)[:, 0])(params)
+
+
+class GaussianPolicy(nn.Module):
+    """A diagonal Gaussian whose mean lies in (-1, 1) and whose spread is the same everywhere."""
+
+    hidden: Sequence[int]
+    dim: int
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(
+        self, cond: Float[Array, "batch cond"]
+    ) -> tuple[Float[Array, "batch dim"], Float[Array, " dim"]]:
+        """Return mean and logarithm of the standard deviation."""
+        h = MLP(self.hidden, self.dim, self.activation, "", name="mean")(cond)
+        log_std = self.param("log_std", nn.initializers.zeros, (self.dim,))
+        return jnp.tanh(h), jnp.clip(log_std, -5.0, 2.0)
