@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 
 from ractd_jax import checkpoints, policy, stages, tasks, training
-from ractd_jax.data import columns, dataset, maze2d, sources, transitions
+from ractd_jax.data import columns, dataset, maze2d, normalizer, sources, transitions
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
 
@@ -247,15 +247,18 @@ class Experiment:
         """
         if not saved:
             return None
+        needs = stages.needs(self.config, stage)
+        frames = {role: stages.frame(self.config, need) for role, need in needs.items()}
+        if len(set(frames.values())) > 1:
+            raise UserError(
+                f"{stage}: what it needs sees observations in different frames, {frames}; train "
+                "them with the same data.frame"
+            )
         (first, item), *others = saved.items()
         limits = jax.tree.map(np.asarray, item["normalizer"])
         for role, item in others:
-            gap = policy.gap(limits, item["normalizer"])
-            if gap > policy.SAME_FRAME:
-                raise UserError(
-                    f"{stage}: its {first} and its {role} see observations in different frames; "
-                    "train them with the same data.frame"
-                )
+            other = jax.tree.map(np.asarray, item["normalizer"])
+            gap = max(map(normalizer.gap, limits[:2], other[:2]))
             if gap > GAP:
                 self.say(
                     f"{stage}: the normalisers of {first} and {role} differ by up to "

@@ -18,8 +18,6 @@ from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
 
-SAME_FRAME = 1.0  # half a range: further apart lie only normalisers of different kinds
-
 
 def row_keys(seeds: Int[Array, " batch"], step: Int[Array, ""]) -> Key[Array, " batch"]:
     """Return the key of each row's noise: of (its seed, the step) alone, not of its neighbours."""
@@ -198,8 +196,8 @@ def load_policy(
         judge = pathlib.Path(judge or pathlib.Path(run).parent / words["judge"])
         if inverse_temperature is None:
             inverse_temperature = words["inverse_temperature"]
-        critic, judges = _load_judge(judge)
-        if gap(saved["normalizer"], judges["normalizer"]) > SAME_FRAME:
+        critic, judges, sees = _load_judge(judge)
+        if sees != stages.frame(meta["config"], meta["stage"]):
             raise UserError(
                 f"{run} and {judge} see observations in different frames; train them with the "
                 "same data.frame"
@@ -208,7 +206,8 @@ def load_policy(
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect)
 
 
-def _load_judge(run: pathlib.Path) -> tuple[Algorithm, Params]:
+def _load_judge(run: pathlib.Path) -> tuple[Algorithm, Params, str]:
+    """Return a judge, its weights and the frame in which it sees its data."""
     if not (run / checkpoints.CONFIG).exists():
         raise UserError(
             f"several candidates need a judge, and there is no trained one in {run}: train the "
@@ -217,13 +216,8 @@ def _load_judge(run: pathlib.Path) -> tuple[Algorithm, Params]:
     algorithm, saved, _ = load(run, acting=False)
     if algorithm.judge is None:
         raise UserError(f"{run} acts and judges nothing: name a return model or a critic")
-    return algorithm, saved
-
-
-def gap(a: dataset.Normalizer, b: dataset.Normalizer) -> float:
-    """Return how far two normalisers lie apart in what a policy sees and does."""
-    a, b = jax.tree.map(np.asarray, (a, b))
-    return max(map(normalizer.gap, a[:2], b[:2]))
+    meta = checkpoints.read_json(run / checkpoints.CONFIG)
+    return algorithm, saved, stages.frame(meta["config"], meta["stage"])
 
 
 def load(

@@ -51,6 +51,11 @@ def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     return {"teacher": "teacher", "reward": JUDGES[kind]}
 
 
+def frame(config: dict[str, Any], stage: str) -> str:
+    """Return the frame in which a stage sees its data, see `data.transitions.FRAMES`."""
+    return config[stage].get("data", {}).get("frame", "limits")
+
+
 def sizes(config: dict[str, Any], task: TaskSpec, stage: str) -> dict[str, Any]:
     """Return the sizes of what a stage generates or judges, as every `make_*` takes them."""
     if stage in SINGLE:
