@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-maze test lint clean
+.PHONY: demo demo-maze report test lint clean
 
 # The main job on simulated hopper-medium-replay: data, return model, teacher, students, evaluation.
 demo: .venv/ready
@@ -14,6 +14,10 @@ demo: .venv/ready
 demo-maze: .venv/ready
 	$(BIN)/python main.py --config=configs/maze2d_umaze.py:all,size=demo,source=simulated \
 		--workdir=runs/demo-maze --resume
+
+# Tables of docs/results.md and docs/report.html from the raw returns in results/.
+report: .venv/ready
+	$(BIN)/python -m ractd_jax.report.page
 
 test: .venv/ready-dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal

@@ -107,16 +107,16 @@ def histograms(
     more = f", first 12 of {len(dims)} dimensions" if len(dims) > 12 else ""
     unit = (low == -1).all() and (high == 1).all()
     xlabel = "action" if unit else "action, its limits at -1 and 1"
-    plots._dress(right, f"Actions{more}", xlabel, "y")
+    plots.dress(right, f"Actions{more}", xlabel, "y")
     right.set_ylabel("steps", fontsize=9.5, color=style.MUTED)
     right.yaxis.set_major_formatter(EngFormatter(sep=""))
     right.legend(fontsize=8, frameon=False, ncols=2 if len(dims) > 4 else 1)
-    plots._save(figure, path)
+    plots.save(figure, path)
 
 
 def _bars(axes: Axes, values: np.ndarray, title: str, xlabel: str, ylabel: str) -> None:
     axes.hist(values, 60, color=style.color("dataset"))
-    plots._dress(axes, title, xlabel, "y")
+    plots.dress(axes, title, xlabel, "y")
     axes.set_ylabel(ylabel, fontsize=9.5, color=style.MUTED)
     if np.abs(values).max() >= 1000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

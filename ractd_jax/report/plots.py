@@ -69,7 +69,7 @@ def learning_curves(path: str | Path, runs: dict[str, list[dict[str, Any]]]) -> 
         _loss_panel(panel, stage, records)
     for panel in panels[len(runs) :]:
         panel.set_axis_off()
-    _save(figure, path)
+    save(figure, path)
 
 
 def return_distributions(path: str | Path, scores: dict[str, np.ndarray], title: str) -> None:
@@ -115,9 +115,9 @@ def return_distributions(path: str | Path, scores: dict[str, np.ndarray], title:
     names = [f"{style.label(stage)}\n{np.size(v):,} episodes" for stage, v in scores.items()]
     axes.set_yticks([-float(row) for row in range(len(scores))], names)
     axes.set(xlim=(grid[0], grid[-1]), ylim=(-len(scores) + 0.75, 0.95))
-    _dress(axes, title, "normalised score of an episode", grid="x")
+    dress(axes, title, "normalised score of an episode", grid="x")
     axes.spines["left"].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def latency_bars(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
@@ -155,9 +155,9 @@ def latency_bars(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
     axes.set(xscale="log", xlim=(left, right))
     axes.xaxis.set_major_formatter(_PLAIN)
     decided = next((entry["decides"] for entry in timed if "decides" in entry), "action")
-    _dress(axes, f"Time to decide one {decided}", "milliseconds, batch 1 (log scale)", grid="x")
+    dress(axes, f"Time to decide one {decided}", "milliseconds, batch 1 (log scale)", grid="x")
     axes.tick_params(axis="y", length=0)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _loss_panel(panel: Axes, stage: str, records: list[dict[str, Any]]) -> None:
@@ -184,10 +184,10 @@ def _loss_panel(panel: Axes, stage: str, records: list[dict[str, Any]]) -> None:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(_PLAIN)
             panel.yaxis.set_minor_locator(NullLocator())
-    _dress(panel, style.label(stage), "updates", grid="both")
+    dress(panel, style.label(stage), "updates", grid="both")
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     if signed is not None:
-        _dress(signed, "", "", grid="")
+        dress(signed, "", "", grid="")
         signed.spines["right"].set_visible(True)
     if lines:
         above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
@@ -216,7 +216,15 @@ def _density(values: np.ndarray, grid: np.ndarray, smallest: float) -> np.ndarra
     return np.exp(-0.5 * ((grid[:, None] - values) / width) ** 2).sum(1)
 
 
-def _dress(axes: Axes, title: str, xlabel: str, grid: str) -> None:
+def dress(axes: Axes, title: str, xlabel: str, grid: str) -> None:
+    """Give axes the house's look.
+
+    Args:
+        axes: what to dress.
+        title: above, to the left.
+        xlabel: below.
+        grid: "x", "y", "both", or "" for no lines.
+    """
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=style.INK)
     axes.set_xlabel(xlabel, fontsize=9.5, color=style.MUTED)
     axes.tick_params(which="both", labelsize=9, color=style.RULE, labelcolor=style.INK)
@@ -228,6 +236,7 @@ def _dress(axes: Axes, title: str, xlabel: str, grid: str) -> None:
         axes.grid(True, axis=grid, color=style.RULE, lw=0.6)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG; its folder is made if need be."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, facecolor="white")

@@ -1,0 +1,189 @@
+"""The study as a person reads it: tables in docs/results.md, and one page with all figures.
+
+python -m ractd_jax.report.page --add runs/<...>/summary.json    copy a run's results into results/
+python -m ractd_jax.report.page                                  write tables and page anew
+
+Text between two lines `<!-- study: <name> -->` and `<!-- end -->` of docs/results.md is written
+here, everything else by hand. docs/report.html holds its pictures inside: one file to send.
+"""
+
+import argparse
+import base64
+import html
+import io
+import pathlib
+import re
+import sys
+
+from matplotlib.figure import Figure
+
+from ractd_jax import checkpoints, errors, tasks
+from ractd_jax.report import study, study_plots
+
+BLOCK = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FAMILIES = {
+    "gym": [name for name in tasks.TASKS if tasks.get(name).max_episode_steps == 1000],
+    "maze2d": [name for name in tasks.TASKS if name.startswith("maze2d")],
+}
+ORDER = ("dataset", "edm_bc", "teacher", "ddpm", "ddim", "cd", "ct", "ctd", "student")
+
+
+def _rank(method: study.Method) -> tuple:
+    """Sort methods as papers do: the data, imitation, the student, then the rivals."""
+    stage = method.stage.partition(",")[0]
+    place = ORDER.index(stage) if stage in ORDER else len(ORDER)
+    return place, method.stage, method.candidates or 0, method.nfe or 0
+
+
+def table(entries: list[study.Entry], family: str) -> str:
+    """Return the scores of a family of tasks as a Markdown table, a method a column."""
+    names = [t for t in FAMILIES[family] if any(e["task"] == t for e in entries)]
+    found = study.scores(e for e in entries if e["task"] in names)
+    methods = sorted(found, key=_rank)
+    lines = [
+        "| task | " + " | ".join(map(_heading, methods)) + " |",
+        "|---" * (len(methods) + 1) + "|",
+    ]
+    for task in names:
+        cells = [study.cell(found[method].get(task, {})) for method in methods]
+        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    if len(names) > 1:
+        runs = {method: study.matrix(found[method], names) for method in methods}
+        means = [f"{study.mean(r):.1f}" if all(map(len, r)) else "" for r in runs.values()]
+        lines.append(f"| mean of {len(names)} | " + " | ".join(means) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _heading(method: study.Method) -> str:
+    words = [method.label]
+    if method.nfe is not None:
+        words.append(f"NFE {method.nfe}")
+    if (method.candidates or 1) > 1:
+        words.append(f"1 of {method.candidates}")
+    return ", ".join(words)
+
+
+def protocol(entries: list[study.Entry]) -> str:
+    """Return one paragraph that says what all the numbers have in common."""
+
+    def all_of(field: str) -> str:
+        return ", ".join(dict.fromkeys(str(e[field]) for e in entries if e[field] is not None))
+
+    episodes = {len(e["seeds"]) for e in entries if e["seeds"]}
+    return (
+        f"Data: {all_of('source')}. Size {all_of('size')}, preset {all_of('preset')}, training "
+        f"seeds {all_of('training_seed')}, {' or '.join(map(str, sorted(episodes)))} evaluation "
+        f"seeds, {all_of('selection')}. Mean +- standard error over training seeds; with one seed "
+        "only, the standard error over its episodes in brackets.\n"
+    )
+
+
+def blocks(entries: list[study.Entry]) -> dict[str, str]:
+    """Return the text of every generated block of docs/results.md, by its name."""
+    made = {}
+    for family, names in FAMILIES.items():
+        here = [e for e in entries if e["task"] in names]
+        if here:
+            made[family] = protocol(here) + "\n" + table(here, family)
+    return made
+
+
+def rewrite(text: str, made: dict[str, str]) -> str:
+    """Return a document with its generated blocks replaced.
+
+    Raises:
+        UserError: it has a block that nothing is known about.
+    """
+
+    def block(match: re.Match) -> str:
+        if match[2] not in made:
+            raise errors.UserError(f"there are no results for the block {match[2]}")
+        return f"{match[1]}\n{made[match[2]]}\n{match[3]}"
+
+    return BLOCK.sub(block, text)
+
+
+# ---- the page ----------------------------------------------------------------------------------
+
+STYLE = """
+body{font:16px/1.55 system-ui,sans-serif;color:#20262e;max-width:72rem;margin:2rem auto}
+body{padding:0 1rem}h1,h2{line-height:1.2}
+table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}
+td,th{padding:.3rem .6rem;border-bottom:1px solid #dfe3e8;text-align:right;white-space:nowrap}
+td:first-child,th:first-child{text-align:left}img{max-width:100%}p{max-width:50rem}
+"""
+
+
+def _image(figure: Figure, alt: str) -> str:
+    buffer = io.BytesIO()
+    # No version or date inside, so that the same results give the same page.
+    figure.savefig(buffer, dpi=110, facecolor="white", metadata={"Software": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def _gif(path: pathlib.Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = html.escape(path.stem)
+    image = f'<img alt="{name}" src="data:image/gif;base64,{data}">'
+    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
+
+
+def _html_table(markdown: str) -> str:
+    rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if "|---" not in line]
+    cells = ["".join(f"<td>{html.escape(c)}</td>" for c in row) for row in rows]
+    head = cells[0].replace("td>", "th>")
+    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{c}</tr>" for c in cells[1:]) + "</table>"
+
+
+def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
+    """Return the page: for each family of tasks its table and figures, then rollouts."""
+    parts = ["<!doctype html><meta charset=utf-8><title>ractd_jax: results</title>"]
+    parts += [f"<style>{STYLE}</style><h1>ractd_jax: results</h1>"]
+    for family, names in FAMILIES.items():
+        here = [e for e in entries if e["task"] in names]
+        if not here:
+            continue
+        present = [name for name in names if any(e["task"] == name for e in here)]
+        found = study.scores(here)
+        runs = {m: study.matrix(found[m], present) for m in sorted(found, key=_rank)}
+        parts += [f"<h2>{family}</h2><p>{html.escape(protocol(here))}</p>"]
+        parts += [_html_table(table(here, family))]
+        parts += [_image(study_plots.by_task(runs, present), f"{family}: score of every run")]
+        whole = {m: r for m, r in runs.items() if all(map(len, r)) and m.stage != "dataset"}
+        if whole:
+            parts += [
+                _image(study_plots.aggregates(whole), "mean and interquartile mean"),
+                _image(study_plots.profiles(whole), "performance profiles"),
+                _image(study_plots.trade_off(here, whole), "score against time"),
+            ]
+    parts += ["<h2>Rollouts</h2>"] * bool(pictures)
+    return "\n".join(parts + [_gif(path) for path in pictures]) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Add results, or write tables and page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--add", nargs="+", metavar="SUMMARY", help="summary.json of finished runs")
+    parser.add_argument("--results", default="results", type=pathlib.Path, help="[results]")
+    parser.add_argument("--docs", default="docs", type=pathlib.Path, help="[docs]")
+    args = parser.parse_args(argv)
+    try:
+        if args.add:
+            for summary in args.add:
+                print(f"wrote {study.add(summary, args.results)}")
+            return 0
+        entries = study.load(args.results)
+        text, path = args.docs / "results.md", args.docs / "report.html"
+        checkpoints.write_text(text, rewrite(text.read_text(), blocks(entries)))
+        pictures = sorted((args.docs / "figures").glob("*.gif"))
+        checkpoints.write_text(path, page(entries, pictures))
+        print(f"wrote {text} and {path}")
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

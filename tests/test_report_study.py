@@ -1,0 +1,123 @@
+"""Aggregates are what they are called, and what is committed follows from the raw returns."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from ractd_jax import errors, tasks
+from ractd_jax.report import page, study
+
+ROOT = pathlib.Path(__file__).parents[1]
+TASKS = ["hopper-medium-replay-v2", "walker2d-medium-v2"]
+
+
+def entry(score, *, task=TASKS[0], stage="student", seed=0, **fields):
+    fixed = {
+        "task": task,
+        "source": "simulated",
+        "stage": stage,
+        "size": "demo",
+        "preset": "default",
+        "training_seed": seed,
+        "returns": [100.0, 200.123456],
+        "score_mean": score,
+        "score_se": 0.5,
+        "nfe": 1,
+        "candidates": 1,
+        "selection": "last",
+        "seeds": [0, 1],
+        "action_ms": 0.1,
+    }
+    return fixed | fields
+
+
+def test_documents_hold_what_the_raw_returns_say():
+    entries = study.load(ROOT / "results")
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert page.rewrite(text, page.blocks(entries)) == text
+    shown = (ROOT / "docs" / "report.html").read_text()
+    cells = re.findall(r"<td>([^<]+)</td>", shown)
+    for family, block in page.blocks(entries).items():
+        for line in block.splitlines():
+            if line.startswith(("| hopper", "| walker2d", "| halfcheetah", "| maze2d")):
+                assert set(line.strip("| ").split(" | ")) <= {*cells, ""}, (family, line)
+
+
+def test_scores_in_results_follow_from_their_returns():
+    for e in study.load(ROOT / "results"):
+        mean = tasks.get(e["task"]).score(np.mean(e["returns"]))
+        assert mean == pytest.approx(e["score_mean"], abs=1e-3)
+
+
+def test_interquartile_mean_leaves_out_the_best_and_the_worst_quarter():
+    runs = [np.array([0.0, 10.0]), np.array([20.0, 1000.0])]
+    assert study.iqm(runs) == 15.0
+    assert study.mean(runs) == 257.5
+
+
+def test_interval_shrinks_to_the_number_itself_without_a_spread():
+    assert study.interval(study.mean, [np.array([3.0]), np.array([5.0])]) == (4.0, 4.0)
+    low, high = study.interval(study.mean, [np.arange(20.0)])
+    error = np.arange(20.0).std() / 20**0.5
+    assert low == pytest.approx(9.5 - 1.96 * error, abs=0.25)
+    assert high == pytest.approx(9.5 + 1.96 * error, abs=0.25)
+
+
+def test_profile_is_the_share_of_runs_above():
+    runs = [np.array([1.0, 3.0]), np.array([5.0, 7.0])]
+    np.testing.assert_array_equal(study.profile(runs, np.array([0.0, 3.0, 8.0])), [1, 0.5, 0])
+
+
+def test_table_has_a_row_a_task_a_column_a_method_and_their_mean():
+    entries = [entry(10.0), entry(20.0, seed=1), entry(40.0, task=TASKS[1])]
+    entries += [entry(5.0, stage="teacher", nfe=158), entry(30.0, candidates=8)]
+    rows = [line.strip("| ").split(" | ") for line in page.table(entries, "gym").splitlines()]
+    heads = ["task", "teacher, NFE 158", "RACTD student, NFE 1", "RACTD student, NFE 1, 1 of 8"]
+    assert rows[0] == heads
+    assert rows[2] == [TASKS[0], "5.0 (0.5)", "15.0 +- 5.0", "30.0 (0.5)"]
+    assert rows[3][:3] == [TASKS[1], "", "40.0 (0.5)"]
+    assert rows[4][0] == "mean of 2"
+    assert rows[4][2] == "27.5"
+
+
+def test_page_needs_nothing_from_elsewhere(tmp_path):
+    gif = tmp_path / "hop.gif"
+    gif.write_bytes(b"GIF89a")
+    text = page.page([entry(10.0), entry(12.0, seed=1), entry(8.0, stage="teacher")], [gif])
+    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/gif;base64,") == 1
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+
+
+def test_adding_a_run_and_making_the_page(tmp_path, capsys):
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    docs.mkdir()
+    (docs / "results.md").write_text("before\n<!-- study: gym -->\nold\n<!-- end -->\nafter\n")
+    (tmp_path / "summary.json").write_text(json.dumps([entry(12.5)]))
+    paths = ["--results", str(results), "--docs", str(docs)]
+    assert page.main(["--add", str(tmp_path / "summary.json"), *paths]) == 0
+    (saved,) = json.loads((results / f"{TASKS[0]}-demo-seed0.json").read_text())
+    assert saved["returns"] == [100.0, 200.123]
+    assert page.main(paths) == 0
+    text = (docs / "results.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "12.5 (0.5)" in text
+    assert "old" not in text
+    assert "12.5 (0.5)" in (docs / "report.html").read_text()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "[{}]"])
+def test_what_is_no_result_is_refused(tmp_path, content):
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(errors.UserError):
+        study.add(tmp_path / "summary.json", tmp_path / "results")
+
+
+def test_a_folder_without_results_says_what_would_help(tmp_path, capsys):
+    assert page.main(["--results", str(tmp_path), "--docs", str(tmp_path)]) == 2
+    assert "--add" in capsys.readouterr().err
