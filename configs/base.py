@@ -132,6 +132,9 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "levels": "log_normal",  # log_normal or mixed
                     "solver": "heun",  # heun or euler
                     "sample_bins": 80,
+                    "reward_weight": 0.0,  # above 0: a reward-aware teacher (Table 4)
+                    "reward_clip": True,
+                    "reward_scale": "gradient",
                 },
                 "optimiser": optimiser(batch_size=1024, warmup=2000),
                 "epochs": 1000,

@@ -8,7 +8,7 @@ RACTD sections 2.3, 3.3 and 5.3; Kim et al. 2023 (CTM). "0" in the equations is 
     t > u > s are levels of the grid, x_t = x_0 + t eps, x_u = Solver(x_t, t, u; teacher)
     L_CTM = d( G_sg(G(x_t, t, s), s, 0), G_sg(G_sg(x_u, u, s), s, 0) )  (Eqs. 5, 6)  `ctm_loss`
     L_DSM = w(t) d( G(x_t, t, 0), x_0 )                                 (Eq. 7)   `dsm_loss`
-    L_R   = -R(s_n, first action of G(x_T, T, 0))                       (Eq. 8)   `reward_loss`
+    L_R   = -R(s_n, first action of G(x_T, T, 0))                       (Eq. 8)   `reward.maximise`
     L     = alpha L_CTM + beta L_DSM + sigma L_R                        (Eq. 9)   `make_student`
 
 Acting is one call, x_0 = G(x_T, T, 0); more calls add noise again and jump back: `sample`.
@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 
-from ractd_jax import diffusion, edm, errors, train_state
+from ractd_jax import diffusion, edm, errors, reward, train_state
 from ractd_jax.edm import Denoiser, Levels, Trajectory
 from ractd_jax.types import Algorithm, Batch, Params
 
@@ -74,7 +74,7 @@ class Student:
             ("distance", diffusion.DISTANCES),
             ("dsm_goal", ("data", "teacher")),
             ("reward_on", ("start", "dsm")),
-            ("reward_scale", ("gradient", "none")),
+            ("reward_scale", reward.SCALES),
             ("solver", edm.SOLVERS),
             ("target", ("online", "ema")),
         ):
@@ -174,42 +174,6 @@ def dsm_loss(
     goal = x_0 if teacher is None else jax.lax.stop_gradient(teacher(x_t, t))
     losses = diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, goal)
     return losses, prediction
-
-
-def reward_loss(
-    judge: Callable[[Trajectory], Levels], student: Student, x: Trajectory
-) -> tuple[Float[Array, ""], Levels]:
-    """Return (L_R, predicted return of each trajectory x) (RACTD Eq. 8).
-
-    Outside [-1, 1] the return model has seen nothing, and the environment clips actions anyway, so
-    by default it judges the clipped action: there its gradient is zero and DSM pulls back alone.
-
-    With `reward_scale` "gradient" L_R is divided by the mean length of dR/dx over the batch.
-    """
-    if student.reward_clip:
-        x = jnp.clip(x, -1, 1)
-    at = jax.lax.stop_gradient(x)
-    returns, slope = value_and_slope(judge, at)
-    scale = 1.0
-    if student.reward_scale == "gradient":
-        scale = jnp.mean(jnp.sqrt(jnp.sum(slope**2, axis=(1, 2)))) + 1e-8
-    # R expanded to first order at x itself: the same value, the same gradient, and the return
-    # model, which costs as much as the student, runs once for the loss and for its scale.
-    expanded = returns + jnp.sum(slope * (x - at), axis=(1, 2))
-    return -jnp.mean(expanded) / scale, returns
-
-
-def value_and_slope(
-    judge: Callable[[Trajectory], Levels], x: Trajectory
-) -> tuple[Levels, Trajectory]:
-    """Return (R, dR/dx) of each trajectory."""
-
-    def total(x):
-        returns = judge(x)
-        return jnp.sum(returns), returns
-
-    slope, returns = jax.grad(total, has_aux=True)(x)
-    return returns, slope
 
 
 # ---- sampling ----------------------------------------------------------------------------------
@@ -338,8 +302,9 @@ def make_student(
                     model = jump_with(params, keys_dropout[4], train=True)
                     start = jax.random.split(key_start, batch.x.shape[0])
                     x = sample(model, dataclasses.replace(noise, clip=False), 1, start, shape)
-                reward, returns = reward_loss(judge_here, student, x)
-                total = total + student.reward_weight * reward
+                clip, scale = student.reward_clip, student.reward_scale
+                worth, returns = reward.maximise(judge_here, x, clip=clip, scale=scale)
+                total = total + student.reward_weight * worth
                 metrics["return"] = jnp.mean(returns)
             return total, {"loss": total} | metrics
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ractd_jax import diffusion, errors, train_state
+from ractd_jax import diffusion, errors, reward, train_state
 from ractd_jax.types import Algorithm, Batch, Params
 
 Trajectory = Float[Array, "batch horizon dim"]
@@ -33,14 +33,22 @@ class Teacher:
         levels: noise levels it is trained at, see `diffusion.LEVELS`.
         solver: "heun" or "euler".
         sample_bins: levels of the sampling grid; Heun calls the network 2 (bins - 1) times.
+        reward_weight: of the reward of what it denoises, 0 for the unconditioned teacher of RACTD;
+            above, the reward-aware one it is compared with (Tables 4 and 10).
+        reward_clip: see `reward.maximise`.
+        reward_scale: see `reward.maximise`.
     """
 
     distance: str = "huber"
     levels: str = "mixed"
     solver: str = "heun"
     sample_bins: int = 80
+    reward_weight: float = 0.0
+    reward_clip: bool = True
+    reward_scale: str = "gradient"
 
     def __post_init__(self):
+        errors.choose("teacher.method.reward_scale", self.reward_scale, reward.SCALES)
         errors.choose("teacher.method.distance", self.distance, diffusion.DISTANCES)
         errors.choose("teacher.method.levels", self.levels, diffusion.LEVELS)
         errors.choose("teacher.method.solver", self.solver, SOLVERS)
@@ -69,14 +77,16 @@ def loss(
     teacher: Teacher,
     x_0: Trajectory,
     key: PRNGKeyArray,
-) -> Levels:
-    """Return the denoising loss of each example at a random noise level (RACTD Eq. 4)."""
+) -> tuple[Levels, Trajectory]:
+    """Return the denoising loss of each example at a random noise level, and what it denoised.
+
+    RACTD Eq. 4.
+    """
     key_t, key_eps = jax.random.split(key)
     t = diffusion.LEVELS[teacher.levels](noise, key_t, x_0.shape[0])
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
-    return diffusion.karras_weight(noise, t) * diffusion.distance(
-        teacher.distance, denoiser(x_t, t), x_0
-    )
+    x = denoiser(x_t, t)
+    return diffusion.karras_weight(noise, t) * diffusion.distance(teacher.distance, x, x_0), x
 
 
 # ---- solvers -----------------------------------------------------------------------------------
@@ -124,6 +134,7 @@ def make_teacher(
     *,
     shape: tuple[int, int],
     cond_dim: int,
+    judge: Callable | None = None,
 ) -> Algorithm:
     """Make the teacher.
 
@@ -134,25 +145,37 @@ def make_teacher(
         optimiser: how to train.
         shape: (horizon, dim) of a trajectory.
         cond_dim: size of the condition.
+        judge: `(reward_params, x, cond, key) -> (batch,)` for a reward-aware teacher, whose
+            `init(key, frozen)` takes {"reward": params}.
     """
 
-    def init(key):
+    def init(key, frozen=None):
         x, cond = jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim))
         params = net.init(key, x, jnp.zeros((1, 1)), cond)["params"]
-        return train_state.create(params, optimiser)
+        return train_state.create(params, optimiser, frozen)
 
     def update(state, batch: Batch, key):
-        key_loss, key_dropout = jax.random.split(key)
+        key_loss, key_dropout, *key_judge = jax.random.split(key, 3 if teacher.reward_weight else 2)
 
         def loss_fn(params):
             def denoiser(x, t):
                 rngs = {"dropout": key_dropout}
                 return denoise(net, params, noise, x, t, batch.cond, train=True, rngs=rngs)
 
-            return jnp.mean(loss(denoiser, noise, teacher, batch.x, key_loss))
+            losses, x = loss(denoiser, noise, teacher, batch.x, key_loss)
+            if not teacher.reward_weight:
+                return jnp.mean(losses), {"loss": jnp.mean(losses)}
 
-        value, grads = jax.value_and_grad(loss_fn)(state.params)
-        return train_state.apply_gradients(state, grads, optimiser), {"loss": value}
+            def judge_here(x):
+                return judge(state.frozen["reward"], x, batch.cond, key_judge[0])
+
+            clip, scale = teacher.reward_clip, teacher.reward_scale
+            worth, returns = reward.maximise(judge_here, x, clip=clip, scale=scale)
+            total = jnp.mean(losses) + teacher.reward_weight * worth
+            return total, {"loss": total, "edm": jnp.mean(losses), "return": jnp.mean(returns)}
+
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+        return train_state.apply_gradients(state, grads, optimiser), metrics
 
     def act(params, cond, keys):
         def denoiser(x, t):

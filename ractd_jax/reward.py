@@ -99,6 +99,53 @@ def loss(prediction, returns, expectile: float) -> Float[Array, "..."]:
     return 2 * jnp.abs(expectile - (error < 0)) * error**2
 
 
+# ---- what a student or a teacher makes of it -----------------------------------------------------
+
+Judge = Callable[[Float[Array, "batch horizon dim"]], Float[Array, " batch"]]
+SCALES = ("gradient", "none")
+
+
+def maximise(
+    judge: Judge, x: Float[Array, "batch horizon dim"], *, clip: bool, scale: str
+) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    """Return (L_R, predicted return of each trajectory x) (RACTD Eq. 8).
+
+    Args:
+        judge: says what a trajectory is worth.
+        x: generated trajectories.
+        clip: judge them clipped to [-1, 1]: outside the return model has seen nothing, and the
+            environment clips actions anyway. There the gradient is zero and pulls nowhere.
+        scale: "gradient" divides L_R by the mean length of dR/dx over the batch; "none".
+    """
+    if clip:
+        x = jnp.clip(x, -1, 1)
+    at = jax.lax.stop_gradient(x)
+    returns, slope = value_and_slope(judge, at)
+    size = 1.0
+    if scale == "gradient":
+        size = jnp.mean(jnp.sqrt(jnp.sum(slope**2, axis=(1, 2)))) + 1e-8
+    # R expanded to first order at x itself: the same value, the same gradient, and the return
+    # model, which costs as much as the student, runs once for the loss and for its scale.
+    expanded = returns + jnp.sum(slope * (x - at), axis=(1, 2))
+    return -jnp.mean(expanded) / size, returns
+
+
+def value_and_slope(
+    judge: Judge, x: Float[Array, "batch horizon dim"]
+) -> tuple[Float[Array, " batch"], Float[Array, "batch horizon dim"]]:
+    """Return (R, dR/dx) of each trajectory."""
+
+    def total(x):
+        returns = judge(x)
+        return jnp.sum(returns), returns
+
+    slope, returns = jax.grad(total, has_aux=True)(x)
+    return returns, slope
+
+
+# ---- the algorithm -------------------------------------------------------------------------------
+
+
 def make_return_model(
     net,
     model: ReturnModel,

@@ -43,12 +43,13 @@ def of(config: dict[str, Any]) -> tuple[str, ...]:
 
 def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     """Return the stages whose weights a stage needs, by their role."""
-    if stage not in ("ctd", "student"):
+    if stage not in ("teacher", "ctd", "student"):
         return {}
-    if not config[stage]["method"]["reward_weight"]:
-        return {"teacher": "teacher"}
-    kind = errors.choose("reward.kind", config["reward"]["kind"], JUDGES)
-    return {"teacher": "teacher", "reward": JUDGES[kind]}
+    found = {} if stage == "teacher" else {"teacher": "teacher"}
+    if config[stage]["method"]["reward_weight"]:
+        kind = errors.choose("reward.kind", config["reward"]["kind"], JUDGES)
+        found["reward"] = JUDGES[kind]
+    return found
 
 
 def frame(config: dict[str, Any], stage: str) -> str:
@@ -94,10 +95,11 @@ def _noise(config, stage) -> diffusion.Noise:
 
 def _teacher(config, task, stage, optimiser, sizes) -> Algorithm:
     mine = config[stage]
-    method = edm.Teacher(**mine["method"])
-    return edm.make_teacher(
-        _network(mine["network"]), _noise(config, stage), method, optimiser, **sizes
-    )
+    method, judge = edm.Teacher(**mine["method"]), None
+    if method.reward_weight:
+        judge = _judge(config, task, stage)
+    net, noise = _network(mine["network"]), _noise(config, stage)
+    return edm.make_teacher(net, noise, method, optimiser, **sizes, judge=judge)
 
 
 def _ddpm(config, task, stage, optimiser, sizes) -> Algorithm:
@@ -119,8 +121,8 @@ def _reward(config, task, stage, optimiser, sizes) -> Algorithm:
     return reward.make_return_model(net, model, optimiser, **sizes, sees=reward.SEES[task.kind])
 
 
-def _student(config, task, stage, optimiser, sizes) -> Algorithm:
-    mine = config[stage]
+def _judge(config, task, stage):
+    """Return what says how much the trajectories of a stage are worth."""
     if needs(config, stage).get("reward") == "iql":
         critic = make(config, task, "iql")
 
@@ -134,10 +136,15 @@ def _student(config, task, stage, optimiser, sizes) -> Algorithm:
             drawn = reward.draw(params, model, key)
             return reward.value(net, drawn, model, x, cond, reward.SEES[task.kind])
 
+    return judge
+
+
+def _student(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
     return ctm.make_student(
         _network(mine["network"]),
         _network(config["teacher"]["network"]),
-        judge,
+        _judge(config, task, stage),
         _noise(config, stage),
         ctm.Student(**mine["method"]),
         optimiser,

@@ -17,7 +17,7 @@ STUDENTS = {
     "student-mlp": {"warm_start": False, "reward_weight": 0.1, "reward_on": "start"},
     "student-unet": {"dsm_goal": "teacher", "reward_weight": 0.1, "reward_on": "dsm"},
 }
-ACTING = ["teacher-mlp", "teacher-unet", "ddpm-mlp", "ddim-unet", *STUDENTS]
+ACTING = ["teacher-mlp", "teacher-unet", "teacher-aware", "ddpm-mlp", "ddim-unet", *STUDENTS]
 ALL = ["reward", *ACTING]
 
 
@@ -52,8 +52,13 @@ def case(optimiser, sizes):
         if stage == "reward":
             algorithm = reward.make_return_model(return_net, return_model, adam, **sizes)
         elif stage == "teacher":
-            teacher = edm.Teacher(sample_bins=4)
-            algorithm = edm.make_teacher(network(rest[0]), NOISE, teacher, adam, **sizes)
+            aware = rest[0] == "aware"
+            teacher = edm.Teacher(sample_bins=4, reward_weight=0.1 * aware)
+            algorithm = edm.make_teacher(
+                network(rest[0]), NOISE, teacher, adam, **sizes, judge=judge
+            )
+            if aware:
+                frozen = ({"reward": make("reward").state.ema},)
         elif stage in ddpm.SAMPLERS:
             method = ddpm.Ddpm(steps=20, sampler=stage, sample_steps=4)
             algorithm = ddpm.make_ddpm(network(rest[0]), NOISE, method, adam, **sizes)

@@ -10,7 +10,7 @@ import optax
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import ctm, diffusion, edm, errors, train_state
+from ractd_jax import ctm, diffusion, edm, errors, reward, train_state
 from ractd_jax.types import Batch
 
 NOISE = diffusion.Noise()
@@ -290,7 +290,13 @@ def judge(x):
 
 def reward_gradient(x, judge=judge, **fields):
     student = ctm.Student(**fields)
-    return np.asarray(jax.grad(lambda x: ctm.reward_loss(judge, student, x)[0])(x))
+    return np.asarray(
+        jax.grad(
+            lambda x: reward.maximise(
+                judge, x, clip=student.reward_clip, scale=student.reward_scale
+            )[0]
+        )(x)
+    )
 
 
 @pytest.fixture
@@ -318,7 +324,9 @@ def test_reward_climbs_and_pulls_what_the_return_model_sees_alone(actions, scale
 
 def test_unscaled_reward_loss_is_minus_the_mean_return(actions):
     student = ctm.Student(reward_scale="none")
-    loss, returns = ctm.reward_loss(judge, student, actions)
+    loss, returns = reward.maximise(
+        judge, actions, clip=student.reward_clip, scale=student.reward_scale
+    )
     np.testing.assert_allclose(returns, judge(actions), rtol=1e-6)
     assert float(loss) == pytest.approx(-float(np.mean(judge(actions))), rel=1e-6)
     expected = jax.grad(lambda x: -jnp.mean(judge(x)))(actions)
@@ -333,7 +341,7 @@ def test_gradient_scale_makes_the_weight_independent_of_the_unit_of_the_return(a
     for pull in pulls[1:]:
         np.testing.assert_allclose(pull, pulls[0], rtol=1e-3, atol=1e-6)
     # What is reported keeps its unit.
-    returns = ctm.reward_loss(judge, ctm.Student(), actions)[1]
+    returns = reward.maximise(judge, actions, clip=True, scale="gradient")[1]
     np.testing.assert_allclose(returns, judge(actions), rtol=1e-5)
 
 

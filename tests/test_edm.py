@@ -56,7 +56,7 @@ def mean_loss(gaussian, levels, factor):
         return factor * gaussian.denoise(x, t)
 
     return np.mean(
-        edm.loss(denoiser, NOISE, dataclasses.replace(SQUARED, levels=levels), x_0, key_loss)
+        edm.loss(denoiser, NOISE, dataclasses.replace(SQUARED, levels=levels), x_0, key_loss)[0]
     )
 
 
@@ -78,7 +78,7 @@ def test_teacher_learns_at_the_levels_it_is_told(key, gaussian):
             return gaussian.denoise(x, t)
 
         x_0 = jnp.zeros((2000, *SHAPE))
-        edm.loss(denoiser, NOISE, edm.Teacher(levels=levels), x_0, jax.random.clone(key))
+        edm.loss(denoiser, NOISE, edm.Teacher(levels=levels), x_0, jax.random.clone(key))[0]
     assert np.mean(seen["log_normal"] > 10) < 0.01
     assert np.mean(seen["mixed"] > 10) > 0.2
 
@@ -86,7 +86,7 @@ def test_teacher_learns_at_the_levels_it_is_told(key, gaussian):
 def test_loss_of_a_row_depends_on_its_row_only(key, gaussian):
     x_0 = jax.random.normal(key, (4, *SHAPE))
     before, after = (
-        edm.loss(gaussian.denoise, NOISE, edm.Teacher(), x, jax.random.key(1))
+        edm.loss(gaussian.denoise, NOISE, edm.Teacher(), x, jax.random.key(1))[0]
         for x in (x_0, x_0.at[0].add(1.0))
     )
     assert before.shape == (4,)
@@ -100,7 +100,7 @@ def test_gradient_of_the_loss_reaches_every_weight(key, tiny, weights, toy):
         def denoiser(x, t):
             return edm.denoise(net, params, NOISE, x, t, toy.cond[:32])
 
-        return edm.loss(denoiser, NOISE, edm.Teacher(), toy.x[:32], key).mean()
+        return edm.loss(denoiser, NOISE, edm.Teacher(), toy.x[:32], key)[0].mean()
 
     gradient = jax.jit(jax.grad(loss_fn))(weights(net, 1))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
