@@ -217,10 +217,10 @@ def recorded(task, path):
     hdf5.write(path, columns, {})
 
 
-@pytest.mark.parametrize("name", TRAINS.values())
-def test_every_stage_trains(name, tmp_path):
-    _, config = load(name, f"all,size=demo,source={tmp_path / 'data.hdf5'}")
-    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
+def shrunk(name, path, arg="all"):
+    """Return a file's configuration for two updates of tiny networks on made-up data."""
+    _, config = load(name, f"{arg},size=demo,source={path}")
+    recorded(tasks.get(config["task"]), path)
     config["data"]["horizon"] = min(config["data"]["horizon"], 16)
     config["reward"]["network"]["dims"] = [8]
     config["training"]["updates_per_dispatch"] = 2
@@ -231,9 +231,31 @@ def test_every_stage_trains(name, tmp_path):
             network.update(hidden=8, blocks=1)
         elif network.get("kind") == "unet":
             network.update(down_dims=[8, 8], embed_dim=8)
+    return config
+
+
+@pytest.mark.parametrize("name", TRAINS.values())
+def test_every_stage_trains(name, tmp_path):
+    config = shrunk(name, tmp_path / "data.hdf5")
     job = experiment.Experiment(config, str(tmp_path / "run"))
     for stage in stages.of(config):
         job.ensure(stage)
         (line,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
         assert json.loads(line)["step"] == 2
         assert np.isfinite(json.loads(line)["loss"])
+
+
+def test_the_critic_can_judge_a_student_if_it_sees_the_data_alike(tmp_path):
+    config = shrunk("hopper_mr", tmp_path / "data.hdf5")
+    config["reward"]["kind"] = "iql"
+    job = experiment.Experiment(config, str(tmp_path / "run"))
+    job.ensure("student")
+    assert not (tmp_path / "run" / "reward").exists()
+    assert (tmp_path / "run" / "iql").exists()
+
+    config["iql"]["data"]["frame"] = "gaussian"
+    with pytest.raises(errors.UserError, match="different frames"):
+        experiment.Experiment(config, str(tmp_path / "other")).ensure("student")
+    config["reward"]["kind"] = "sarsa"
+    with pytest.raises(errors.UserError, match=r"reward\.kind"):
+        experiment.Experiment(config, str(tmp_path / "third")).ensure("student")
