@@ -220,6 +220,27 @@ def _load_judge(run: pathlib.Path) -> tuple[Algorithm, Params, str]:
     return algorithm, saved, stages.frame(meta["config"], meta["stage"])
 
 
+def judging(run: str | pathlib.Path):
+    """Return `(obs (batch, obs), actions (batch, act)) -> (batch,)`, what a judge says of actions.
+
+    Raises:
+        UserError: `run` holds no trained judge, or one that judges more than single actions.
+    """
+    run = pathlib.Path(run)
+    algorithm, saved, _ = _load_judge(run)
+    limits = saved["normalizer"]
+
+    @jax.jit
+    def worth(params, obs, actions):
+        x = normalizer.normalize(actions, limits.actions)[:, None]
+        return algorithm.judge(params, x, normalizer.normalize(obs, limits.observations))
+
+    def call(obs: Float[np.ndarray, "batch obs"], actions: Float[np.ndarray, "batch act"]):
+        return np.asarray(worth(saved["params"], obs, actions))
+
+    return call
+
+
 def load(
     run: str | pathlib.Path, *, acting: bool = True, **sampling
 ) -> tuple[Algorithm, Params, tasks.TaskSpec]:

@@ -46,10 +46,15 @@ def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     if stage not in ("teacher", "ctd", "student"):
         return {}
     found = {} if stage == "teacher" else {"teacher": "teacher"}
-    if config[stage]["method"]["reward_weight"]:
-        kind = errors.choose("reward.kind", config["reward"]["kind"], JUDGES)
-        found["reward"] = JUDGES[kind]
+    if config[stage]["method"].get("reward_weight"):
+        found["reward"] = judging(config)
     return found
+
+
+def judging(config: dict[str, Any]) -> str:
+    """Return the stage that says what the trajectories of a task are worth."""
+    kind = config["reward"].get("kind", "returns")  # runs of earlier versions do not say
+    return JUDGES[errors.choose("reward.kind", kind, JUDGES)]
 
 
 def frame(config: dict[str, Any], stage: str) -> str:
@@ -181,7 +186,7 @@ def sampling(config: dict[str, Any], stage: str) -> dict[str, Any]:
 
 def reselection(config: dict[str, Any], stage: str) -> dict[str, Any]:
     """Return who chooses among how many candidates of a stage, and how (`policy.Reselect`)."""
-    none = {"judge": JUDGES[config["reward"]["kind"]], "candidates": 1, "inverse_temperature": 0.0}
+    none = {"judge": judging(config), "candidates": 1, "inverse_temperature": 0.0}
     return none | config[stage].get("reselect", {})
 
 
