@@ -76,6 +76,8 @@ def test_table_sets_the_published_numbers_beside(transitions):
     with_published = console.export_text()
     for word in ("2,041", "402,000", "467.3", "3,192.9", "-99.9%"):
         assert word in with_published
+    (smallest,) = (line for line in with_published.splitlines() if "return min" in line)
+    assert smallest.split()[-1] == "-1.4"
     console.print(report.facts_table(facts, None))
     assert "D4RL" not in console.export_text()
 

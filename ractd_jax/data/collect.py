@@ -101,7 +101,7 @@ def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> 
     done = _step(last) if last else 0
     if done < steps:
         with progress.Progress().task(f"SAC in {meta['env']}", steps, done) as bar:
-            sac.train(folder, last, meta, steps, lambda at, r: bar.update(at, **{"return": r}))
+            sac.train(folder, last, meta, steps, lambda at, seen: bar.update(at, **seen))
     show(folder)
     replay(folder, steps)
 

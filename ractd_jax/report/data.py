@@ -53,7 +53,9 @@ def facts_table(facts: dict[str, Any], published: Published | None) -> Table:
         row = [name.replace("_", " "), format(facts[name], form)]
         if published:
             known = getattr(published, name)
-            row += [format(known, form), format((facts[name] - known) / abs(known), "+.1%")]
+            apart = format((facts[name] - known) / abs(known), "+.1%")
+            # The smallest return lies about 0, where a ratio says nothing.
+            row += [format(known, form), "" if name == "return_min" else apart]
         table.add_row(*row)
     return table
 
