@@ -22,6 +22,7 @@ STAGES = {
     "ddpm": "train a DDPM, a rival that `all` leaves out; `eval` shows it once it is trained",
     "iql": "train the expectile critic (implicit Q-learning) and its policy",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
+    "collect": "make data: SAC learns in the task's environment, or in collect.env, from scratch",
     "bench": "measure speed with random weights: acting, training, and the machine's limits",
     "eval": "evaluate the data and every policy that is trained",
     "all": "train whatever is missing, evaluate everything, draw the figures",
@@ -60,10 +61,6 @@ def parse(arg: str | None) -> dict:
             name, value = "stage", word
         name = errors.choose("argument", name, ARGUMENTS)
         values[name] = value
-    if values["stage"] == "collect":
-        raise errors.UserError(
-            "collect is no stage but a command of its own: python -m ractd_jax.data.collect --help"
-        )
     for name, legal in (("stage", STAGES), ("size", SIZES), ("preset", PRESETS)):
         values[name] = errors.choose(name, values[name], legal)
     try:
@@ -183,6 +180,15 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "optimiser": optimiser(batch_size=1024, warmup=2000),
                 "epochs": 1000,
                 "weights": "ema",
+            },
+            "collect": {
+                "env": task.env_id,  # Gymnasium id of any environment with continuous actions
+                "steps": 300_000,  # in which SAC learns; a finished run goes on with more
+                "warmup": 10_000,  # random ones among them, before it learns
+                "snapshot_every": 10_000,  # steps between the actors that are saved
+                "replay": (),  # steps up to which the replay is written, besides that of `steps`
+                "rollout": (),  # steps of the saved actors that are rolled out, equally long
+                "transitions": 1_000_000,  # of the roll-out
             },
             "training": {
                 "updates_per_dispatch": 10,

@@ -66,6 +66,13 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
 
     if config.stage != "bench":  # which times compiling
         compilation.keep(config.training.compilation_cache)
+    if config.stage == "collect":
+        from ractd_jax.data import collect
+
+        if overwrite:
+            raise UserError("collect continues what is there; --workdir=DIR begins elsewhere")
+        collect.run(config.collect.to_dict(), config.seed, workdir)
+        return
     job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
     if config.stage == "data":
         datasheet.show(job)
@@ -112,7 +119,7 @@ def print_help(usage: str) -> None:
         for word, meaning in words.items():
             print(f"  {word:11} {meaning}")
     print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...")
-    print("\ndata of your own environment: python -m ractd_jax.data.collect --help\n\nflags")
+    print("\ncollect as a command: python -m ractd_jax.data.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:10} {flag.help}")
     print("\nfields and their defaults (--config.<field>=<value>; explained in configs/base.py)")

@@ -49,7 +49,7 @@ def show(experiment: Experiment) -> dict[str, Any]:
     report.histograms(folder / "data.png", transitions, task, title)
     written = [sheet, folder / "data.png"]
     if draw := report.MAPS.get(task.name.split("-")[0]):
-        draw(folder / "map.png", transitions, task)
+        draw(folder / "map.png", transitions, task, source)
         written.append(folder / "map.png")
     for path in written:
         experiment.say(f"wrote {path}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ractd_jax import checkpoints, measure, planning, stages
+from ractd_jax.data import sources
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import maze, style
@@ -53,7 +54,8 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
     folder, task, settings = experiment.workdir / "figures", experiment.task, experiment.config
     settings = settings["eval"]
     paths = [folder / "map.png"]
-    maze.save_density(paths[0], experiment.transitions, task)
+    source = sources.label(experiment.config["source"], task)
+    maze.save_density(paths[0], experiment.transitions, task, source)
     shared = []  # plan and path of each stage from the first start
     for stage in acting:
         planner = planning.load_planner(experiment.workdir / stage)

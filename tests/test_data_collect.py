@@ -1,5 +1,6 @@
 """Data of one's own: what SAC saw, rolled-out snapshots, and runs that were stopped."""
 
+import importlib
 import json
 import pathlib
 import subprocess
@@ -10,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+from configs import hopper_mr
+from ractd_jax import cli, errors
 from ractd_jax.data import collect, rollouts
 from ractd_jax.envs.make import make_env
 
@@ -136,6 +139,53 @@ def test_help_gives_the_commands():
     )  # fmt: skip
     for word in ("--env Ant-v4", "medium-replay", "--rollout 120000,300000", "--snapshot-every"):
         assert word in done.stdout
+
+
+# ---- the stage -----------------------------------------------------------------------------------
+
+
+def stage(name, workdir, seed=0, **fields):
+    """Run `main.py --config=configs/<name>.py:collect,seed=<seed>`."""
+    config = importlib.import_module(f"configs.{name}").get_config(f"collect,seed={seed}")
+    config.collect.update(fields)
+    config.training.compilation_cache = ""
+    cli.run(config, str(workdir), resume=False, overwrite=False)
+
+
+def test_the_stage_writes_what_is_asked_for(run, capsys):
+    fields = {"env": ENV, "steps": 600, "warmup": 10, "snapshot_every": 400}
+    stage("custom", run, **fields, replay=(420,), rollout=(400, 650), transitions=300)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Pendulum-v1, seed 0"
+    assert lines[-1].startswith("train on a file: source=")
+    rows = {path.name: len(columns(path)["rewards"]) for path in run.glob("*.hdf5")}
+    assert rows == {"replay-600.hdf5": 550, "replay-420.hdf5": 300, "rollout-400-650.hdf5": 400}
+    with pytest.raises(errors.UserError, match="seed 0, not 1"):
+        stage("custom", run, seed=1, **fields)
+
+
+def test_the_stage_knows_the_environment_of_a_task_and_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sbx", None)  # as if it were not installed
+    with pytest.raises(errors.UserError, match=r"needs sbx-rl .* pip install '.\[collect\]'") as e:
+        stage("hopper_mr", tmp_path / "new")
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stopped_stage_says_how_to_go_on(tmp_path, monkeypatch):
+    asked = []
+
+    def stopped(folder, env, steps, **settings):
+        asked.append((folder, env, steps, settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collect, "learn", stopped)
+    with pytest.raises(errors.UserError, match="the same command continues from what runs"):
+        collect.run(hopper_mr.get_config("collect").collect.to_dict(), seed=3)
+    folder, env, steps, settings = asked[0]
+    assert folder == pathlib.Path("runs/Hopper-v4/collect-seed3")
+    assert (env, steps) == ("Hopper-v4", 300_000)
+    assert settings == {"seed": 3, "warmup": 10_000, "snapshot_every": 10_000}
 
 
 # ---- with sbx-rl ---------------------------------------------------------------------------------

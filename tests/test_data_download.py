@@ -90,10 +90,20 @@ def part(path):
         ([{"send": 1000}, {"send": 500}, {}], [None, "bytes=1000-", "bytes=1500-"]),
         ([{"send": 1000}, {"ranges": False}], [None, "bytes=1000-"]),
         ([{"send": 1000}, {"start": 500}, {}], [None, "bytes=1000-", "bytes=1000-"]),
+        ([{"length": 9999}, {}], [None, "bytes=5120-"]),
         ([{"send": 0, "status": 503}, {}], [None, None]),
         ([{"send": 0, "status": 429}, {}], [None, None]),
     ],
-    ids=["whole", "cut", "cut twice", "no ranges", "wrong range", "busy", "too often"],
+    ids=[
+        "whole",
+        "cut",
+        "cut twice",
+        "no ranges",
+        "wrong range",
+        "claims more",
+        "busy",
+        "too often",
+    ],
 )
 def test_it_comes_whole_in_the_end(serve, path, script, asked):
     server = serve(*script)
@@ -113,6 +123,18 @@ def test_a_server_that_stalls_is_asked_again(serve, path, monkeypatch):
     fetch(server.url, path)
     assert path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=1000-"]
+
+
+def test_a_server_that_stalls_for_ever(serve, path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    server = serve({"send": 1000, "stall": True}, {"send": 0, "stall": True})
+    refused(server.url, path, r"cannot download http.* \(timed out\); 1,000 bytes are kept")
+    assert server.asked == [None, *["bytes=1000-"] * len(download.PAUSES)]
+
+
+def test_a_server_that_always_claims_more_than_it_has(serve, path):
+    server = serve({"length": 9999, "ranges": False})
+    refused(server.url, path, "only 5,120 of 9,999 bytes came.*: do it by hand$")
 
 
 def test_what_has_come_is_kept_for_the_next_call(serve, path):

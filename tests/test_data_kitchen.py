@@ -1,6 +1,5 @@
 """Kitchen's demonstrations, from D4RL's schema and from Minari's, to a policy that acts."""
 
-import importlib
 import json
 
 import gymnasium
@@ -8,7 +7,8 @@ import numpy as np
 import pytest
 
 import ractd_jax
-from ractd_jax import errors, experiment, tasks
+from configs import kitchen_mixed
+from ractd_jax import cli, errors, experiment, stages, tasks
 from ractd_jax.data import d4rl, download, hdf5, inspection, sources
 from ractd_jax.envs import kitchen, make
 from ractd_jax.report import animation
@@ -124,16 +124,40 @@ def test_people_cannot_be_simulated(kind, tmp_path, monkeypatch):
     assert "simulated" not in str(caught.value)
 
 
+TINY = {"hidden": 8, "blocks": 1}
+
+
+def test_all_from_demonstrations_to_the_table(file, tmp_path, capsys):
+    pytest.importorskip("gymnasium_robotics")
+    config = kitchen_mixed.get_config(f"all,size=demo,source={file}")
+    config.training.update(updates_per_dispatch=2, compilation_cache="")
+    config.teacher.method.sample_bins = 2
+    config.reward.network.dims = (8,)
+    config.eval.episodes = 1
+    for stage in stages.PIPELINE:
+        config[stage].optimiser.update(steps=2, batch_size=8)
+    for stage in ("teacher", "ctd", "student"):
+        config[stage].network.update(TINY)
+    cli.run(config, str(tmp_path / "run"), resume=False, overwrite=False)
+    out = capsys.readouterr().out
+    assert "RACTD student" in out
+    assert "kitchen-mixed-v0   data: file kitchen.hdf5" in out
+    entries = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [entry["stage"] for entry in entries] == ["dataset", "teacher", "ctd", "student"]
+    for entry in entries[1:]:
+        assert entry["score_mean"] in (0, 25, 50, 75, 100)  # of four subtasks
+    figures = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert figures == {"learning_curves.png", "returns.png", "latency.png"}  # no animation
+
+
 def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     pytest.importorskip("gymnasium_robotics")
-    config = importlib.import_module("configs.kitchen_mixed").get_config(
-        f"teacher,size=demo,source={file}"
-    )
+    config = kitchen_mixed.get_config(f"teacher,size=demo,source={file}")
     config = json.loads(json.dumps(config.to_dict()))
     config["data"]["horizon"] = 4
     config["training"]["updates_per_dispatch"] = 2
     config["teacher"]["method"]["sample_bins"] = 4
-    config["teacher"]["network"].update(hidden=8, blocks=1)
+    config["teacher"]["network"].update(TINY)
     config["teacher"]["optimiser"].update(steps=2, batch_size=8)
     job = experiment.Experiment(config, str(tmp_path / "run"))
     job.ensure("teacher")

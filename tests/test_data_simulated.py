@@ -100,7 +100,7 @@ def test_next_observations_are_the_next_rows_inside_an_episode(path):
 def test_time_limit_is_a_timeout_and_a_fall_is_a_terminal():
     def ends(saved_at):
         with np.load(simulated.SNAPSHOTS / "hopper.npz") as archive:
-            actor = simulated._actor(dict(archive), saved_at)
+            actor = simulated.actor(dict(archive), saved_at)
         found = rollouts.collect(rollouts.Block(TASK.env_id, actor, 1, (0, saved_at)))
         assert len(found) == 1
         return len(found[0]["rewards"]), found[0]["terminals"], found[0]["timeouts"]
@@ -189,6 +189,19 @@ def test_comparison_prints_what_the_file_holds(path, tmp_path, monkeypatch, caps
     assert "467.3 +- 511.0" in theirs
 
 
+def test_comparison_of_the_snapshots_by_themselves(monkeypatch, capsys):
+    words = ["compare", "--snapshots", "--env=hopper", "--quality=medium", "--transitions=2000"]
+    monkeypatch.setattr("sys.argv", words)
+    tool_module("compare_simulated")["main"]()
+    header, rule, row = capsys.readouterr().out.splitlines()
+    assert header.count("|") == rule.count("|") == row.count("|")
+    name, users, count, returns, *_ = (word.strip() for word in row.strip("|").split("|"))
+    assert name == "hopper after 350,000 steps"
+    assert users == "medium-replay, medium, medium-expert"
+    assert 1 < int(count) < 10
+    assert 1_000 < float(returns.split(" +- ")[0].replace(",", "")) < 2_500
+
+
 def test_label_says_where_the_expert_is_none():
     assert "no expert" in simulated.label(tasks.get("halfcheetah-medium-expert-v2"))
     plain = simulated.label(tasks.get("halfcheetah-medium-v2"))
@@ -203,7 +216,7 @@ def test_snapshots_of_the_other_robots_act_as_their_recipe_says(env):
         snapshots = dict(archive)
 
     def mean_reward(saved_at):
-        actor = simulated._actor(snapshots, saved_at)
+        actor = simulated.actor(snapshots, saved_at)
         (episode,) = rollouts.collect(rollouts.Block(task.env_id, actor, 1, (0, saved_at)))
         assert episode["observations"].shape[1] == task.obs_dim
         return episode["rewards"].mean()

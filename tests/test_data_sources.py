@@ -164,6 +164,12 @@ def test_unknown_source(source, text):
     assert "\n" not in str(caught.value)
 
 
+def test_unknown_dataset():
+    with pytest.raises(errors.UserError, match="Did you mean 'hopper-medium-v2'") as caught:
+        tasks.get("hopper-mediun-v2")
+    assert "\n" not in str(caught.value)
+
+
 def test_simulated_is_handed_its_options(tmp_path, content, monkeypatch):
     asked = {}
 

@@ -51,7 +51,7 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
     usual = inspection.remarks(facts | {"constant_observations": []}, 16, -100.0)
     assert usual == []
     odd = {
-        "constant_observations": [4, 6],
+        "constant_observations": [4, 6, 30, 31, 32, 40, 41],
         "constant_actions": [0],
         "length_min": 15,
         "actions_at_limit": 0.6,
@@ -60,10 +60,11 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
     }
     text = inspection.remarks(facts | odd, 16, -100.0)
     assert len(text) == len(odd)
-    for line, word in zip(
-        text, ["observations: dimension 4, 6", "actions: dimension 0", "15 steps", "60%", "-100",
-               "same reward"], strict=True,
-    ):  # fmt: skip
+    words = [
+        *("observations: dimension 4, 6, 30 to 32, 40, 41 never", "actions: dimension 0"),
+        *("15 steps", "60%", "-100", "same reward"),
+    ]
+    for line, word in zip(text, words, strict=True):
         assert word in line
     assert not any("terminal" in line for line in inspection.remarks(facts | odd, 16, 0.0))
 
@@ -75,6 +76,8 @@ def test_table_sets_the_published_numbers_beside(transitions):
     with_published = console.export_text()
     for word in ("2,041", "402,000", "467.3", "3,192.9", "-99.9%"):
         assert word in with_published
+    (smallest,) = (line for line in with_published.splitlines() if "return min" in line)
+    assert smallest.split()[-1] == "-1.4"
     console.print(report.facts_table(facts, None))
     assert "D4RL" not in console.export_text()
 
@@ -92,7 +95,7 @@ def test_histograms(tmp_path, transitions, limits):
 def test_the_stage_writes_what_it_prints(tmp_path, transitions, monkeypatch, capsys):
     hdf5.write(tmp_path / "mine.hdf5", transitions._asdict(), {})
     drawn = []
-    monkeypatch.setitem(report.MAPS, "hopper", lambda path, data, task: drawn.append((path, task)))
+    monkeypatch.setitem(report.MAPS, "hopper", lambda *all: drawn.append(all))
     config = hopper_mr.get_config(f"data,source={tmp_path / 'mine.hdf5'}")
     cli.run(config, str(tmp_path / "run"), resume=False, overwrite=False)
     out = capsys.readouterr().out
@@ -102,7 +105,10 @@ def test_the_stage_writes_what_it_prints(tmp_path, transitions, monkeypatch, cap
     sheet = json.loads((tmp_path / "run" / "data.json").read_text())
     assert sheet["source"] == "file mine.hdf5"
     assert sheet["facts"]["steps"] == N
-    assert drawn == [(tmp_path / "run" / "figures" / "map.png", TASK)]
+    ((path, _, task, source),) = drawn
+    assert path == tmp_path / "run" / "figures" / "map.png"
+    assert task == TASK
+    assert source == "file mine.hdf5"
     assert shows_something(tmp_path / "run" / "figures" / "data.png")
 
 

@@ -53,7 +53,7 @@ def test_the_map_of_a_dataset_shows_where_it_was(tmp_path):
     ends = np.arange(n) == n - 1
     transitions = episodes.Transitions(*(c.astype(np.float32) for c in columns), ends, ends)
     task = tasks.get("maze2d-umaze-v1")
-    data.MAPS["maze2d"](tmp_path / "map.png", transitions, task)
+    data.MAPS["maze2d"](tmp_path / "map.png", transitions, task, "a source")
     maze.save(tmp_path / "plain.png", task)
     seen, plain = pixels(tmp_path / "map.png"), pixels(tmp_path / "plain.png")
     assert len(np.unique(seen.reshape(-1, 3), axis=0)) > len(

@@ -14,12 +14,16 @@ Files are HDF5 in D4RL's schema; to train on one, name it as the source:
     python main.py --config=configs/hopper_mr.py:student,source=data/hopper/replay-120000.hdf5
 
 The first command once more continues a run that was stopped, or a finished one with more --steps.
-It needs sbx-rl (pip install '.[collect]'); the others need nothing but the folder.
+It needs sbx-rl (pip install '.[collect]'); the others need nothing but the folder. `main.py` has
+the first and what is written from it as the stage `collect`:
+
+    python main.py --config=configs/custom.py:collect --config.collect.env=Ant-v4
 """
 
 import argparse
 import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,35 @@ from ractd_jax.envs.make import make_env
 TRANSITIONS = 1_000_000  # of a roll-out, as in D4RL's "medium"
 
 
+def run(settings: dict[str, Any], seed: int, workdir: str | None = None) -> None:
+    """Learn, and write the replay and what else is asked for: the stage `collect`.
+
+    Args:
+        settings: the section `collect` of a configuration, see configs/base.py.
+        seed: of the run.
+        workdir: its folder; None for `runs/<environment>/collect-seed<k>`.
+
+    Raises:
+        UserError: no environment is named, it was stopped, or as `learn` and `roll_out`.
+    """
+    settings = dict(settings)
+    env, steps, transitions = (settings.pop(name) for name in ("env", "steps", "transitions"))
+    replays, actors = settings.pop("replay"), settings.pop("rollout")
+    if not env:
+        raise errors.UserError("in which environment? --config.collect.env=Ant-v4, for example")
+    default = Path("runs") / re.sub(r"[^\w.-]", "_", env) / f"collect-seed{seed}"
+    folder = Path(workdir) if workdir else default
+    try:
+        learn(folder, env, steps, seed=seed, **settings)
+        for step in replays:
+            replay(folder, step)
+        if actors:
+            roll_out(folder, list(actors), transitions)
+    except KeyboardInterrupt:
+        raise errors.UserError(_stopped(folder)) from None
+    print("train on a file: source=<its path>, with configs/custom.py for a task of your own")
+
+
 def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> None:
     """Train up to `steps` steps, continuing what is there, and write the replay file.
 
@@ -47,6 +80,8 @@ def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> 
     Raises:
         UserError: unknown or unfit environment, another run's folder, or sbx-rl is missing.
     """
+    if min(steps, settings.get("snapshot_every") or 1) < 1:
+        raise errors.UserError("steps and the steps between snapshots start at 1")
     from ractd_jax.data import sac  # JAX and sbx-rl start only now
 
     meta = describe(folder)
@@ -60,13 +95,13 @@ def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> 
     for name, value in ({"env": env} | settings).items():
         if value is not None and value != meta[name]:
             raise errors.UserError(
-                f"{folder} holds a run with {name} {meta[name]}, not {value}: choose another --out"
+                f"{folder} holds a run with {name} {meta[name]}, not {value}: choose another folder"
             )
     last = newest(folder)
     done = _step(last) if last else 0
     if done < steps:
         with progress.Progress().task(f"SAC in {meta['env']}", steps, done) as bar:
-            sac.train(folder, last, meta, steps, lambda at, r: bar.update(at, **{"return": r}))
+            sac.train(folder, last, meta, steps, lambda at, seen: bar.update(at, **seen))
     show(folder)
     replay(folder, steps)
 
@@ -82,7 +117,7 @@ def replay(folder: Path, steps: int) -> Path:
         columns = {name: saved[name][:steps] for name in saved}
     if not 1 <= steps <= len(columns["rewards"]):
         raise errors.UserError(
-            f"{folder} holds {len(columns['rewards']):,} steps: --replay starts at 1 and ends there"
+            f"{folder} holds {len(columns['rewards']):,} steps: a replay starts at 1 and ends there"
         )
     ends = np.flatnonzero(columns["dones"])
     episode = np.searchsorted(ends, np.arange(steps))  # len(ends) for the unfinished last one
@@ -170,6 +205,10 @@ def show(folder: Path) -> None:
         print(f"{int(step):10,} {seen['episodes']:9,} {mean:>12}")
 
 
+def _stopped(folder: Path) -> str:
+    return f"stopped; the same command continues from what {folder} holds"
+
+
 def _run(folder: Path) -> tuple[dict[str, Any], Path]:
     """Return description and newest checkpoint of a run, or say that there is none."""
     meta = describe(folder)
@@ -183,14 +222,14 @@ def _check(env_id: str) -> None:
     try:
         env = make_env(env_id)
     except (gymnasium.error.Error, ImportError) as error:
-        raise errors.UserError(f"--env={env_id}: {' '.join(str(error).split())}") from error
+        raise errors.UserError(f"{env_id}: {' '.join(str(error).split())}") from error
     box = gymnasium.spaces.Box
     seen, acts = env.observation_space, env.action_space
     env.close()
     if not isinstance(acts, box) or len(acts.shape) != 1 or not acts.is_bounded():
-        raise errors.UserError(f"--env={env_id}: its actions are {acts}, not a bounded vector")
+        raise errors.UserError(f"{env_id}: its actions are {acts}, not a bounded vector")
     if not isinstance(seen, box) or len(seen.shape) != 1:
-        raise errors.UserError(f"--env={env_id}: its observations are {seen}, not a vector")
+        raise errors.UserError(f"{env_id}: its observations are {seen}, not a vector")
 
 
 def _write(path: Path, columns: dict[str, np.ndarray], meta: dict[str, Any], source: str) -> Path:
@@ -235,8 +274,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.steps is not None:
             settings = {n: getattr(args, n) for n in ("seed", "warmup", "snapshot_every")}
-            if min(args.steps, settings["snapshot_every"] or 1) < 1:
-                raise errors.UserError("--steps and --snapshot-every start at 1")
             learn(args.out, args.env, args.steps, **settings)
         if args.replay is not None:
             replay(args.out, args.replay)
@@ -251,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"stopped; the same command continues from what {args.out} holds", file=sys.stderr)
+        print(_stopped(args.out), file=sys.stderr)
         return 2
     return 0
 

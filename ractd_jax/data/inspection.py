@@ -54,7 +54,7 @@ def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
     for kind in ("observations", "actions"):
         if dims := facts[f"constant_{kind}"]:
             found.append(
-                f"{kind}: dimension {', '.join(map(str, dims))} never changes, so it is only "
+                f"{kind}: dimension {_runs(dims)} never changes, so it is only "
                 "shifted to 0 and tells nothing"
             )
     if facts["length_min"] < horizon:
@@ -82,3 +82,10 @@ def _constant(column: np.ndarray) -> list[int]:
     """Return the dimensions that the normaliser takes for constant."""
     spread = column.max(axis=0).astype(np.float64) - column.min(axis=0)
     return np.flatnonzero(spread < normalizer.CONSTANT).tolist()
+
+
+def _runs(dims: list[int]) -> str:
+    """Write 4, 30, 31, 32 as "4, 30 to 32"."""
+    breaks = np.flatnonzero(np.diff(dims) != 1) + 1
+    runs = [run.tolist() for run in np.split(dims, breaks)]
+    return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs)

@@ -81,7 +81,7 @@ def train(
     checkpoint: Path | None,
     meta: dict[str, Any],
     steps: int,
-    advance: Callable[[int, float], None],
+    advance: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Train up to `steps` environment steps, saving at every snapshot.
 
@@ -90,7 +90,8 @@ def train(
         checkpoint: what to continue from; None to begin.
         meta: contents of collect.json (see `collect.describe`); `snapshots` and `cuts` grow.
         steps: environment steps in all.
-        advance: called with the steps made and the mean return of the last snapshot's episodes.
+        advance: called with the steps made and the mean `return` of the last snapshot's episodes,
+            where there are any.
 
     Raises:
         UserError: sbx-rl is missing, the folder cannot be written, or a checkpoint does not fit.
@@ -114,7 +115,7 @@ def train(
         with hdf5.atomic(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **actor(model))
         save(model, folder, meta)
-        advance(goal, np.nan if mean is None else mean)
+        advance(goal, {} if mean is None else {"return": mean})
     env.close()
 
 

@@ -88,7 +88,7 @@ def make(
         snapshots = dict(archive)
 
     blocks = [
-        rollouts.Block(task.env_id, _actor(snapshots, saved_at), steps, (seed, saved_at, i))
+        rollouts.Block(task.env_id, actor(snapshots, saved_at), steps, (seed, saved_at, i))
         for saved_at, i, steps in plan(mixture, transitions)
     ]
     columns = roll_out(blocks, workers=workers, advance=advance)
@@ -169,8 +169,8 @@ def plan(mixture: Recipe, transitions: int) -> Iterator[tuple[int, int, int]]:
             yield saved_at, i, min(BLOCK, end - begin)
 
 
-def _actor(snapshots: dict[str, np.ndarray], saved_at: int) -> rollouts.Actor | None:
-    """Pick the actor saved at a training step, in float32; `None` for step 0."""
+def actor(snapshots: dict[str, np.ndarray], saved_at: int) -> rollouts.Actor | None:
+    """Pick the actor that was saved at a training step, in float32; `None` for step 0."""
     if saved_at == 0:
         return None
     index = snapshots["steps"].tolist().index(saved_at)

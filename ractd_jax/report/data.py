@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from rich import box
 from rich.table import Table
@@ -19,8 +20,9 @@ from ractd_jax.data.d4rl import Published
 from ractd_jax.report import maze, plots, style
 from ractd_jax.tasks import TaskSpec
 
-# family (the task's name up to its first hyphen) -> `(path of a PNG, transitions, task)` draws it
-MAPS: dict[str, Callable[[Path, episodes.Transitions, TaskSpec], None]] = {
+# family (the task's name up to its first hyphen) -> `(path of a PNG, transitions, task, label of
+# the source)` draws it
+MAPS: dict[str, Callable[[Path, episodes.Transitions, TaskSpec, str], None]] = {
     "maze2d": maze.save_density
 }
 
@@ -51,7 +53,9 @@ def facts_table(facts: dict[str, Any], published: Published | None) -> Table:
         row = [name.replace("_", " "), format(facts[name], form)]
         if published:
             known = getattr(published, name)
-            row += [format(known, form), format((facts[name] - known) / abs(known), "+.1%")]
+            apart = format((facts[name] - known) / abs(known), "+.1%")
+            # The smallest return lies about 0, where a ratio says nothing.
+            row += [format(known, form), "" if name == "return_min" else apart]
         table.add_row(*row)
     return table
 
@@ -74,7 +78,7 @@ def histograms(
     _bars(left, returns, "Returns", "sum of an episode's rewards", "episodes")
     left.axvline(returns.mean(), color=style.INK, lw=1.3)
     left.annotate(
-        f"mean {returns.mean():,.0f}",
+        f"mean {returns.mean():,.1f}",
         (returns.mean(), 1),
         (4, -2),
         xycoords=("data", "axes fraction"),
@@ -85,6 +89,7 @@ def histograms(
     )
     _bars(middle, transitions.rewards, "Rewards", "reward of a step", "steps (log scale)")
     middle.set_yscale("log")
+    middle.set_ylim(bottom=0.7)  # a bar's height counts from one step, however rare the others are
 
     low, high = task.action_limits()
     span = np.where(high > low, high - low, 1.0)
@@ -110,7 +115,9 @@ def histograms(
     plots.dress(right, f"Actions{more}", xlabel, "y")
     right.set_ylabel("steps", fontsize=9.5, color=style.MUTED)
     right.yaxis.set_major_formatter(EngFormatter(sep=""))
-    right.legend(fontsize=8, frameon=False, ncols=2 if len(dims) > 4 else 1)
+    look = {"fontsize": 8, "frameon": False, "ncols": 2 if len(dims) > 4 else 1}
+    lines = [Line2D([], [], color=p.get_edgecolor(), ls=p.get_linestyle()) for p in right.patches]
+    right.legend(lines, [p.get_label() for p in right.patches], loc="upper center", **look)
     plots.save(figure, path)
 
 
@@ -118,5 +125,6 @@ def _bars(axes: Axes, values: np.ndarray, title: str, xlabel: str, ylabel: str) 
     axes.hist(values, 60, color=style.color("dataset"))
     plots.dress(axes, title, xlabel, "y")
     axes.set_ylabel(ylabel, fontsize=9.5, color=style.MUTED)
-    if np.abs(values).max() >= 1000:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for axis, largest in ((axes.xaxis, np.abs(values).max()), (axes.yaxis, axes.get_ylim()[1])):
+        if largest >= 1000:
+            axis.set_major_formatter(EngFormatter(sep=""))

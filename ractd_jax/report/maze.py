@@ -80,9 +80,11 @@ def save(
     figure.savefig(path, dpi=110, facecolor="white")
 
 
-def save_density(path: str | Path, transitions: Transitions, task: tasks.TaskSpec) -> None:
-    """Draw where a dataset has been into a PNG file."""
-    title = f"{task.name}: {len(transitions.rewards):,} steps of data"
+def save_density(
+    path: str | Path, transitions: Transitions, task: tasks.TaskSpec, source: str
+) -> None:
+    """Draw where a dataset has been into a PNG file; `source` is the label of the data."""
+    title = f"{task.name}: {len(transitions.rewards):,} steps\ndata: {source}"
     save(path, task, density=transitions.observations[:, :2], title=title)
 
 
