@@ -158,6 +158,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                     "reward_on": "start",  # start: G(x_T, T, 0); dsm: the DSM prediction
                     "reward_clip": False,
                     "reward_scale": "none",  # none or gradient
+                    "advantage": 0.0,  # sharpness of the weights of DSM's examples; 0: all alike
                     "solver": "heun",
                     "solver_steps": 1,
                     "max_jump": 1,

@@ -44,6 +44,10 @@ class Student:
         reward_clip: clip the judged action to [-1, 1], the range of the data, before judging it.
         reward_scale: "gradient" divides L_R by the mean length of dR/da over the batch, so that
             the weight means the same for every return model and task; "none" as published.
+        advantage: sharpness k of the weights exp(k A / std A) of the DSM examples, A being how much
+            better the example went than the return model expects of the student's own action there.
+            The reward then selects among the data's modes, where its gradient alone leaves the mean
+            of them by a little. 0, all alike, as published.
         solver: "heun" or "euler", for the teacher's step from t to u.
         solver_steps: steps between t and u.
         max_jump: bins between t and u at most; 1 as released.
@@ -61,6 +65,7 @@ class Student:
     reward_on: str = "start"
     reward_clip: bool = True
     reward_scale: str = "gradient"
+    advantage: float = 0.0
     solver: str = "heun"
     solver_steps: int = 1
     max_jump: int = 1
@@ -174,6 +179,18 @@ def dsm_loss(
     goal = x_0 if teacher is None else jax.lax.stop_gradient(teacher(x_t, t))
     losses = diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, goal)
     return losses, prediction
+
+
+def advantage_weights(returns: Levels, values: Levels, sharpness: float) -> Levels:
+    """Return exp(k A / std A) of each example, at most 20, and of mean 1 over the batch.
+
+    A = return - value. Under these weights the regression of DSM solves "maximise the return, stay
+    close to the data" in closed form (Peng et al. 2019, advantage-weighted regression).
+    """
+    advantage = returns - values
+    advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+    weights = jnp.minimum(jnp.exp(sharpness * advantage), 20.0)
+    return jax.lax.stop_gradient(weights / jnp.mean(weights))
 
 
 # ---- sampling ----------------------------------------------------------------------------------
@@ -295,17 +312,20 @@ def make_student(
             model = jump_with(params, keys_dropout[3], train=True)
             guide = teacher if student.dsm_goal == "teacher" else None
             dsm, x = dsm_loss(model, guide, noise, student.distance, batch.x, key_dsm)
-            total = student.ctm_weight * ctm + student.dsm_weight * jnp.mean(dsm)
-            metrics = {"ctm": ctm, "dsm": jnp.mean(dsm)}
-            if student.reward_weight:
+            metrics, worth = {"ctm": ctm}, 0.0
+            if student.reward_weight or student.advantage:
                 if student.reward_on == "start":
                     model = jump_with(params, keys_dropout[4], train=True)
                     start = jax.random.split(key_start, batch.x.shape[0])
                     x = sample(model, dataclasses.replace(noise, clip=False), 1, start, shape)
                 clip, scale = student.reward_clip, student.reward_scale
                 worth, returns = reward.maximise(judge_here, x, clip=clip, scale=scale)
-                total = total + student.reward_weight * worth
                 metrics["return"] = jnp.mean(returns)
+            if student.advantage:
+                dsm = dsm * advantage_weights(batch.returns, returns, student.advantage)
+            metrics["dsm"] = jnp.mean(dsm)
+            total = student.ctm_weight * ctm + student.dsm_weight * jnp.mean(dsm)
+            total = total + student.reward_weight * worth
             return total, {"loss": total} | metrics
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)

@@ -46,7 +46,8 @@ def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     if stage not in ("teacher", "ctd", "student"):
         return {}
     found = {} if stage == "teacher" else {"teacher": "teacher"}
-    if config[stage]["method"].get("reward_weight"):
+    method = config[stage]["method"]
+    if method.get("reward_weight") or method.get("advantage"):
         found["reward"] = judging(config)
     return found
 
