@@ -19,6 +19,7 @@ STAGES = {
     "ctd": "distil a student without reward (consistency trajectory distillation)",
     "student": "distil the RACTD student; trains a missing teacher and return model first",
     "ddpm": "train a DDPM, a rival that `all` leaves out; `eval` shows it once it is trained",
+    "inverse": "learn inverse dynamics, which turn planned states into actions (mazes alone)",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
     "bench": "measure speed with random weights: acting, training, and the machine's limits",
     "eval": "evaluate data, teacher, ctd, student and ddpm, as far as they are trained",

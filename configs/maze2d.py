@@ -45,6 +45,15 @@ def make(
     config.student.method.reward_weight = reward_weight
     config.eval.replan_every = 10  # steps between the plans of the closed loop; 0: open loop alone
     config.eval.replan = ("ctd", "student")  # stages; the teacher's plans take too long
+    config.eval.follow = "waypoints"  # how plans become actions: waypoints or inverse
+    config.inverse = {  # as small as the dynamics are; the same at all sizes
+        "network": {"hidden": (64, 64)},
+        "method": {"gain": 20.0},
+        "optimiser": base.optimiser(
+            steps=10_000, learning_rate=3e-3, weight_decay=0.0, b1=0.9, warmup=100, ema=0.99
+        ),
+        "weights": "ema",
+    }
     PRESETS[values["preset"]](config)
     SIZES[values["size"]](config)
     return config

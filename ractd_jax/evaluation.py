@@ -78,7 +78,7 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
     folder.mkdir(exist_ok=True)
     logs = {
         stage: plots.read_metrics(experiment.workdir / stage / "metrics.jsonl")
-        for stage in stages.TRAINED
+        for stage in stages.trained(task)
         if (experiment.workdir / stage / "metrics.jsonl").exists()
     }
     paths = [folder / f"{name}.png" for name in ("learning_curves", "returns", "latency")]

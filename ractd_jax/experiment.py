@@ -96,8 +96,7 @@ class Experiment:
             transitions = maze2d.cut_at_goal(transitions)
         return dataset.build(
             transitions,
-            # The return model judges single steps, so it sees the last ones of an episode too.
-            horizon=1 if stage == "reward" else data["horizon"],
+            horizon=stages.window(self.config, self.task, stage)[0],
             discount=data["discount"],
             termination_penalty=data["termination_penalty"],
             drop_last=data["drop_last_window"],
@@ -110,12 +109,16 @@ class Experiment:
         """Train a stage, and before it what it needs, unless a finished run is there.
 
         Args:
-            stage: one of `stages.TRAINED`.
+            stage: one of `stages.trained(task)`.
             wanted: the user asked for this stage, rather than for one that needs it.
 
         Raises:
-            UserError: the folder holds another run, or one that may not be touched.
+            UserError: the folder holds another run, or one that may not be touched; or such tasks
+                have no such stage.
         """
+        if stage not in stages.trained(self.task):
+            kind = "planners" if stage in stages.ALSO["planner"] else "policies"
+            raise UserError(f"{self.task.name} has no stage {stage}, which is for {kind} alone")
         if stage in self._ready:
             return
         run = self.workdir / stage
@@ -172,11 +175,9 @@ class Experiment:
         steps, dispatch = optimiser["steps"], config["training"]["updates_per_dispatch"]
         if config["size"] == "paper" and jax.default_backend() == "cpu":
             dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
-        sample = functools.partial(
-            dataset.SAMPLE[self.task.kind],
-            batch_size=optimiser["batch_size"] // len(devices),
-            horizon=1 if stage == "reward" else config["data"]["horizon"],
-        )
+        horizon, draw = stages.window(config, self.task, stage)
+        batch_size = optimiser["batch_size"] // len(devices)
+        sample = functools.partial(draw, batch_size=batch_size, horizon=horizon)
         updates = training.fit(
             algorithm,
             state,
@@ -249,7 +250,7 @@ class Experiment:
         """Refuse to go on in a folder whose run was configured otherwise."""
         old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
         sections = ["task", "source", "seed", "custom", "data", stage]
-        if stage != "reward":  # the only model that never sees noise
+        if stage not in ("reward", "inverse"):  # the models that never see noise
             sections.append("noise")
         for name, now, then in _differences(self.config, old, sections):
             if name.endswith("optimiser.steps") and not now:

@@ -325,3 +325,31 @@ class ReturnMLP(nn.Module):
                     x = Dense(features, name=f"level{i}_block{j}_shortcut")(x)
                 x = h + x
         return Dense(1, name="output")(x)[..., 0]
+
+
+# ---- inverse dynamics ------------------------------------------------------------------------
+
+
+class InverseMLP(nn.Module):
+    """I(s, change): a linear map plus a small MLP.
+
+    Away from walls the map is linear but for the clipping of speeds, so the linear path alone is
+    nearly right and the hidden layers learn the rest.
+
+    Attributes:
+        act_dim: size of an action.
+        hidden: width of each hidden layer.
+    """
+
+    act_dim: int
+    hidden: Sequence[int] = (64, 64)
+
+    @nn.compact
+    def __call__(
+        self, state: Float[Array, "batch dim"], change: Float[Array, "batch dim"]
+    ) -> Float[Array, "batch act"]:
+        x = jnp.concatenate([state, change], axis=-1)
+        linear = Dense(self.act_dim, name="linear")(x)
+        for i, features in enumerate(self.hidden):
+            x = mish(Dense(features, name=f"dense{i}")(x))
+        return linear + Dense(self.act_dim, name="output")(x)

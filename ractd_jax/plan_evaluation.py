@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, measure, planning, stages
-from ractd_jax.envs import rollouts
+from ractd_jax import checkpoints, errors, measure, planning, stages
+from ractd_jax.envs import rollouts, waypoints
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import maze, style
 
-CLOSED = "closed loop"
+CLOSED, INVERSE = "closed loop", "inverse dynamics"
 STARTS = 4  # in the picture of a stage
 
 
@@ -31,16 +31,31 @@ def evaluate(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
         "decides": "plan",
         "action_ms": measure.median_ms(lambda step: planner.plan(goal, goal, start, step)),
     }
+    control, followed = control_of(experiment)
     ways = {"": (0, "eval.json")}
     if settings["replan_every"] and stage in settings["replan"]:
         ways[CLOSED] = settings["replan_every"], "eval_closed.json"
     entries = []
     for manner, (every, file) in ways.items():
-        act = planning.Follower(planner, every).act
-        entry = measure.play(experiment, stage, act, manner) | took | {"replan_every": every}
+        act = planning.Follower(planner, every, control=control).act
+        manner = ", ".join(filter(None, (manner, followed)))
+        how = {"replan_every": every, "follow": settings["follow"]}
+        entry = measure.play(experiment, stage, act, manner) | took | how
         checkpoints.write_json(run / file, entry)
         entries.append(entry)
     return entries
+
+
+def control_of(experiment: Experiment) -> tuple[planning.Control, str]:
+    """Return what `eval.follow` names, and the words for it ("" for the published controller).
+
+    Inverse dynamics are trained now if they are not there yet.
+    """
+    follow = experiment.config["eval"]["follow"]
+    if errors.choose("eval.follow", follow, ("waypoints", "inverse")) == "waypoints":
+        return waypoints.push, ""
+    experiment.ensure("inverse", wanted=False)
+    return planning.load_control(experiment.workdir / "inverse"), INVERSE
 
 
 def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:

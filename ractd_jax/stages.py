@@ -3,14 +3,27 @@
 A stage trains one model. What it needs of earlier stages reaches it as frozen weights.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from ractd_jax import ctm, ddpm, diffusion, edm, errors, networks, reward, train_state
+from ractd_jax import (
+    ctm,
+    ddpm,
+    diffusion,
+    edm,
+    errors,
+    inverse_dynamics,
+    networks,
+    reward,
+    train_state,
+)
+from ractd_jax.data import dataset
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
 TRAINED = (*PIPELINE, "ddpm")  # rivals only where they are asked for
+ALSO = {"policy": (), "planner": ("inverse",)}  # trained by one kind of task alone
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
 SAMPLING = {
     "teacher": ("solver", "sample_bins"),
@@ -35,6 +48,20 @@ def trajectory(task: TaskSpec, horizon: int) -> dict[str, Any]:
     return {"shape": (horizon, task.act_dim), "cond_dim": task.obs_dim}
 
 
+def trained(task: TaskSpec) -> tuple[str, ...]:
+    """Return the stages that a task can train."""
+    return (*TRAINED, *ALSO[task.kind])
+
+
+def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Callable]:
+    """Return what a stage is trained on: the steps of a window, and how to draw batches of them."""
+    if stage == "inverse":
+        return 2, dataset.sample_pairs
+    # The return model judges single steps, so it sees the last ones of an episode too.
+    horizon = 1 if stage == "reward" else config["data"]["horizon"]
+    return horizon, dataset.SAMPLE[task.kind]
+
+
 def _network(fields: dict[str, Any]):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
@@ -46,7 +73,7 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     Args:
         config: the resolved configuration.
         task: sizes of observations and actions.
-        stage: one of `TRAINED`.
+        stage: one of `trained(task)`.
         axis: see `train_state.Optimiser`.
     """
     mine = config[stage]
@@ -59,6 +86,11 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     if stage == "ddpm":
         method = ddpm.Ddpm(**mine["method"])
         return ddpm.make_ddpm(_network(mine["network"]), noise, method, optimiser, **sizes)
+    if stage == "inverse":
+        net = networks.InverseMLP(task.act_dim, tuple(mine["network"]["hidden"]))
+        inverse = inverse_dynamics.Inverse(**mine["method"])
+        sizes = {"shape": (1, task.act_dim), "cond_dim": 2 * task.obs_dim}
+        return inverse_dynamics.make_inverse(net, inverse, optimiser, **sizes)
 
     return_net = networks.ReturnMLP(
         tuple(config["reward"]["network"]["dims"]), config["reward"]["network"]["layer_norm"]

@@ -118,6 +118,17 @@ def sample_plans(
     return types.Batch(states, cond, dataset.returns[first])
 
 
+def sample_pairs(
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int
+) -> types.Batch:
+    """Draw single actions, conditioned on the states before and after; `horizon` is then 2."""
+    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
+    first = dataset.starts[index]
+    pair = dataset.observations[first[:, None] + jnp.arange(horizon)[None, :]]
+    cond = pair.reshape(batch_size, -1)
+    return types.Batch(dataset.actions[first][:, None], cond, dataset.returns[first])
+
+
 SAMPLE = {"policy": sample_windows, "planner": sample_plans}  # by the kind of the task
 
 
