@@ -169,6 +169,8 @@ class Experiment:
         def save(step, state):
             state = training.one_copy(state)
             weights = state.ema if config[stage]["weights"] == "ema" else state.params
+            if algorithm.acting:
+                weights = algorithm.acting(weights, state.frozen, limits)
             item = {"params": weights, "normalizer": limits}
             store.save(step, item, state, {"step": step, "stage": stage})
 

@@ -3,12 +3,14 @@
 A stage trains one model. What it needs of earlier stages reaches it as frozen weights.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from ractd_jax import (
     ctm,
     ddpm,
+    diffuser,
     diffusion,
     edm,
     errors,
@@ -22,20 +24,27 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
-TRAINED = (*PIPELINE, "ddpm")  # rivals only where they are asked for
-ALSO = {"policy": (), "planner": ("inverse",)}  # trained by one kind of task alone
+TRAINED = (*PIPELINE, "ddpm", "diffuser")  # rivals only where they are asked for
+ALSO = {"policy": ("diffuser_value",), "planner": ("inverse",)}  # trained by one kind of task alone
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
 SAMPLING = {
     "teacher": ("solver", "sample_bins"),
     "ctd": ("nfe",),
     "student": ("nfe",),
     "ddpm": ("sampler", "sample_steps"),
+    "diffuser": ("guide_scale", "guide_stop", "plans"),
 }
-NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
+NETWORKS = {
+    "unet": networks.ConditionalUnet1D,
+    "mlp": networks.ResidualMLP,
+    "value_unet": networks.ValueUnet1D,
+}
 
 
 def needs(config: dict[str, Any], stage: str) -> tuple[str, ...]:
     """Return the stages whose weights a stage needs."""
+    if stage == "diffuser" and config[stage]["method"]["guide_steps"]:
+        return ("diffuser_value",)
     if stage not in ("ctd", "student"):
         return ()
     return ("teacher", "reward") if config[stage]["method"]["reward_weight"] else ("teacher",)
@@ -57,6 +66,10 @@ def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Cal
     """Return what a stage is trained on: the steps of a window, and how to draw batches of them."""
     if stage == "inverse":
         return 2, dataset.sample_pairs
+    if stage in ("diffuser", "diffuser_value"):
+        ends = 2 if task.kind == "planner" else 1
+        horizon = config["diffuser"]["method"]["horizon"] or config["data"]["horizon"]
+        return horizon, functools.partial(dataset.sample_ways, ends=ends)
     # The return model judges single steps, so it sees the last ones of an episode too.
     horizon = 1 if stage == "reward" else config["data"]["horizon"]
     return horizon, dataset.SAMPLE[task.kind]
@@ -86,6 +99,8 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     if stage == "ddpm":
         method = ddpm.Ddpm(**mine["method"])
         return ddpm.make_ddpm(_network(mine["network"]), noise, method, optimiser, **sizes)
+    if stage in ("diffuser", "diffuser_value"):
+        return _diffuser(config, task, stage, optimiser)
     if stage == "inverse":
         net = networks.InverseMLP(task.act_dim, tuple(mine["network"]["hidden"]))
         inverse = inverse_dynamics.Inverse(**mine["method"])
@@ -114,6 +129,20 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     )
 
 
+def _diffuser(config: dict[str, Any], task: TaskSpec, stage: str, optimiser) -> Algorithm:
+    method, net = (
+        diffuser.Diffuser(**config["diffuser"]["method"]),
+        _network(config[stage]["network"]),
+    )
+    sizes = {"horizon": window(config, task, stage)[0]}
+    sizes |= {"act_dim": task.act_dim, "obs_dim": task.obs_dim}
+    if stage == "diffuser_value":
+        return diffuser.make_value(net, method, optimiser, **sizes)
+    value = _network(config["diffuser_value"]["network"]) if method.guide_steps else None
+    gives = "states" if task.kind == "planner" else "actions"
+    return diffuser.make_diffuser(net, value, method, optimiser, **sizes, gives=gives)
+
+
 def sampling(config: dict[str, Any], stage: str) -> dict[str, Any]:
     """Return the fields of a stage's method that only acting heeds."""
     return {name: config[stage]["method"][name] for name in SAMPLING[stage]}
@@ -124,6 +153,8 @@ def nfe(config: dict[str, Any], stage: str) -> int:
     method = config[stage]["method"]
     if stage == "ddpm":
         return method["sample_steps"]
+    if stage == "diffuser":  # calls of the value, which guides, come on top
+        return method["steps"]
     if stage != "teacher":
         return method["nfe"]
     return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)

@@ -38,8 +38,11 @@ class Algorithm(NamedTuple):
         update: `(state, batch, key) -> (state, metrics)`, metrics being a flat dict of scalars.
         act: `(params, cond, keys) -> x`, one trajectory for each row of `cond` and each key;
             None for a model that does not act.
+        acting: `(weights, frozen, normaliser) -> params`, what `act` takes, where that is more than
+            the trained weights alone; None where it is not.
     """
 
     init: Callable
     update: Callable
     act: Callable | None
+    acting: Callable | None = None

@@ -10,6 +10,7 @@ _SYSTEMS = {
     "ctd": ("ctd (no reward)", "#e39a2d"),
     "ddpm": ("DDPM", "#4b5a8a"),
     "ddim": ("DDIM", "#4b5a8a"),
+    "diffuser": ("Diffuser", "#2a9d8f"),
     "student": ("RACTD student", "#c8384f"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
