@@ -218,6 +218,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
             "eval": {
                 "episodes": 100,
                 "first_seed": 0,  # episodes are seeded first_seed, first_seed + 1, ...
+                "samplers": (),  # rows of the table, e.g. "student nfe=2"; (): all that is trained
             },
         }
     )

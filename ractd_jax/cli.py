@@ -87,7 +87,8 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')
             return
     elif config.stage == "eval":
-        job.ensure("student", wanted=False)
+        if not config.eval.samplers:
+            job.ensure("student", wanted=False)
     else:
         job.ensure(config.stage)
         then = "now evaluate it with the stage eval" if job.task.env_id else "see load_policy"

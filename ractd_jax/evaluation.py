@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, measure, plan_evaluation, policy, stages, tasks
+from ractd_jax import checkpoints, measure, plan_evaluation, policy, samplers, stages, tasks
 from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
@@ -39,30 +39,38 @@ def evaluate_data(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def evaluate_stage(experiment: Experiment, stage: str) -> dict[str, Any]:
+def evaluate_row(experiment: Experiment, sampler: samplers.Sampler) -> dict[str, Any]:
     """Roll a trained stage out and write its eval.json."""
-    method = experiment.config[stage]["method"]
-    sampling = stages.sampling(experiment.config, stage)
-    acting = policy.load_policy(experiment.workdir / stage, **sampling)
-    entry = measure.play(experiment, stage, acting.act) | {"action_ms": action_ms(acting)}
-    if "sampler" in method:
-        entry["sampler"] = method["sampler"]
-    checkpoints.write_json(experiment.workdir / stage / "eval.json", entry)
+    run = experiment.workdir / sampler.stage
+    acting = policy.load_policy(run, **sampler.fields)
+    entry = measure.play(experiment, sampler, acting.act) | {"action_ms": action_ms(acting)}
+    checkpoints.write_json(run / sampler.file(), entry)
     return entry
 
 
+def rows(experiment: Experiment) -> list[samplers.Sampler]:
+    """Return the rows that `eval.samplers` lists, after training what is missing; or all there are.
+
+    All: every stage with a finished run.
+    """
+    config = experiment.config
+    if config["eval"]["samplers"]:
+        found = [samplers.parse(config, text) for text in config["eval"]["samplers"]]
+        for sampler in found:
+            experiment.ensure(sampler.stage, wanted=False)
+        return found
+    runs = {stage: experiment.workdir / stage for stage in ACTING}
+    finished = [s for s, run in runs.items() if checkpoints.run_status(run) == checkpoints.FINISHED]
+    return [samplers.parse(config, stage) for stage in finished]
+
+
 def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
-    """Evaluate the data and every finished stage; print the table, write summary and figures."""
-    trained = [
-        stage
-        for stage in ACTING
-        if checkpoints.run_status(experiment.workdir / stage) == checkpoints.FINISHED
-    ]
+    """Evaluate the data and all `rows`; print the table, write summary and figures."""
     if experiment.task.kind == "planner":
-        entries = [e for stage in trained for e in plan_evaluation.evaluate(experiment, stage)]
+        entries = [e for row in rows(experiment) for e in plan_evaluation.evaluate(experiment, row)]
     else:
         entries = [evaluate_data(experiment)]
-        entries += [evaluate_stage(experiment, stage) for stage in trained]
+        entries += [evaluate_row(experiment, row) for row in rows(experiment)]
     summary = experiment.workdir / "summary.json"
     checkpoints.write_json(summary, entries)
     figures = draw(experiment, entries)
@@ -88,9 +96,9 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
     scores = {e["stage"]: task.score(np.asarray(e["returns"])) for e in entries}
     if scores:
         plots.return_distributions(paths[1], scores, title)
-    acting = [stage for stage in ACTING if stage in scores]
-    if acting:
-        plots.latency_bars(paths[2], [e for e in entries if e["stage"] in acting])
+    acting = [stage for stage in ACTING if any(e.get("model") == stage for e in entries)]
+    if acting:  # the ways to follow a plan do not change the time to make one
+        plots.latency_bars(paths[2], list({e["name"]: e for e in entries if "name" in e}.values()))
     if task.kind == "planner":
         paths += plan_evaluation.draw(experiment, acting)
     elif acting:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, errors, measure, planning, stages
+from ractd_jax import checkpoints, errors, measure, planning, samplers
 from ractd_jax.envs import rollouts, waypoints
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import maze, style
@@ -18,42 +18,42 @@ CLOSED, INVERSE = "closed loop", "inverse dynamics"
 STARTS = 4  # in the picture of a stage
 
 
-def evaluate(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
-    """Roll a trained stage out; write its eval.json, and eval_closed.json; return their contents.
+def evaluate(experiment: Experiment, sampler: samplers.Sampler) -> list[dict[str, Any]]:
+    """Roll a planner out; write its eval.json, and eval_closed_loop.json; return their contents.
 
     `action_ms` is the time of one plan.
     """
-    settings, run = experiment.config["eval"], experiment.workdir / stage
-    planner = planning.load_planner(run, **stages.sampling(experiment.config, stage))
+    settings, run = experiment.config["eval"], experiment.workdir / sampler.stage
+    planner = planning.load_planner(run, **sampler.fields)
     goal = planning.task_goal(experiment.task)[None]
     start = np.zeros(1, np.int32)
     took = {
         "decides": "plan",
         "action_ms": measure.median_ms(lambda step: planner.plan(goal, goal, start, step)),
     }
-    control, followed = control_of(experiment)
-    ways = {"": (0, "eval.json")}
-    if settings["replan_every"] and stage in settings["replan"]:
-        ways[CLOSED] = settings["replan_every"], "eval_closed.json"
+    control, *followed = control_of(experiment)
+    ways = {(): 0}
+    if settings["replan_every"] and sampler.stage in settings["replan"]:
+        ways[(CLOSED,)] = settings["replan_every"]
     entries = []
-    for manner, (every, file) in ways.items():
+    for manner, every in ways.items():
+        manner = (*manner, *followed)
         act = planning.Follower(planner, every, control=control).act
-        manner = ", ".join(filter(None, (manner, followed)))
         how = {"replan_every": every, "follow": settings["follow"]}
-        entry = measure.play(experiment, stage, act, manner) | took | how
-        checkpoints.write_json(run / file, entry)
+        entry = measure.play(experiment, sampler, act, *manner) | took | how
+        checkpoints.write_json(run / sampler.file(*manner), entry)
         entries.append(entry)
     return entries
 
 
-def control_of(experiment: Experiment) -> tuple[planning.Control, str]:
-    """Return what `eval.follow` names, and the words for it ("" for the published controller).
+def control_of(experiment: Experiment) -> tuple[planning.Control] | tuple[planning.Control, str]:
+    """Return what `eval.follow` names and, unless it is the published controller, words for it.
 
     Inverse dynamics are trained now if they are not there yet.
     """
     follow = experiment.config["eval"]["follow"]
     if errors.choose("eval.follow", follow, ("waypoints", "inverse")) == "waypoints":
-        return waypoints.push, ""
+        return (waypoints.push,)
     experiment.ensure("inverse", wanted=False)
     return planning.load_control(experiment.workdir / "inverse"), INVERSE
 

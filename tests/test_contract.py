@@ -39,7 +39,7 @@ class Case(NamedTuple):
 @functools.cache
 def network(kind):
     if kind == "value_unet":
-        return networks.ValueUnet1D((8, 8), embed_dim=8, groups=4)
+        return networks.ValueUnet1D((8, 8), embed_dim=8, groups=1)
     if kind == "unet":
         return networks.ConditionalUnet1D((8,), embed_dim=8, dropout=0.1, mid_dropout=0.2)
     return networks.ResidualMLP(hidden=32, blocks=1, embed_dim=8)

@@ -193,7 +193,7 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
     assert [entry["stage"] for entry in entries] == names
     assert [entry["replan_every"] for entry in entries] == [0, 0, 50, 0, 50]
     assert [entry["nfe"] for entry in entries] == [4, 1, 1, 1, 1]
-    assert entries[4] == json.loads((run / "student" / "eval_closed.json").read_text())
+    assert entries[4] == json.loads((run / "student" / "eval_closed_loop.json").read_text())
     assert "RACTD student, closed loop" in done.stdout
     assert "ms/plan" in done.stdout
     drawn = ("map", "plans", "plans_teacher", "plans_ctd", "plans_student", "returns", "latency")

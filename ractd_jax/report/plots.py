@@ -150,7 +150,7 @@ def latency_bars(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
         )
     axes.set_yticks(
         range(len(timed)),
-        [f"{style.label(e.get('sampler', e['stage']))}\nNFE {e['nfe']}" for e in timed],
+        [f"{style.label(e['stage'].partition(',')[0])}\nNFE {e['nfe']}" for e in timed],
     )
     axes.set(xscale="log", xlim=(left, right))
     axes.xaxis.set_major_formatter(_PLAIN)

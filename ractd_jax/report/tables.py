@@ -50,7 +50,7 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
     for entry in entries:
         interval, error = entry["score_ci95"], entry["score_se"]
         table.add_row(
-            style.label(entry.get("sampler", entry["stage"])),
+            style.label(entry["stage"]),
             f"{entry['score_mean']:.1f}" + ("" if error is None else f" {sign} {error:.1f}"),
             f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "-",
             _figure(entry["score_median"], ".1f"),
