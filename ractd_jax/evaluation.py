@@ -98,7 +98,8 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
         plots.return_distributions(paths[1], scores, title)
     acting = [stage for stage in ACTING if any(e.get("model") == stage for e in entries)]
     if acting:  # the ways to follow a plan do not change the time to make one
-        plots.latency_bars(paths[2], list({e["name"]: e for e in entries if "name" in e}.values()))
+        timed = {e["name"]: e for e in reversed(entries) if "name" in e}
+        plots.latency_bars(paths[2], [*timed.values()])
     if task.kind == "planner":
         paths += plan_evaluation.draw(experiment, acting)
     elif acting:

@@ -14,7 +14,7 @@ from ractd_jax.envs import rollouts, waypoints
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import maze, style
 
-CLOSED, INVERSE = "closed loop", "inverse dynamics"
+CLOSED, CONTROL = "closed loop", "waypoints"
 STARTS = 4  # in the picture of a stage
 
 
@@ -31,31 +31,31 @@ def evaluate(experiment: Experiment, sampler: samplers.Sampler) -> list[dict[str
         "decides": "plan",
         "action_ms": measure.median_ms(lambda step: planner.plan(goal, goal, start, step)),
     }
-    control, *followed = control_of(experiment)
+    control, follow = control_of(experiment), settings["follow"]
     ways = {(): 0}
     if settings["replan_every"] and sampler.stage in settings["replan"]:
         ways[(CLOSED,)] = settings["replan_every"]
     entries = []
     for manner, every in ways.items():
-        manner = (*manner, *followed)
         act = planning.Follower(planner, every, control=control).act
-        how = {"replan_every": every, "follow": settings["follow"]}
+        how = {"replan_every": every, "follow": follow}
         entry = measure.play(experiment, sampler, act, *manner) | took | how
-        checkpoints.write_json(run / sampler.file(*manner), entry)
+        named = (*manner, follow) if follow != CONTROL else manner
+        checkpoints.write_json(run / sampler.file(*named), entry)
         entries.append(entry)
     return entries
 
 
-def control_of(experiment: Experiment) -> tuple[planning.Control] | tuple[planning.Control, str]:
-    """Return what `eval.follow` names and, unless it is the published controller, words for it.
+def control_of(experiment: Experiment) -> planning.Control:
+    """Return what `eval.follow` names: the published controller, or learned inverse dynamics.
 
     Inverse dynamics are trained now if they are not there yet.
     """
     follow = experiment.config["eval"]["follow"]
-    if errors.choose("eval.follow", follow, ("waypoints", "inverse")) == "waypoints":
-        return (waypoints.push,)
+    if errors.choose("eval.follow", follow, (CONTROL, "inverse")) == CONTROL:
+        return waypoints.push
     experiment.ensure("inverse", wanted=False)
-    return planning.load_control(experiment.workdir / "inverse"), INVERSE
+    return planning.load_control(experiment.workdir / "inverse")
 
 
 def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
@@ -69,10 +69,11 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
     settings = settings["eval"]
     paths = [folder / "map.png"]
     maze.save_density(paths[0], experiment.transitions, task)
+    control = control_of(experiment)
     shared = []  # plan and path of each stage from the first start
     for stage in acting:
         planner = planning.load_planner(experiment.workdir / stage)
-        follower = planning.Follower(planner)
+        follower = planning.Follower(planner, control=control)
         seeds = [settings["first_seed"] + i for i in range(STARTS)]
         gone = [rollouts.record(follower.act, task, seed) for seed in seeds]
         plans = [follower.plans[seed][:, :2] for seed in seeds]
@@ -90,11 +91,13 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
         plans=[plan for plan, _ in shared],
         paths=[way for _, way in shared],
         names=[style.label(stage) for stage in acting],
+        colors=[style.color(stage) for stage in acting],
         title=f"{task.name}: plans (dashed) and paths",
     )
     best = acting[-1]
     every = settings["replan_every"] if best in settings["replan"] else 0
-    follower = planning.Follower(planning.load_planner(experiment.workdir / best), every)
+    planner = planning.load_planner(experiment.workdir / best)
+    follower = planning.Follower(planner, every, control=control)
     followed = []
 
     def act(obs, seeds, step):

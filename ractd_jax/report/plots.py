@@ -115,7 +115,10 @@ def return_distributions(path: str | Path, scores: dict[str, np.ndarray], title:
     names = [f"{style.label(stage)}\n{np.size(v):,} episodes" for stage, v in scores.items()]
     axes.set_yticks([-float(row) for row in range(len(scores))], names)
     axes.set(xlim=(grid[0], grid[-1]), ylim=(-len(scores) + 0.75, 0.95))
-    _dress(axes, title, "normalised score of an episode", grid="x")
+    _dress(axes, "", "normalised score of an episode", grid="x")
+    # Over the whole figure, for long names leave the axes little width.
+    look = {"fontsize": 11, "fontweight": "bold", "color": style.INK}
+    figure.suptitle(title, x=0.012, ha="left", **look)
     axes.spines["left"].set_visible(False)
     _save(figure, path)
 

@@ -22,11 +22,14 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
         ascii_only: write +- for the sign that an ASCII output cannot hold.
     """
     sign = "+-" if ascii_only else "±"
+    followed = [entry for entry in entries if "follow" in entry]
     table = Table(
         title=f"{_shared(entries, 'task')}   data: {_shared(entries, 'source')}",
         caption=(
             f"size {_shared(entries, 'size')}, preset {_shared(entries, 'preset')}, "
-            f"checkpoint: {_shared(entries, 'selection')}\nnormalised scores: 0 random, 100 expert"
+            f"checkpoint: {_shared(entries, 'selection')}"
+            + (f", plans followed by: {_shared(followed, 'follow')}" if followed else "")
+            + "\nnormalised scores: 0 random, 100 expert"
         ),
         title_style="bold",
         caption_style="dim",
