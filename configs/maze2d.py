@@ -52,7 +52,7 @@ def make(
     config.student.method.reward_weight = reward_weight
     config.eval.replan_every = 10  # steps between the plans of the closed loop; 0: open loop alone
     config.eval.replan = ("ctd", "student")  # stages; the teacher's plans take too long
-    config.eval.follow = "waypoints"  # how plans become actions: waypoints or inverse
+    config.eval.follow = "inverse"  # how plans become actions: inverse (dynamics) or waypoints
     config.inverse = {  # as small as the dynamics are; the same at all sizes
         "network": {"hidden": (64, 64)},
         "method": {"gain": 20.0},
@@ -76,6 +76,7 @@ def _paper(config: ConfigDict) -> None:
 def _released(config: ConfigDict) -> None:
     weight = config.student.method.reward_weight  # in `make`: as released
     gym_mujoco.PRESETS["released"](config, {"released": weight})
+    config.eval.follow = "waypoints"
 
 
 def _default(config: ConfigDict) -> None:

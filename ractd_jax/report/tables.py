@@ -27,9 +27,8 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
         title=f"{_shared(entries, 'task')}   data: {_shared(entries, 'source')}",
         caption=(
             f"size {_shared(entries, 'size')}, preset {_shared(entries, 'preset')}, "
-            f"checkpoint: {_shared(entries, 'selection')}"
-            + (f", plans followed by: {_shared(followed, 'follow')}" if followed else "")
-            + "\nnormalised scores: 0 random, 100 expert"
+            f"checkpoint: {_shared(entries, 'selection')}\nnormalised scores: 0 random, 100 expert"
+            + (f"; plans followed by: {_shared(followed, 'follow')}" if followed else "")
         ),
         title_style="bold",
         caption_style="dim",
