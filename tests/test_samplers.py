@@ -5,7 +5,8 @@ import json
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import errors, evaluation, experiment, samplers, tasks
+from ractd_jax import errors, evaluation, experiment, plan_evaluation, samplers, tasks
+from ractd_jax.envs import waypoints
 
 
 @pytest.fixture
@@ -91,3 +92,12 @@ def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
     assert json.loads((run / "summary.json").read_text()) == entries
     assert (run / "figures" / "latency.png").exists()
     assert "DDIM, NFE 4" in capsys.readouterr().out
+
+
+def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
+    config["eval"]["follow"] = "waypoints"
+    job = experiment.Experiment(config, str(tmp_path))
+    assert plan_evaluation.control_of(job) is waypoints.push
+    job.config["eval"]["follow"] = "invers"
+    with pytest.raises(errors.UserError, match="Did you mean 'inverse'"):
+        plan_evaluation.control_of(job)

@@ -59,7 +59,7 @@ def save(
     """
     maze = maze2d.of_task(task)
     height, width = len(maze.rows), len(maze.rows[0])
-    figure = _figure(height, width, 5.0)
+    figure = _figure(height, width, 5.0, margin=0.9 if density is None else 1.7)
     axes = figure.add_subplot()
     draw_maze(axes, maze, np.array(maze.goal if target is None else target, np.float64))
     if density is not None:
@@ -169,10 +169,10 @@ def draw_maze(axes: Axes, maze: maze2d.Maze, target: Float[np.ndarray, "2"]) -> 
         spine.set_visible(False)
 
 
-def _figure(height: int, width: int, size: float) -> Figure:
-    """Return an empty figure, its longer side `size` inches and room for the words."""
+def _figure(height: int, width: int, size: float, margin: float = 0.9) -> Figure:
+    """Return an empty figure, the maze's longer side `size` inches, `margin` beside it."""
     scale = size / (max(height, width) - 1.4)
-    inches = (width - 1.4) * scale + 0.9, (height - 1.4) * scale + 0.8
+    inches = (width - 1.4) * scale + margin, (height - 1.4) * scale + 0.8
     return Figure(figsize=inches, layout="constrained")
 
 

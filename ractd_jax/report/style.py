@@ -11,6 +11,8 @@ _SYSTEMS = {
     "ddpm": ("DDPM", "#4b5a8a"),
     "ddim": ("DDIM", "#4b5a8a"),
     "diffuser": ("Diffuser", "#2a9d8f"),
+    "diffuser_value": ("Diffuser's value", "#2a9d8f"),
+    "inverse": ("inverse dynamics", "#7a5c45"),
     "student": ("RACTD student", "#c8384f"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
