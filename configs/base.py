@@ -20,11 +20,14 @@ STAGES = {
     "ctd": "distil a student without reward (consistency trajectory distillation)",
     "student": "distil the RACTD student; trains a missing teacher and return model first",
     "ddpm": "train a DDPM, a rival that `all` leaves out; `eval` shows it once it is trained",
+    "diffuser": "train Diffuser, a rival that `all` leaves out, after its value",
+    "diffuser_value": "train the value that guides Diffuser (not in mazes, where the goal does)",
+    "inverse": "learn inverse dynamics, which turn planned states into actions (mazes alone)",
     "iql": "train the expectile critic (implicit Q-learning) and its policy",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
     "collect": "make data: SAC learns in the task's environment, or in collect.env, from scratch",
     "bench": "measure speed with random weights: acting, training, and the machine's limits",
-    "eval": "evaluate the data and every policy that is trained",
+    "eval": "evaluate the data and all that is trained, or what eval.samplers lists",
     "all": "train whatever is missing, evaluate everything, draw the figures",
 }
 SIZES = {
@@ -87,6 +90,14 @@ def optimiser(**fields) -> ConfigDict:
         }
         | fields
     )
+
+
+def _diffuser_optimiser(steps: int) -> ConfigDict:
+    """Return how Diffuser was trained: batches of 32 twice, an average every tenth update."""
+    return optimiser(
+        steps=steps, batch_size=64, learning_rate=2e-4, weight_decay=0.0, b1=0.9, warmup=0,
+        ema=0.9995, ema_power=0.0,
+    )  # fmt: skip
 
 
 def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
@@ -191,6 +202,21 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "rollout": (),  # steps of the saved actors that are rolled out, equally long
                 "transitions": 1_000_000,  # of the roll-out
             },
+            "diffuser": {  # locomotion's settings
+                "network": dict(unet, down_dims=(32, 64, 128, 256), embed_dim=32),
+                "method": {
+                    "horizon": 32,  # steps of a plan; 0: data.horizon
+                    "steps": 20,  # network calls per plan
+                    "action_weight": 10.0,  # of the first action in the loss
+                    "clip": False,  # clip predictions to [-1, 1] when sampling
+                    "guide_steps": 2,  # at each step of the schedule; 0: no value guides
+                    "guide_scale": 0.1,
+                    "guide_stop": 2,  # last steps of the schedule that are not guided
+                    "plans": 64,  # to choose from
+                },
+                "optimiser": _diffuser_optimiser(steps=1_000_000),
+                "weights": "ema",
+            },
             "training": {
                 "updates_per_dispatch": 10,
                 "save_every": 5000,  # updates between checkpoints
@@ -207,9 +233,22 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "episodes": 100,
                 "first_seed": 0,  # episodes are seeded first_seed, first_seed + 1, ...
                 "candidates": 0,  # above 1: evaluate once more, a judge choosing among so many
+                "samplers": (),  # rows of the table, e.g. "student nfe=2"; (): all that is trained
             },
         }
     )
+    if task.kind == "policy":
+        config.diffuser_value = {
+            "network": {
+                "kind": "value_unet",
+                "down_dims": (32, 64, 128, 256),
+                "embed_dim": 32,
+                "width": 5,
+                "groups": 8,
+            },
+            "optimiser": _diffuser_optimiser(steps=200_000),
+            "weights": "ema",
+        }
     config.ctd = copy.deepcopy(config.student)
     config.ctd.method.reward_weight = 0.0
     if task.kind == "policy":

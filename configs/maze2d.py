@@ -21,6 +21,7 @@ def make(
     down_dims: tuple[int, ...],
     batch_size: int,
     reward_weight: float,
+    diffuser_steps: int,
 ) -> ConfigDict:
     """Return the configuration of a maze.
 
@@ -31,6 +32,7 @@ def make(
         down_dims: channels of the U-Net at paper size.
         batch_size: of the student at paper size, as released.
         reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
+        diffuser_steps: of Diffuser's schedule, as published.
     """
     values = base.parse(arg)
     config = base.base(tasks.get(name), values)
@@ -41,10 +43,24 @@ def make(
     config.teacher.optimiser.update(weight_decay=1e-4, warmup=500)
     for stage in (config.ctd, config.student):
         stage.optimiser.update(batch_size=batch_size, weight_decay=1e-6)
+    config.diffuser.network.down_dims = (32, 128, 256)
+    config.diffuser.optimiser.steps = 2_000_000
+    config.diffuser.method.update(
+        horizon=0, steps=diffuser_steps, action_weight=1.0, clip=True, guide_steps=0, plans=1
+    )
     config.reward.epochs = 100
     config.student.method.reward_weight = reward_weight
     config.eval.replan_every = 10  # steps between the plans of the closed loop; 0: open loop alone
     config.eval.replan = ("ctd", "student")  # stages; the teacher's plans take too long
+    config.eval.follow = "inverse"  # how plans become actions: inverse (dynamics) or waypoints
+    config.inverse = {  # as small as the dynamics are; the same at all sizes
+        "network": {"hidden": (64, 64)},
+        "method": {"gain": 20.0},
+        "optimiser": base.optimiser(
+            steps=10_000, learning_rate=3e-3, weight_decay=0.0, b1=0.9, warmup=100, ema=0.99
+        ),
+        "weights": "ema",
+    }
     PRESETS[values["preset"]](config)
     SIZES[values["size"]](config)
     return config
@@ -60,6 +76,7 @@ def _paper(config: ConfigDict) -> None:
 def _released(config: ConfigDict) -> None:
     weight = config.student.method.reward_weight  # in `make`: as released
     gym_mujoco.PRESETS["released"](config, {"released": weight})
+    config.eval.follow = "waypoints"
 
 
 def _default(config: ConfigDict) -> None:
@@ -85,6 +102,7 @@ def _small(config: ConfigDict) -> None:
         stage.optimiser.update(batch_size=128, learning_rate=3e-4, steps=20_000)
     for stage in (config.teacher, config.ddpm):
         stage.optimiser.update(steps=60_000)
+    config.diffuser.optimiser.update(steps=60_000)
     config.reward.optimiser.update(batch_size=256, steps=50_000)
     config.training.update(updates_per_dispatch=50)
 
@@ -96,6 +114,10 @@ def _demo(config: ConfigDict) -> None:
         stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=4000, warmup=200)
     for stage in (config.teacher, config.ddpm):
         stage.optimiser.update(batch_size=128, learning_rate=1e-3, steps=15_000, ema=0.999)
+    config.diffuser.network = ConfigDict(mlp)
+    config.diffuser.optimiser.update(
+        batch_size=128, learning_rate=1e-3, steps=15_000, warmup=200, ema=0.999
+    )
     config.reward.network.dims = (32, 64)
     config.reward.optimiser.update(
         batch_size=512, learning_rate=1e-3, steps=2000, warmup=100, ema=0.999

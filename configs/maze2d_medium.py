@@ -20,4 +20,5 @@ def get_config(arg=None):
         down_dims=(512, 1024, 2048),
         batch_size=320,
         reward_weight=1e-4,
+        diffuser_steps=256,
     )

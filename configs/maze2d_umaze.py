@@ -20,4 +20,5 @@ def get_config(arg=None):
         down_dims=(256, 512, 1024),
         batch_size=1400,
         reward_weight=1e-4,
+        diffuser_steps=64,
     )

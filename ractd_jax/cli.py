@@ -94,7 +94,7 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')
             return
     elif config.stage == "eval":
-        if not evaluation.trained(job):
+        if not config.eval.samplers and not evaluation.trained(job):
             job.ensure("student", wanted=False)
     else:
         job.ensure(config.stage)

@@ -80,7 +80,7 @@ def measure(
     teacher, again = act("teacher", 0), act("teacher", 1)
     near, base = radius(again, teacher), worth(obs, teacher.reshape(len(obs), -1))
     entries = []
-    for stage in [s for s in evaluation.ACTING if s in evaluation.trained(job)]:
+    for stage in evaluation.trained(job):
         actions = teacher if stage == "teacher" else act(stage, 0)
         value = worth(obs, actions.reshape(len(obs), -1))
         entries.append(

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, measure, plan_evaluation, policy, stages, tasks
+from ractd_jax import checkpoints, measure, plan_evaluation, policy, samplers, stages, tasks
 from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
-
-ACTING = ("ddpm", "teacher", "ctd", "student", "iql")  # in the order of the table
 
 
 def action_ms(acting: policy.Policy) -> float:
@@ -39,67 +37,67 @@ def evaluate_data(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def evaluate_stage(experiment: Experiment, stage: str, candidates: int = 0) -> dict[str, Any]:
-    """Roll a trained stage out and write its eval.json, or eval_of_<candidates>.json.
-
-    Args:
-        experiment: the pipeline.
-        stage: whose policy acts.
-        candidates: samples of which the stage's judge chooses each action; 0 for its own number.
-    """
-    config, run = experiment.config, experiment.workdir / stage
-    words = stages.reselection(config, stage)
-    count = candidates or words["candidates"]
-    acting = policy.load_policy(
-        run,
-        candidates=count,
-        judge=experiment.workdir / words["judge"],
-        inverse_temperature=words["inverse_temperature"],
-        **stages.sampling(config, stage),
-    )
-    manner = f"1 of {count}" if candidates > 1 else ""
-    entry = measure.play(experiment, stage, acting.act, manner, count)
-    entry |= {"action_ms": action_ms(acting)}
-    if count > 1:
-        entry["judge"] = words["judge"]
-    if "sampler" in config[stage]["method"]:
-        entry["sampler"] = config[stage]["method"]["sampler"]
-    file = f"eval_of_{count}.json" if manner else "eval.json"
-    checkpoints.write_json(run / file, entry)
+def evaluate_row(experiment: Experiment, sampler: samplers.Sampler) -> dict[str, Any]:
+    """Roll a trained stage out and write its eval.json (`Sampler.file`)."""
+    run, chosen = experiment.workdir / sampler.stage, dict(sampler.reselect)
+    chosen["judge"] = experiment.workdir / chosen["judge"]
+    acting = policy.load_policy(run, **chosen, **sampler.fields)
+    entry = measure.play(experiment, sampler, acting.act) | {"action_ms": action_ms(acting)}
+    if sampler.candidates > 1:
+        entry["judge"] = sampler.reselect["judge"]
+    checkpoints.write_json(run / sampler.file(), entry)
     return entry
-
-
-def counts(experiment: Experiment, stage: str) -> list[int]:
-    """Return the numbers of candidates a stage is evaluated with: its own, and `eval.candidates`.
-
-    The latter only where it samples, its own is 1, and its judge is trained.
-    """
-    config = experiment.config
-    words, wanted = stages.reselection(config, stage), config["eval"]["candidates"]
-    if wanted < 2 or words["candidates"] > 1 or stage in stages.DETERMINISTIC:
-        return [0]
-    judge = checkpoints.run_status(experiment.workdir / words["judge"])
-    if judge != checkpoints.FINISHED:
-        experiment.say(f"{stage}: no {words['judge']} is trained that could choose a candidate")
-        return [0]
-    return [0, wanted]
 
 
 def trained(experiment: Experiment) -> list[str]:
     """Return the stages with a finished policy, in the order of the table."""
-    finished = checkpoints.FINISHED
-    return [s for s in ACTING if checkpoints.run_status(experiment.workdir / s) == finished]
+    runs = {stage: experiment.workdir / stage for stage in stages.ACTING}
+    return [s for s, run in runs.items() if checkpoints.run_status(run) == checkpoints.FINISHED]
+
+
+def rows(experiment: Experiment) -> list[samplers.Sampler]:
+    """Return the rows that `eval.samplers` lists, after training what is missing; or all there are.
+
+    All: every stage with a finished run, and once more with `eval.candidates`.
+    """
+    config = experiment.config
+    if config["eval"]["samplers"]:
+        found = [samplers.parse(config, text) for text in config["eval"]["samplers"]]
+        for sampler in found:
+            experiment.ensure(sampler.stage, wanted=False)
+        return found
+    found = []
+    for stage in trained(experiment):
+        found.append(samplers.parse(config, stage))
+        if several(experiment, found[-1]):
+            wanted = config["eval"]["candidates"]
+            found.append(samplers.parse(config, f"{stage} candidates={wanted}"))
+    return found
+
+
+def several(experiment: Experiment, sampler: samplers.Sampler) -> bool:
+    """Tell if a row is also to be evaluated with `eval.candidates` candidates.
+
+    It is if it samples, acts on its first sample by itself, and its judge is trained.
+    """
+    if experiment.config["eval"]["candidates"] < 2 or sampler.candidates > 1:
+        return False
+    if sampler.stage in stages.DETERMINISTIC or experiment.task.kind == "planner":
+        return False
+    judge = sampler.reselect["judge"]
+    if checkpoints.run_status(experiment.workdir / judge) == checkpoints.FINISHED:
+        return True
+    experiment.say(f"{sampler.stage}: no {judge} is trained that could choose a candidate")
+    return False
 
 
 def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
-    """Evaluate the data and every finished stage; print the table, write summary and figures."""
-    finished = trained(experiment)
+    """Evaluate the data and all `rows`; print the table, write summary and figures."""
     if experiment.task.kind == "planner":
-        entries = [e for stage in finished for e in plan_evaluation.evaluate(experiment, stage)]
+        entries = [e for row in rows(experiment) for e in plan_evaluation.evaluate(experiment, row)]
     else:
         entries = [evaluate_data(experiment)]
-        for stage in finished:
-            entries += [evaluate_stage(experiment, stage, n) for n in counts(experiment, stage)]
+        entries += [evaluate_row(experiment, row) for row in rows(experiment)]
     summary = experiment.workdir / "summary.json"
     checkpoints.write_json(summary, entries)
     figures = draw(experiment, entries)
@@ -115,7 +113,7 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
     folder.mkdir(exist_ok=True)
     logs = {
         stage: plots.read_metrics(experiment.workdir / stage / "metrics.jsonl")
-        for stage in stages.TRAINED
+        for stage in stages.of(config)
         if (experiment.workdir / stage / "metrics.jsonl").exists()
     }
     paths = [folder / f"{name}.png" for name in ("learning_curves", "returns", "latency")]
@@ -125,9 +123,10 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
     scores = {e["stage"]: task.score(np.asarray(e["returns"])) for e in entries}
     if scores:
         plots.return_distributions(paths[1], scores, title)
-    acting = [stage for stage in ACTING if stage in scores]
-    if acting:
-        plots.latency_bars(paths[2], [e for e in entries if e["stage"] in acting])
+    acting = [stage for stage in stages.ACTING if any(e.get("model") == stage for e in entries)]
+    if acting:  # the ways to follow a plan do not change the time to make one
+        timed = {e["name"]: e for e in reversed(entries) if "name" in e}
+        plots.latency_bars(paths[2], [*timed.values()])
     if task.kind == "planner":
         paths += plan_evaluation.draw(experiment, acting)
     elif acting:

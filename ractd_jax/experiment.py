@@ -28,7 +28,6 @@ from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
 
 GAP = 0.01  # between normalisers, where the range of a dimension is 2, that is worth a line
-SAMPLE = dataset.SAMPLE | {"single": transitions.sample}
 SLOW = 2 * 3600  # seconds of training on a CPU from which the smaller sizes are named
 
 
@@ -100,8 +99,7 @@ class Experiment:
             recorded = maze2d.cut_at_goal(recorded)
         return dataset.build(
             recorded,
-            # The return model judges single steps, so it sees the last ones of an episode too.
-            horizon=1 if stage == "reward" else data["horizon"],
+            horizon=stages.window(self.config, self.task, stage)[0],
             discount=data["discount"],
             termination_penalty=data["termination_penalty"],
             drop_last=data["drop_last_window"],
@@ -178,18 +176,17 @@ class Experiment:
         def save(step, state):
             state = training.one_copy(state)
             weights = state.ema if config[stage]["weights"] == "ema" else state.params
+            if algorithm.acting:
+                weights = algorithm.acting(weights, state.frozen, limits)
             item = {"params": weights, "normalizer": limits}
             store.save(step, item, state, {"step": step, "stage": stage})
 
         steps, dispatch = optimiser["steps"], config["training"]["updates_per_dispatch"]
         if config["size"] == "paper" and jax.default_backend() == "cpu":
             dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
-        kind = "single" if stage in stages.SINGLE else self.task.kind
-        sample = functools.partial(
-            SAMPLE[kind],
-            batch_size=optimiser["batch_size"] // len(devices),
-            horizon=1 if stage == "reward" else config["data"]["horizon"],
-        )
+        horizon, draw = stages.window(config, self.task, stage)
+        batch_size = optimiser["batch_size"] // len(devices)
+        sample = functools.partial(draw, batch_size=batch_size, horizon=horizon)
         updates = training.fit(
             algorithm,
             state,
@@ -272,7 +269,7 @@ class Experiment:
         sections = ["task", "source", "seed", "custom", stage]
         if stage not in stages.SINGLE:
             sections.append("data")
-            if stage != "reward":  # the only model that never sees noise
+            if stage not in ("reward", "inverse"):  # the models that never see noise
                 sections.append("noise")
         for name, now, then in _differences(self.config, old, sections):
             if name.endswith("optimiser.steps") and not now:

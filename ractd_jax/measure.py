@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import stages
+from ractd_jax import samplers
 from ractd_jax.data import sources
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
@@ -15,20 +15,19 @@ SELECTION = "last checkpoint (offline)"
 
 
 def play(
-    experiment: Experiment, stage: str, act: rollouts.Policy, manner: str = "", candidates: int = 1
+    experiment: Experiment, sampler: samplers.Sampler, act: rollouts.Policy, *manner: str
 ) -> dict[str, Any]:
-    """Return the entry of a stage's episodes.
+    """Return the entry of a row's episodes.
 
     Args:
         experiment: the pipeline.
-        stage: whose model acts.
+        sampler: whose model acts.
         act: how.
-        manner: the words for that, where there is more than one; part of the entry's name.
-        candidates: samples that each decision is chosen from.
+        *manner: words for that, where there is more than one way; part of the entry's name.
     """
     settings, task = experiment.config["eval"], experiment.task
     seeds = [settings["first_seed"] + i for i in range(settings["episodes"])]
-    limit, name = task.max_episode_steps, f"{stage}, {manner}" if manner else stage
+    limit, name = task.max_episode_steps, ", ".join((sampler.name, *manner))
     with experiment.progress.task(f"evaluate {name}", len(seeds) * limit) as bar:
 
         def on_step(steps: int, finished: int) -> None:
@@ -37,8 +36,10 @@ def play(
 
         result = rollouts.rollout(act, task, seeds, on_step=on_step)
     return entry(experiment, name, result.returns) | {
-        "nfe": stages.nfe(experiment.config, stage),
-        "candidates": candidates,
+        "model": sampler.stage,
+        "name": sampler.name,
+        "nfe": sampler.nfe,
+        "candidates": sampler.candidates,
         "selection": SELECTION,
         "seeds": seeds,
         "score_released": float(task.score(result.returns_released).mean()),

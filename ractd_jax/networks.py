@@ -259,6 +259,47 @@ class ConditionalUnet1D(nn.Module):
         return Conv1d(dim, 1, name="final_conv")(x)
 
 
+class ValueUnet1D(nn.Module):
+    """The first half of a U-Net, and two linear layers: one number for a noisy plan.
+
+    Diffuser's value (Janner et al. 2022), with the blocks of `ConditionalUnet1D`.
+
+    Attributes:
+        down_dims: channels of each resolution; each halves the horizon, as do two more blocks.
+        embed_dim: size of the embedding of the noise level.
+        width: kernel width of the convolutions.
+        groups: groups of the group normalisation.
+    """
+
+    down_dims: Sequence[int]
+    embed_dim: int = 32
+    width: int = 5
+    groups: int = 8
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch horizon dim"],
+        times: Float[Array, "batch n_times"],
+        cond: Float[Array, "batch cond"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, " batch"]:
+        """Return V(x, times, cond)."""
+        c = Condition(self.embed_dim, name="condition")(times, cond)
+        last = self.down_dims[-1]
+        levels = [(features, 2) for features in self.down_dims] + [(last // 2, 1), (last // 4, 1)]
+        for i, (features, blocks) in enumerate(levels):
+            for j in range(blocks):
+                groups = min(self.groups, features)
+                block = FilmResidualBlock(features, self.width, groups, 0.0, name=f"{i}_block{j}")
+                x = block(x, c, train=train)
+            x = Conv1d(features, 3, stride=2, name=f"{i}_sample")(x)
+        x = jnp.concatenate([x.reshape(len(x), -1), c], axis=-1)
+        x = mish(Dense(x.shape[-1] // 2, name="dense")(x))
+        return Dense(1, name="output")(x)[..., 0]
+
+
 class ResidualMLP(nn.Module):
     """A residual MLP over the flattened trajectory, for short horizons on small machines.
 
@@ -325,3 +366,31 @@ class ReturnMLP(nn.Module):
                     x = Dense(features, name=f"level{i}_block{j}_shortcut")(x)
                 x = h + x
         return Dense(1, name="output")(x)[..., 0]
+
+
+# ---- inverse dynamics ------------------------------------------------------------------------
+
+
+class InverseMLP(nn.Module):
+    """I(s, change): a linear map plus a small MLP.
+
+    Away from walls the map is linear but for the clipping of speeds, so the linear path alone is
+    nearly right and the hidden layers learn the rest.
+
+    Attributes:
+        act_dim: size of an action.
+        hidden: width of each hidden layer.
+    """
+
+    act_dim: int
+    hidden: Sequence[int] = (64, 64)
+
+    @nn.compact
+    def __call__(
+        self, state: Float[Array, "batch dim"], change: Float[Array, "batch dim"]
+    ) -> Float[Array, "batch act"]:
+        x = jnp.concatenate([state, change], axis=-1)
+        linear = Dense(self.act_dim, name="linear")(x)
+        for i, features in enumerate(self.hidden):
+            x = mish(Dense(features, name=f"dense{i}")(x))
+        return linear + Dense(self.act_dim, name="output")(x)

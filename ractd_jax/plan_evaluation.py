@@ -9,39 +9,54 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, measure, planning, stages
+from ractd_jax import checkpoints, errors, measure, planning, samplers
 from ractd_jax.data import sources
-from ractd_jax.envs import rollouts
+from ractd_jax.envs import rollouts, waypoints
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import maze, style
 
-CLOSED = "closed loop"
+CLOSED, CONTROL = "closed loop", "waypoints"
 STARTS = 4  # in the picture of a stage
 
 
-def evaluate(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
-    """Roll a trained stage out; write its eval.json, and eval_closed.json; return their contents.
+def evaluate(experiment: Experiment, sampler: samplers.Sampler) -> list[dict[str, Any]]:
+    """Roll a planner out; write its eval.json, and eval_closed_loop.json; return their contents.
 
     `action_ms` is the time of one plan.
     """
-    settings, run = experiment.config["eval"], experiment.workdir / stage
-    planner = planning.load_planner(run, **stages.sampling(experiment.config, stage))
+    settings, run = experiment.config["eval"], experiment.workdir / sampler.stage
+    planner = planning.load_planner(run, **sampler.fields)
     goal = planning.task_goal(experiment.task)[None]
     start = np.zeros(1, np.int32)
     took = {
         "decides": "plan",
         "action_ms": measure.median_ms(lambda step: planner.plan(goal, goal, start, step)),
     }
-    ways = {"": (0, "eval.json")}
-    if settings["replan_every"] and stage in settings["replan"]:
-        ways[CLOSED] = settings["replan_every"], "eval_closed.json"
+    control, follow = control_of(experiment), settings["follow"]
+    ways = {(): 0}
+    if settings["replan_every"] and sampler.stage in settings["replan"]:
+        ways[(CLOSED,)] = settings["replan_every"]
     entries = []
-    for manner, (every, file) in ways.items():
-        act = planning.Follower(planner, every).act
-        entry = measure.play(experiment, stage, act, manner) | took | {"replan_every": every}
-        checkpoints.write_json(run / file, entry)
+    for manner, every in ways.items():
+        act = planning.Follower(planner, every, control=control).act
+        how = {"replan_every": every, "follow": follow}
+        entry = measure.play(experiment, sampler, act, *manner) | took | how
+        named = (*manner, follow) if follow != CONTROL else manner
+        checkpoints.write_json(run / sampler.file(*named), entry)
         entries.append(entry)
     return entries
+
+
+def control_of(experiment: Experiment) -> planning.Control:
+    """Return what `eval.follow` names: the published controller, or learned inverse dynamics.
+
+    Inverse dynamics are trained now if they are not there yet.
+    """
+    follow = experiment.config["eval"]["follow"]
+    if errors.choose("eval.follow", follow, (CONTROL, "inverse")) == CONTROL:
+        return waypoints.push
+    experiment.ensure("inverse", wanted=False)
+    return planning.load_control(experiment.workdir / "inverse")
 
 
 def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
@@ -56,10 +71,11 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
     paths = [folder / "map.png"]
     source = sources.label(experiment.config["source"], task)
     maze.save_density(paths[0], experiment.transitions, task, source)
+    control = control_of(experiment)
     shared = []  # plan and path of each stage from the first start
     for stage in acting:
         planner = planning.load_planner(experiment.workdir / stage)
-        follower = planning.Follower(planner)
+        follower = planning.Follower(planner, control=control)
         seeds = [settings["first_seed"] + i for i in range(STARTS)]
         gone = [rollouts.record(follower.act, task, seed) for seed in seeds]
         plans = [follower.plans[seed][:, :2] for seed in seeds]
@@ -77,11 +93,13 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
         plans=[plan for plan, _ in shared],
         paths=[way for _, way in shared],
         names=[style.label(stage) for stage in acting],
+        colors=[style.color(stage) for stage in acting],
         title=f"{task.name}: plans (dashed) and paths",
     )
     best = acting[-1]
     every = settings["replan_every"] if best in settings["replan"] else 0
-    follower = planning.Follower(planning.load_planner(experiment.workdir / best), every)
+    planner = planning.load_planner(experiment.workdir / best)
+    follower = planning.Follower(planner, every, control=control)
     followed = []
 
     def act(obs, seeds, step):

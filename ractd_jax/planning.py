@@ -8,11 +8,13 @@
     closed loop    a new plan every few steps, from where the ball really is; affordable where a
                    plan is one network call
 
-Both follow a plan by `envs.waypoints.track`; the paper's "reverse dynamics model" is this
-controller in the released code. The score is D4RL's, of the plain sum of rewards.
+Both follow a plan by the controller `envs.waypoints.push`, which is in the released code what the
+paper calls a "reverse dynamics model", or by a learned one, `load_control`. The score is D4RL's, of
+the plain sum of rewards.
 """
 
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +109,9 @@ class Planner:
         return states.reshape(*obs.shape[:-1], *states.shape[1:])
 
 
+Control = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (obs, wanted (batch, obs)) -> actions
+
+
 class Follower:
     """Turns plans into actions: a policy for `envs.rollouts`.
 
@@ -114,15 +119,22 @@ class Follower:
         planner: makes the plans.
         every: steps between plans; 0 plans once an episode (open loop).
         goal: the state to plan to; by default the task's, at rest.
+        control: how to get from where the ball is to the next state of the plan.
 
     Attributes:
         plans: seed of an episode -> its newest plan.
     """
 
-    def __init__(self, planner: Planner, every: int = 0, goal: np.ndarray | None = None):
+    def __init__(
+        self,
+        planner: Planner,
+        every: int = 0,
+        goal: np.ndarray | None = None,
+        control: Control = waypoints.push,
+    ):
         if every < 0:
             raise UserError(f"eval.replan_every is {every}: steps between plans are 1 or more")
-        self.planner, self.every = planner, every
+        self.planner, self.every, self.control = planner, every, control
         self.goal = task_goal(planner.task) if goal is None else np.asarray(goal, np.float32)
         self.plans: dict[int, np.ndarray] = {}
         self._begun: dict[int, int] = {}  # seed -> step of its newest plan
@@ -143,15 +155,35 @@ class Follower:
                 plans = np.where(rests[:, None, None], goals[:, None], plans)
             self.plans.update(zip(seeds.tolist(), plans, strict=True))
             self._begun.update(dict.fromkeys(seeds.tolist(), step))
-        rows = zip(seeds.tolist(), obs, strict=True)
-        return np.array(
-            [waypoints.track(self.plans[s], step - self._begun[s], state) for s, state in rows]
-        )
+        wanted = [waypoints.wanted(self.plans[s], step - self._begun[s]) for s in seeds.tolist()]
+        return self.control(obs, np.array(wanted))
 
 
 def task_goal(task: tasks.TaskSpec) -> Float[np.ndarray, "4"]:
     """Return the state that earns a Maze2d task's reward: its goal, at rest."""
     return np.array([*maze2d.of_task(task).goal, 0.0, 0.0], np.float32)
+
+
+def load_control(run: str | pathlib.Path) -> Control:
+    """Return the control of trained inverse dynamics; the stage `inverse` makes such a run.
+
+    Raises:
+        UserError: there is no finished checkpoint, or it does not fit its configuration.
+    """
+    algorithm, saved, task = policy.load(run)
+    low, high = task.action_limits()
+
+    @jax.jit
+    def control(saved, obs, wanted):
+        limits = saved["normalizer"]
+        ends = (normalizer.normalize(end, limits.observations) for end in (obs, wanted))
+        pair = jnp.concatenate([*ends], axis=-1)
+        keys = jax.random.split(jax.random.key(0), len(pair))  # of noise that it never draws
+        actions = algorithm.act(saved["params"], pair, keys)[:, 0]
+        return normalizer.unnormalize(actions, limits.actions).clip(low[None], high[None])
+
+    saved = jax.device_put(saved)
+    return lambda obs, wanted: np.asarray(control(saved, *map(np.float32, (obs, wanted))))
 
 
 def load_planner(run: str | pathlib.Path, seed: int = 0, **sampling) -> Planner:

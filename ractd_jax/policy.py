@@ -143,8 +143,13 @@ def template(algorithm: Algorithm, task: tasks.TaskSpec, frozen: Params = None):
     """Return shapes and types of (acting weights, normaliser), without allocating them."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     arguments = (key,) if frozen is None else (key, frozen)
-    params = jax.eval_shape(algorithm.init, *arguments).params
-    limits = jax.eval_shape(lambda: dataset.identity(task.obs_dim, task.act_dim))
+    state = jax.eval_shape(algorithm.init, *arguments)
+    params, limits = (
+        state.params,
+        jax.eval_shape(lambda: dataset.identity(task.obs_dim, task.act_dim)),
+    )
+    if algorithm.acting:
+        params = jax.eval_shape(algorithm.acting, params, state.frozen, limits)
     return {"params": params, "normalizer": limits}
 
 

@@ -4,26 +4,34 @@ A stage trains one model. What it needs of earlier stages reaches it as frozen w
 they play in it.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from ractd_jax import (
     action_networks,
     ctm,
     ddpm,
+    diffuser,
     diffusion,
     edm,
     errors,
+    inverse_dynamics,
     iql,
     networks,
     reward,
     train_state,
 )
+from ractd_jax.data import dataset, transitions
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
 SINGLE = ("iql",)  # learn from single steps
-TRAINED = (*PIPELINE, "ddpm", *SINGLE)  # rivals only where they are asked for
+# The others are trained only where they are asked for; not every task has all of them.
+TRAINED = (*PIPELINE, "ddpm", "diffuser_value", "diffuser", "inverse", *SINGLE)
+# Those whose model acts, in the order of a table.
+ACTING = ("ddpm", "diffuser", "teacher", "ctd", "student", "iql")
 DETERMINISTIC = ("iql",)  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
@@ -32,8 +40,13 @@ SAMPLING = {
     "ctd": ("nfe",),
     "student": ("nfe",),
     "ddpm": ("sampler", "sample_steps"),
+    "diffuser": ("guide_scale", "guide_stop", "plans"),
 }
-NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
+NETWORKS = {
+    "unet": networks.ConditionalUnet1D,
+    "mlp": networks.ResidualMLP,
+    "value_unet": networks.ValueUnet1D,
+}
 
 
 def of(config: dict[str, Any]) -> tuple[str, ...]:
@@ -43,6 +56,8 @@ def of(config: dict[str, Any]) -> tuple[str, ...]:
 
 def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     """Return the stages whose weights a stage needs, by their role."""
+    if stage == "diffuser" and config[stage]["method"]["guide_steps"]:
+        return {"diffuser_value": "diffuser_value"}
     if stage not in ("teacher", "ctd", "student"):
         return {}
     found = {} if stage == "teacher" else {"teacher": "teacher"}
@@ -73,6 +88,21 @@ def sizes(config: dict[str, Any], task: TaskSpec, stage: str) -> dict[str, Any]:
     return {"shape": (horizon, task.act_dim), "cond_dim": task.obs_dim}
 
 
+def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Callable]:
+    """Return what a stage is trained on: the steps of a window, and how to draw batches of them."""
+    if stage in SINGLE:
+        return 1, transitions.sample
+    if stage == "inverse":
+        return 2, dataset.sample_pairs
+    if stage in ("diffuser", "diffuser_value"):
+        ends = 2 if task.kind == "planner" else 1
+        horizon = config["diffuser"]["method"]["horizon"] or config["data"]["horizon"]
+        return horizon, functools.partial(dataset.sample_ways, ends=ends)
+    # The return model judges single steps, so it sees the last ones of an episode too.
+    horizon = 1 if stage == "reward" else config["data"]["horizon"]
+    return horizon, dataset.SAMPLE[task.kind]
+
+
 def _network(fields: dict[str, Any]):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
@@ -84,7 +114,7 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     Args:
         config: the resolved configuration.
         task: sizes of observations and actions.
-        stage: one of `TRAINED`.
+        stage: one of `trained(task)`.
         axis: see `train_state.Optimiser`.
     """
     optimiser = train_state.Optimiser(**config[stage]["optimiser"], axis=axis)
@@ -167,19 +197,40 @@ def _iql(config, task, stage, optimiser, sizes) -> Algorithm:
     return iql.make_iql(net, net, policy_net, iql.Iql(**mine["method"]), optimiser, **sizes)
 
 
+def _diffuser(config, task, stage, optimiser, sizes) -> Algorithm:
+    method = diffuser.Diffuser(**config["diffuser"]["method"])
+    net = _network(config[stage]["network"])
+    sizes = {"horizon": window(config, task, stage)[0]}
+    sizes |= {"act_dim": task.act_dim, "obs_dim": task.obs_dim}
+    if stage == "diffuser_value":
+        return diffuser.make_value(net, method, optimiser, **sizes)
+    value = _network(config["diffuser_value"]["network"]) if method.guide_steps else None
+    gives = "states" if task.kind == "planner" else "actions"
+    return diffuser.make_diffuser(net, value, method, optimiser, **sizes, gives=gives)
+
+
+def _inverse(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    net = networks.InverseMLP(task.act_dim, tuple(mine["network"]["hidden"]))
+    inverse = inverse_dynamics.Inverse(**mine["method"])
+    sizes = {"shape": (1, task.act_dim), "cond_dim": 2 * task.obs_dim}
+    return inverse_dynamics.make_inverse(net, inverse, optimiser, **sizes)
+
+
 MAKE = {
     "reward": _reward,
     "teacher": _teacher,
     "ctd": _student,
     "student": _student,
     "ddpm": _ddpm,
+    "diffuser": _diffuser,
+    "diffuser_value": _diffuser,
+    "inverse": _inverse,
     "iql": _iql,
 }
 
 
 # ---- acting ------------------------------------------------------------------------------------
-
-
 def sampling(config: dict[str, Any], stage: str) -> dict[str, Any]:
     """Return the fields of a stage's method that only acting heeds."""
     return {name: config[stage]["method"][name] for name in SAMPLING.get(stage, ())}
@@ -196,6 +247,8 @@ def nfe(config: dict[str, Any], stage: str) -> int:
     method = config[stage]["method"]
     if stage == "ddpm":
         return method["sample_steps"]
+    if stage == "diffuser":  # calls of the value, which guides, come on top
+        return method["steps"]
     if "nfe" in method:
         return method["nfe"]
     if "sample_bins" in method:

@@ -61,6 +61,8 @@ class Algorithm(NamedTuple):
         judge: `(params, x, cond) -> (batch,)`, what the model holds each trajectory to be worth;
             None for one that holds no opinion.
         prepare: `(frozen, dataset, key) -> dataset`, done once before training; None for nothing.
+        acting: `(weights, frozen, normaliser) -> params`, what `act` takes, where that is more than
+            the trained weights alone; None where it is not.
     """
 
     init: Callable
@@ -68,3 +70,4 @@ class Algorithm(NamedTuple):
     act: Callable | None = None
     judge: Callable | None = None
     prepare: Callable | None = None
+    acting: Callable | None = None

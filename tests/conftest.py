@@ -97,6 +97,10 @@ def tiny():
     kinds = {
         "small": (Small, {}),
         "unet": (networks.ConditionalUnet1D, {"down_dims": (8, 16), "embed_dim": 8}),
+        "value_unet": (
+            networks.ValueUnet1D,
+            {"down_dims": (16, 16), "embed_dim": 8, "groups": 1},
+        ),
         "mlp": (networks.ResidualMLP, {"hidden": 16, "blocks": 2, "embed_dim": 8}),
         "return": (networks.ReturnMLP, {"dims": (16, 16)}),
     }

@@ -166,6 +166,11 @@ def test_numbers_of_the_task_are_those_of_paper_and_yaml(name):
             "halfcheetah-medium-v2": (32, 1e-4, 100),
             "halfcheetah-medium-expert-v2": (32, 2e-4, 50),
         }.get(task, (64, 2e-4, 50))
+    diffuser = configs["paper"].diffuser.method
+    seen = diffuser.horizon, diffuser.steps, diffuser.plans, diffuser.guide_steps, diffuser.clip
+    assert seen == (4 if "cheetah" in task else 32, 20, 64, 2, False)
+    scale = 1e-3 if "cheetah" in task else 1e-4 if task == "hopper-medium-expert-v2" else 0.1
+    assert (diffuser.guide_scale, diffuser.guide_stop) == (scale, 2 if scale == 0.1 else 4)
     discount = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}[task.split("-")[0]]
     assert [configs[p].data.discount for p in ("default", "paper")] == [discount] * 2
     assert configs["released"].data.discount == 0.99
@@ -191,6 +196,11 @@ def test_numbers_of_the_mazes_are_those_of_paper_and_yaml(maze):
         assert configs[preset].student.method.reward_weight == MAZES[maze][2]
     # 1 at the goal and 0 elsewhere, or the return-to-go
     assert [configs[p].data.discount for p in ("paper", "released")] == [0.0, 0.99]
+    assert [configs[p].eval.follow for p in base.PRESETS] == ["inverse", "inverse", "waypoints"]
+    steps = {"umaze": 64, "medium": 256, "large": 256}[maze]  # of Diffuser's schedule
+    diffuser = configs["paper"].diffuser.method
+    assert [diffuser.steps, diffuser.action_weight, diffuser.clip] == [steps, 1.0, True]
+    assert [diffuser.horizon, diffuser.guide_steps] == [0, 0]
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -231,6 +241,8 @@ def tiny(name, path, **sections):
         network = config[stage]["network"]
         if network.get("kind") == "mlp":
             network.update(hidden=8, blocks=1)
+        elif network.get("kind") in ("unet", "value_unet"):
+            network.update(down_dims=[8, 8], embed_dim=8)
     for section, fields in sections.items():
         config[section].update(fields)
     return experiment.Experiment(config, str(path / "run"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import ctm, ddpm, diffusion, edm, networks, reward
+from ractd_jax import ctm, ddpm, diffuser, diffusion, edm, inverse_dynamics, networks, reward
+from ractd_jax.data import dataset
 
 NOISE = diffusion.Noise()
 STUDENTS = {
@@ -18,7 +19,12 @@ STUDENTS = {
     "student-unet": {"dsm_goal": "teacher", "reward_weight": 0.1, "reward_on": "dsm"},
 }
 ACTING = ["teacher-mlp", "teacher-unet", "teacher-aware", "ddpm-mlp", "ddim-unet", *STUDENTS]
-ALL = ["reward", *ACTING]
+WAYS = ["diffuser-mlp", "diffuser-unet", "diffuser_value-mlp", "diffuser_value-value_unet"]
+ALL = ["reward", "inverse", *WAYS, *ACTING]
+
+
+DIFFUSER = diffuser.Diffuser(steps=5, plans=3, guide_stop=1)
+WAY = {"horizon": SHAPE[0], "act_dim": SHAPE[1], "obs_dim": COND}
 
 
 class Case(NamedTuple):
@@ -27,10 +33,13 @@ class Case(NamedTuple):
     act: Any
     update: Any
     state: Any
+    params: Any  # what `act` takes
 
 
 @functools.cache
 def network(kind):
+    if kind == "value_unet":
+        return networks.ValueUnet1D((8, 8), embed_dim=8, groups=1)
     if kind == "unet":
         return networks.ConditionalUnet1D((8,), embed_dim=8, dropout=0.1, mid_dropout=0.2)
     return networks.ResidualMLP(hidden=32, blocks=1, embed_dim=8)
@@ -59,6 +68,17 @@ def case(optimiser, sizes):
             )
             if aware:
                 frozen = ({"reward": make("reward").state.ema},)
+        elif stage == "inverse":
+            inverse, pair = inverse_dynamics.Inverse(), {"shape": (1, SHAPE[1]), "cond_dim": 4}
+            net = networks.InverseMLP(SHAPE[1], (16,))
+            algorithm = inverse_dynamics.make_inverse(net, inverse, adam, **pair)
+        elif stage == "diffuser_value":
+            algorithm = diffuser.make_value(network(rest[0]), DIFFUSER, adam, **WAY)
+        elif stage == "diffuser":
+            net, value = network(rest[0]), network("mlp")
+            algorithm = diffuser.make_diffuser(net, value, DIFFUSER, adam, **WAY, gives="actions")
+            weights = {"diffuser_value": make("diffuser_value-mlp").state.params}
+            frozen = (jax.tree.map(jnp.copy, weights),)
         elif stage in ddpm.SAMPLERS:
             method = ddpm.Ddpm(steps=20, sampler=stage, sample_steps=4)
             algorithm = ddpm.make_ddpm(network(rest[0]), NOISE, method, adam, **sizes)
@@ -72,15 +92,31 @@ def case(optimiser, sizes):
             # Far from the student's own first weights, so that there is something to learn.
             frozen = (jax.tree.map(lambda a: 2 * a, weights),)
         state = jax.jit(algorithm.init)(jax.random.key(ALL.index(name)), *frozen)
-        return Case(algorithm.act and jax.jit(algorithm.act), jax.jit(algorithm.update), state)
+        params = state.params
+        if algorithm.acting:
+            limits = dataset.identity(COND, SHAPE[1])
+            params = algorithm.acting(params, state.frozen, limits)
+        act = algorithm.act and jax.jit(algorithm.act)
+        return Case(act, jax.jit(algorithm.update), state, params)
 
     return make
 
 
 @pytest.fixture(scope="module")
 def batch(draw, toy):
-    """`(key) -> batch`."""
-    return jax.jit(functools.partial(draw, toy))
+    """`(key, name) -> batch` as that algorithm is given them."""
+    windows = jax.jit(functools.partial(draw, toy))
+
+    def make(key, name):
+        found = windows(key)
+        if name == "inverse":
+            return found._replace(x=found.x[:, :1], cond=jnp.tile(found.cond[:, :2], 2))
+        if name in WAYS:
+            states = jnp.repeat(found.cond[:, None], SHAPE[0], axis=1)
+            return found._replace(x=jnp.concatenate([found.x, states], axis=-1))
+        return found
+
+    return make
 
 
 def same(a, b):
@@ -108,9 +144,9 @@ def test_student_starts_from_its_teacher_if_told_to(case, name):
 @pytest.mark.parametrize("name", ALL)
 def test_update_counts_moves_all_weights_and_keeps_everything_else(case, batch, name):
     update, before = case(name).update, case(name).state
-    after, metrics = update(before, batch(jax.random.key(0)), jax.random.key(1))
+    after, metrics = update(before, batch(jax.random.key(0), name), jax.random.key(1))
     assert all(same(after.params, before.params))  # the first learning rate of the warm-up is 0
-    after, metrics = update(after, batch(jax.random.key(0)), jax.random.key(2))
+    after, metrics = update(after, batch(jax.random.key(0), name), jax.random.key(2))
     assert after.step == 2
     assert not any(same(after.params, before.params))
     assert all(same(after.frozen, before.frozen))
@@ -130,10 +166,12 @@ def test_update_counts_moves_all_weights_and_keeps_everything_else(case, batch, 
 @pytest.mark.parametrize("name", ALL)
 def test_update_is_a_function_of_its_key(case, batch, name):
     def update(seed):
-        return case(name).update(case(name).state, batch(jax.random.key(0)), jax.random.key(seed))
+        return case(name).update(
+            case(name).state, batch(jax.random.key(0), name), jax.random.key(seed)
+        )
 
     assert all(same(update(0), update(0)))
-    draws = name != "reward"
+    draws = name not in ("reward", "inverse")
     assert (update(0)[1]["loss"] != update(1)[1]["loss"]) == draws
 
 
@@ -142,18 +180,18 @@ def test_loss_falls_on_a_toy(case, batch, name):
     update, state = case(name).update, case(name).state
 
     def loss(state):  # always of the same examples with the same noise
-        return float(update(state, batch(jax.random.key(0)), jax.random.key(0))[1]["loss"])
+        return float(update(state, batch(jax.random.key(0), name), jax.random.key(0))[1]["loss"])
 
     before = loss(state)
     for i in range(150):
         key_batch, key_update = jax.random.split(jax.random.fold_in(jax.random.key(1), i))
-        state, _ = update(state, batch(key_batch), key_update)
+        state, _ = update(state, batch(key_batch, name), key_update)
     assert loss(state) < 0.98 * before
 
 
-@pytest.mark.parametrize("name", ACTING)
+@pytest.mark.parametrize("name", [*ACTING, *WAYS[:2]])
 def test_action_depends_on_weights_condition_and_key_of_its_row_only(case, name):
-    act, params = case(name).act, case(name).state.params
+    act, params = case(name).act, case(name).params
     keys = jax.random.split(jax.random.key(3), 5)
     cond = jnp.linspace(-1, 1, 5 * COND).reshape(5, COND)
     x = np.asarray(act(params, cond, keys))

@@ -142,3 +142,25 @@ def test_summary_counts_complete_episodes_only():
         "return_min": 6.0,
         "score_mean": pytest.approx(100 * (18 + 20.272305) / (3234.3 + 20.272305)),
     }
+
+
+@pytest.mark.parametrize("ends", [1, 2])
+def test_ways_hold_the_action_and_the_state_of_each_row(ends):
+    transitions = transitions_of(([(6, True), (9, False)], 0))
+    data, _ = dataset.build(transitions, **PAPER | {"horizon": 4})
+    options = {"batch_size": 64, "horizon": 4}
+    windows = dataset.sample_windows(data, jax.random.key(0), **options)
+    plans = dataset.sample_plans(data, jax.random.key(0), **options)
+    ways = dataset.sample_ways(data, jax.random.key(0), **options, ends=ends)
+    np.testing.assert_array_equal(ways.x, np.concatenate([windows.x, plans.x], axis=-1))
+    np.testing.assert_array_equal(ways.cond, plans.cond[:, : 3 * ends])
+    np.testing.assert_array_equal(ways.returns, plans.returns)
+
+
+def test_pairs_hold_an_action_and_the_states_around_it():
+    data, _ = dataset.build(transitions_of(([(6, True), (9, False)], 0)), horizon=2, **PAPER)
+    windows = dataset.sample_windows(data, jax.random.key(0), batch_size=64, horizon=2)
+    plans = dataset.sample_plans(data, jax.random.key(0), batch_size=64, horizon=2)
+    pairs = dataset.sample_pairs(data, jax.random.key(0), batch_size=64, horizon=2)
+    np.testing.assert_array_equal(pairs.x, windows.x[:, :1])
+    np.testing.assert_array_equal(pairs.cond, plans.cond)

@@ -129,9 +129,15 @@ def test_reaches_the_goal_from_every_cell(name):
 def test_track_by_hand():
     plan = np.array([[1.0, 1.0, 0.0, 0.0], [1.1, 0.9, 0.5, -0.3], [1.2, 0.8, 0.4, 0.2]])
     obs = np.array([1.05, 0.95, 0.1, 0.0])
-    np.testing.assert_allclose(waypoints.track(plan, 0, obs), [0.05 + 0.4, -0.05 - 0.3])
-    np.testing.assert_allclose(waypoints.track(plan, 1, obs), [0.15 + 0.3, -0.15 + 0.2])
+    np.testing.assert_allclose(
+        waypoints.push(obs, waypoints.wanted(plan, 0)), [0.05 + 0.4, -0.05 - 0.3]
+    )
+    np.testing.assert_allclose(
+        waypoints.push(obs, waypoints.wanted(plan, 1)), [0.15 + 0.3, -0.15 + 0.2]
+    )
     for step in (2, 50):  # stand still at the end
-        np.testing.assert_allclose(waypoints.track(plan, step, obs), [0.15 - 0.1, -0.15])
-    np.testing.assert_array_equal(waypoints.track(plan + 9.0, 0, obs), [1.0, 1.0])
+        np.testing.assert_allclose(
+            waypoints.push(obs, waypoints.wanted(plan, step)), [0.15 - 0.1, -0.15]
+        )
+    np.testing.assert_array_equal(waypoints.push(obs, waypoints.wanted(plan + 9.0, 0)), [1.0, 1.0])
     assert plan[2, 2] == 0.4

@@ -138,6 +138,29 @@ def test_return_model_has_the_published_number_of_parameters(key, inputs, publis
     assert parameters(networks.ReturnMLP(), key, jnp.zeros((1, inputs))) == published
 
 
+def test_inverse_dynamics_are_linear_but_for_their_hidden_layers(key):
+    net = networks.InverseMLP(2, (8,))
+    state, change = jnp.ones((3, 4)), jnp.arange(12.0).reshape(3, 4)
+    params = net.init(key, state, change)["params"]
+    flat = {**params, "output": jax.tree.map(jnp.zeros_like, params["output"])}
+
+    def apply(change):
+        return net.apply({"params": flat}, state, change)
+
+    np.testing.assert_allclose(
+        apply(3 * change) - apply(0 * change), 3 * (apply(change) - apply(0 * change)), rtol=1e-4
+    )
+    assert (net.apply({"params": params}, state, change) != apply(change)).all()
+
+
+@pytest.mark.parametrize(("horizon", "levels"), [(32, 4), (4, 3)])
+def test_value_ends_in_one_number_whatever_the_horizon(key, horizon, levels):
+    net = networks.ValueUnet1D((32, 64, 128, 256)[-levels:])
+    example = jnp.zeros((5, horizon, 14)), jnp.zeros((5, 1)), jnp.zeros((5, 0))
+    value = jax.eval_shape(lambda k: net.init_with_output(k, *example)[0], key)
+    assert value.shape == (5,)
+
+
 def parameters(net, key, *example):
     shapes = jax.tree.leaves(jax.eval_shape(net.init, key, *example))
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in shapes)  # nothing allocated
@@ -148,7 +171,7 @@ def parameters(net, key, *example):
 
 
 @pytest.mark.parametrize("n_times", [1, 2])
-@pytest.mark.parametrize("kind", ["unet", "mlp"])
+@pytest.mark.parametrize("kind", ["unet", "mlp", "value_unet"])
 def test_output_depends_on_every_input_of_its_own_row_only(key, tiny, weights, kind, n_times):
     net = tiny(kind)
     params = weights(net, n_times)
@@ -164,7 +187,7 @@ def test_output_depends_on_every_input_of_its_own_row_only(key, tiny, weights, k
         return net.apply({"params": params}, x, times, cond)
 
     before = apply(**inputs)
-    assert before.shape == (2, *SHAPE)
+    assert before.shape == ((2,) if kind == "value_unet" else (2, *SHAPE))
     changes = [(name, i) for name, value in inputs.items() for i in np.ndindex(value.shape[1:])]
     for name, i in changes:
         after = apply(**inputs | {name: inputs[name].at[(0, *i)].add(1.0)})

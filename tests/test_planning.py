@@ -182,6 +182,7 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
             "--config.training.updates_per_dispatch=5",
             "--config.eval.episodes=2",
             "--config.eval.replan_every=50",
+            "--config.inverse.optimiser.steps=10",
             *flags,
         ],
         capture_output=True, text=True, timeout=240, check=False,
@@ -193,9 +194,11 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
     assert [entry["stage"] for entry in entries] == names
     assert [entry["replan_every"] for entry in entries] == [0, 0, 50, 0, 50]
     assert [entry["nfe"] for entry in entries] == [4, 1, 1, 1, 1]
-    assert entries[4] == json.loads((run / "student" / "eval_closed.json").read_text())
+    assert {entry["follow"] for entry in entries} == {"inverse"}
+    assert entries[4] == json.loads((run / "student" / "eval_closed_loop_inverse.json").read_text())
     assert "RACTD student, closed loop" in done.stdout
     assert "ms/plan" in done.stdout
+    assert "plans followed by: inverse" in done.stdout
     drawn = ("map", "plans", "plans_teacher", "plans_ctd", "plans_student", "returns", "latency")
     for figure in (*(f"{name}.png" for name in drawn), "student.gif"):
         assert (run / "figures" / figure).stat().st_size > 1000

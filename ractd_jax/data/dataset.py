@@ -118,6 +118,38 @@ def sample_plans(
     return types.Batch(states, cond, dataset.returns[first])
 
 
+def sample_pairs(
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int
+) -> types.Batch:
+    """Draw single actions, conditioned on the states before and after; `horizon` is then 2."""
+    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
+    first = dataset.starts[index]
+    pair = dataset.observations[first[:, None] + jnp.arange(horizon)[None, :]]
+    cond = pair.reshape(batch_size, -1)
+    return types.Batch(dataset.actions[first][:, None], cond, dataset.returns[first])
+
+
+def sample_ways(
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int, ends: int
+) -> types.Batch:
+    """Draw windows of actions and states side by side, otherwise `sample_windows`.
+
+    Args:
+        dataset: from `build` with the same `horizon`.
+        key: a fresh key for each batch.
+        batch_size: windows to draw.
+        horizon: steps of a window.
+        ends: 1 for the first state as the condition, 2 for the first and the last.
+    """
+    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
+    first = dataset.starts[index]
+    rows = first[:, None] + jnp.arange(horizon)[None, :]
+    states = dataset.observations[rows]
+    cond = jnp.concatenate([states[:, 0], states[:, -1]][:ends], axis=-1)
+    x = jnp.concatenate([dataset.actions[rows], states], axis=-1)
+    return types.Batch(x, cond, dataset.returns[first])
+
+
 SAMPLE = {"policy": sample_windows, "planner": sample_plans}  # by the kind of the task
 
 

@@ -2,7 +2,7 @@
 
     plan                 the cells on a shortest way
     WaypointController   recorded all of D4RL's Maze2d data and set its reference returns
-    track                follows a planned sequence of states, as RACTD and Diffuser evaluate
+    wanted, push         follow a planned sequence of states, as RACTD and Diffuser evaluate
 
 Source: Farama-Foundation/D4RL, `pointmaze`, whose planner is 50 sweeps of value iteration at
 discount 0.99. Every move costs the same, so that a breadth-first search finds the same ways.
@@ -91,19 +91,23 @@ class WaypointController:
         self._last = float(start[0]), float(start[1])
 
 
-def track(
-    states: Float[np.ndarray, "horizon 4"], step: int, obs: Float[np.ndarray, "4"]
-) -> Float[np.ndarray, "2"]:
-    """Return the action that follows planned states: position error plus velocity error, clipped.
+def wanted(states: Float[np.ndarray, "horizon 4"], step: int) -> Float[np.ndarray, "4"]:
+    """Return the state to be in after step t: t + 1 of the plan; after its end the last, at rest.
 
-    At step t the goal is state t + 1 of the plan; after the plan's end, standing still at its last
-    position (RACTD's released Maze2d runner, after Diffuser, Janner et al. 2022).
+    RACTD's released Maze2d runner, after Diffuser (Janner et al. 2022).
     """
-    wanted = states[min(step + 1, len(states) - 1)].copy()
+    state = states[min(step + 1, len(states) - 1)].copy()
     if step + 1 >= len(states):
-        wanted[2:] = 0.0
+        state[2:] = 0.0
+    return state
+
+
+def push(
+    obs: Float[np.ndarray, "*batch 4"], wanted: Float[np.ndarray, "*batch 4"]
+) -> Float[np.ndarray, "*batch 2"]:
+    """Return the action towards a state: position error plus velocity error, clipped (likewise)."""
     error = wanted - obs
-    return np.clip(error[:2] + error[2:], -1.0, 1.0)
+    return np.clip(error[..., :2] + error[..., 2:], -1.0, 1.0)
 
 
 def _neighbours(maze: Maze, cell: Cell) -> list[Cell]:

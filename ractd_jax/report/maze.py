@@ -4,6 +4,7 @@ Rows of the layout run downwards, as it is written, and walls are drawn where th
 Axes are positions (see `envs.maze2d`): x downwards, y to the right.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def save(
     target: Float[np.ndarray, "2"] | None = None,
     title: str = "",
     names: Sequence[str] = (),
+    colors: Sequence[str] = _PATHS,
 ) -> None:
     """Draw a maze into a PNG file.
 
@@ -50,14 +52,14 @@ def save(
         target: position of the goal; by default the layout's.
         title: says task and data source.
         names: of the colours: what each plan, or path, is.
+        colors: of the first plan and path, the second, and so on, then from the beginning.
 
     Raises:
         UserError: no Maze2d task.
     """
     maze = maze2d.of_task(task)
     height, width = len(maze.rows), len(maze.rows[0])
-    scale = 5.0 / max(height, width)
-    figure = Figure(figsize=(width * scale + 0.9, height * scale + 0.8), layout="constrained")
+    figure = _figure(height, width, 5.0, margin=0.9 if density is None else 1.7)
     axes = figure.add_subplot()
     draw_maze(axes, maze, np.array(maze.goal if target is None else target, np.float64))
     if density is not None:
@@ -66,15 +68,16 @@ def save(
         bar.set_label("steps in a square of 5 cm", fontsize=8.5, color=style.MUTED)
         bar.ax.tick_params(labelsize=8, color=style.RULE, labelcolor=style.INK)
         bar.outline.set_edgecolor(style.RULE)
-    for name, color in zip(names, _PATHS, strict=False):
+    for name, color in zip(names, colors, strict=False):
         axes.plot([], [], color=color, lw=1.8, label=name)
     if names:
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.09), ncols=3)
-    for ways, look in ((plans, {"ls": (0, (3, 2)), "lw": 1.3}), (paths, {"lw": 1.8})):
-        for index, way in enumerate(ways):
-            color = _PATHS[index % len(_PATHS)]
+    dashed = {"ls": (0, (3, 2)), "lw": 0.9, "alpha": 0.8}
+    for ways, look in ((plans, dashed), (paths, {"lw": 1.8})):
+        for way, color in zip(ways, itertools.cycle(colors), strict=False):
             axes.plot(way[:, 1], way[:, 0], color=color, solid_capstyle="round", **look)
-            axes.plot(way[0, 1], way[0, 0], "o", color=color, mec="white", ms=6)
+    for way, color in zip(paths, itertools.cycle(colors), strict=False):
+        axes.plot(way[0, 1], way[0, 0], "o", color=color, mec="white", ms=6, zorder=4)
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=style.INK)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="white")
@@ -111,8 +114,9 @@ def save_gif(
     """
     maze = maze2d.of_task(task)
     height, width = len(maze.rows), len(maze.rows[0])
-    scale = 3.6 / max(height, width)
-    figure = Figure(figsize=(width * scale + 0.6, height * scale + 0.7), dpi=100)
+    figure = _figure(height, width, 3.6)
+    figure.set_dpi(100)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.94))  # the rest is the caption's
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     draw_maze(axes, maze, np.array(maze.goal, np.float64))
@@ -130,13 +134,14 @@ def save_gif(
         frame = empty.copy()
         draw = ImageDraw.Draw(frame)
         if len(plans):
-            draw.point(pixels(plans[step]), style.MUTED)
+            for place in pixels(plans[step]):
+                draw.circle(place, 1.2, style.color("student"))
         draw.line(pixels(positions[: step + 1]), style.color("teacher"), 2)
         draw.circle(pixels(positions[step : step + 1])[0], radius, style.color("teacher"))
         words = f"{title}   step {step + 1}"
         if rewards is not None:
             words += f"   return {rewards[: step + 1].sum():.0f}"
-        draw.text((8, 6), words, style.INK)
+        draw.text((10, 5), words, style.INK, font_size=12)
         frames.append(frame)
     palette = frames[len(frames) // 2].quantize(48, kmeans=1)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -155,14 +160,22 @@ def draw_maze(axes: Axes, maze: maze2d.Maze, target: Float[np.ndarray, "2"]) -> 
     axes.add_patch(Circle((target[1], target[0]), maze2d.GOAL_RADIUS, ls=":", **look))
     axes.plot(target[1], target[0], "*", color=style.color("student"), ms=11, mec="white", zorder=4)
     height, width = len(maze.rows), len(maze.rows[0])
-    axes.set(xlim=(-0.7, width - 0.7), ylim=(height - 0.7, -0.7), aspect="equal")
-    axes.set_xticks(range(width))
-    axes.set_yticks(range(height))
+    # Of the walls all around a third is enough.
+    axes.set(xlim=(0.0, width - 1.4), ylim=(height - 1.4, 0.0), aspect="equal")
+    axes.set_xticks(range(1, width - 1))
+    axes.set_yticks(range(1, height - 1))
     axes.set_xlabel("y (column)", fontsize=8.5, color=style.MUTED)
     axes.set_ylabel("x (row)", fontsize=8.5, color=style.MUTED)
     axes.tick_params(labelsize=8, color=style.RULE, labelcolor=style.INK)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _figure(height: int, width: int, size: float, margin: float = 0.9) -> Figure:
+    """Return an empty figure, the maze's longer side `size` inches, `margin` beside it."""
+    scale = size / (max(height, width) - 1.4)
+    inches = (width - 1.4) * scale + margin, (height - 1.4) * scale + 0.8
+    return Figure(figsize=inches, layout="constrained")
 
 
 def _draw_density(axes: Axes, positions: Positions, height: int, width: int):

@@ -115,7 +115,10 @@ def return_distributions(path: str | Path, scores: dict[str, np.ndarray], title:
     names = [f"{style.label(stage)}\n{np.size(v):,} episodes" for stage, v in scores.items()]
     axes.set_yticks([-float(row) for row in range(len(scores))], names)
     axes.set(xlim=(grid[0], grid[-1]), ylim=(-len(scores) + 0.75, 0.95))
-    dress(axes, title, "normalised score of an episode", grid="x")
+    dress(axes, "", "normalised score of an episode", grid="x")
+    # Over the whole figure, for long names leave the axes little width.
+    look = {"fontsize": 11, "fontweight": "bold", "color": style.INK}
+    figure.suptitle(title, x=0.012, ha="left", **look)
     axes.spines["left"].set_visible(False)
     save(figure, path)
 
@@ -150,7 +153,7 @@ def latency_bars(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
         )
     axes.set_yticks(
         range(len(timed)),
-        [f"{style.label(e.get('sampler', e['stage']))}\nNFE {e['nfe']}" for e in timed],
+        [f"{style.label(e['stage'].partition(',')[0])}\nNFE {e['nfe']}" for e in timed],
     )
     axes.set(xscale="log", xlim=(left, right))
     axes.xaxis.set_major_formatter(_PLAIN)

@@ -10,6 +10,9 @@ _SYSTEMS = {
     "ctd": ("ctd (no reward)", "#e39a2d"),
     "ddpm": ("DDPM", "#4b5a8a"),
     "ddim": ("DDIM", "#4b5a8a"),
+    "diffuser": ("Diffuser", "#2a9d8f"),
+    "diffuser_value": ("Diffuser's value", "#2a9d8f"),
+    "inverse": ("inverse dynamics", "#7a5c45"),
     "student": ("RACTD student", "#c8384f"),
     "iql": ("IQL", "#2a9d8f"),
 }

@@ -22,11 +22,13 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
         ascii_only: write +- for the sign that an ASCII output cannot hold.
     """
     sign = "+-" if ascii_only else "±"
+    followed = [entry for entry in entries if "follow" in entry]
     table = Table(
         title=f"{_shared(entries, 'task')}   data: {_shared(entries, 'source')}",
         caption=(
             f"size {_shared(entries, 'size')}, preset {_shared(entries, 'preset')}, "
             f"checkpoint: {_shared(entries, 'selection')}\nnormalised scores: 0 random, 100 expert"
+            + (f"; plans followed by: {_shared(followed, 'follow')}" if followed else "")
         ),
         title_style="bold",
         caption_style="dim",
@@ -50,7 +52,7 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
     for entry in entries:
         interval, error = entry["score_ci95"], entry["score_se"]
         table.add_row(
-            style.label(entry.get("sampler", entry["stage"])),
+            style.label(entry["stage"]),
             f"{entry['score_mean']:.1f}" + ("" if error is None else f" {sign} {error:.1f}"),
             f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "-",
             _figure(entry["score_median"], ".1f"),

@@ -1,0 +1,91 @@
+"""The rows of an evaluation: which trained models act, and how each of them is sampled.
+
+A row is written as on a command line: a stage, then fields of its method that only acting heeds,
+and the number of candidates that a judge chooses from (`policy.Reselect`).
+
+    --config.eval.samplers="('ddpm sampler=ddim sample_steps=10', 'student nfe=2 candidates=8')"
+
+Without the list every finished stage is a row, sampled as its method says, and if `eval.candidates`
+is above 1 once more with so many candidates.
+"""
+
+import ast
+import copy
+from typing import Any, NamedTuple
+
+from ractd_jax import errors, stages
+
+# Fields that a row's name shows as network calls, or by the sampler's own name.
+_SHOWN = ("sampler", "sample_steps", "sample_bins", "nfe")
+
+
+class Sampler(NamedTuple):
+    """A row.
+
+    Attributes:
+        stage: whose model acts.
+        fields: of its method, all that only acting heeds.
+        nfe: network calls of a decision.
+        reselect: who chooses among how many candidates, as `policy.load_policy` takes it.
+        name: of the row: "student", or "student, NFE 2" where the row has fields of its own.
+    """
+
+    stage: str
+    fields: dict[str, Any]
+    nfe: int
+    reselect: dict[str, Any]
+    name: str
+
+    @property
+    def candidates(self) -> int:
+        """Samples that each decision is chosen from."""
+        return self.reselect["candidates"]
+
+    def file(self, *manner: str) -> str:
+        """Return the name of the file that keeps the row's result: eval.json, eval_nfe_2.json."""
+        words = (self.name.partition(", ")[2], *manner)
+        if self.name.partition(",")[0] != self.stage:
+            words = (self.name, *manner)
+        slug = "_".join(filter(None, words)).lower()
+        for mark in (", ", " ", "="):
+            slug = slug.replace(mark, "_")
+        return f"eval_{slug}.json" if slug else "eval.json"
+
+
+def parse(config: dict[str, Any], text: str) -> Sampler:
+    """Return the row that `text` describes.
+
+    Args:
+        config: the resolved configuration; its fields hold where `text` names none.
+        text: a stage, or a stage and fields, "teacher solver=euler sample_bins=20".
+
+    Raises:
+        UserError: there is no such stage or field, or a value is of another kind than its field's.
+    """
+    stage, *words = text.split()
+    has = [name for name in stages.ACTING if name in config]
+    stage = errors.choose("stage in eval.samplers", stage, has)
+    reselect, fields = stages.reselection(config, stage), stages.SAMPLING.get(stage, ())
+    config = copy.deepcopy({stage: config[stage]})
+    method, given, many = config[stage]["method"], {}, []
+    for word in words:
+        name, _, value = word.partition("=")
+        errors.choose(f"field of {stage} in eval.samplers", name, (*fields, "candidates"))
+        if name == "candidates":
+            reselect["candidates"] = _value(word, value, int)
+            many = [f"1 of {value}"]
+            continue
+        given[name] = method[name] = _value(word, value, type(method[name]))
+    head, calls = method.get("sampler", stage), stages.nfe(config, stage)
+    names = [head, f"NFE {calls}"] if given else [head]
+    names += [f"{name}={value}" for name, value in given.items() if name not in _SHOWN]
+    return Sampler(stage, stages.sampling(config, stage), calls, reselect, ", ".join(names + many))
+
+
+def _value(word: str, text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    try:
+        return kind(ast.literal_eval(text))
+    except (SyntaxError, TypeError, ValueError):
+        raise errors.UserError(f"{word!r} in eval.samplers: {kind.__name__} expected") from None

@@ -1,0 +1,103 @@
+"""A row of the table is a stage and how it is sampled; one list of them fills one table."""
+
+import json
+
+import pytest
+from test_configs import load, recorded
+
+from ractd_jax import errors, evaluation, experiment, plan_evaluation, samplers, tasks
+from ractd_jax.envs import waypoints
+
+
+@pytest.fixture
+def config():
+    return load("maze2d_umaze", "eval,size=demo")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "calls", "file"),
+    [
+        ("student", "student", 1, "eval.json"),
+        ("student nfe=3", "student, NFE 3", 3, "eval_nfe_3.json"),
+        ("teacher", "teacher", 158, "eval.json"),
+        ("teacher sample_bins=11", "teacher, NFE 20", 20, "eval_nfe_20.json"),
+        (
+            "teacher solver=euler sample_bins=11",
+            "teacher, NFE 10, solver=euler",
+            10,
+            "eval_nfe_10_solver_euler.json",
+        ),
+        ("ddpm", "ddpm", 100, "eval.json"),
+        ("ddpm sampler=ddim sample_steps=10", "ddim, NFE 10", 10, "eval_ddim_nfe_10.json"),
+        ("diffuser", "diffuser", 64, "eval.json"),
+        (
+            "diffuser plans=4 guide_scale=1e-2",
+            "diffuser, NFE 64, plans=4, guide_scale=0.01",
+            64,
+            "eval_nfe_64_plans_4_guide_scale_0.01.json",
+        ),
+    ],
+)
+def test_row_says_what_is_sampled_how(config, text, name, calls, file):
+    before = json.dumps(config)
+    row = samplers.parse(config, text)
+    assert (row.name, row.nfe, row.file()) == (name, calls, file)
+    assert row.stage == text.split()[0]
+    assert json.dumps(config) == before
+    loop = row.file("closed loop")
+    assert loop == file.removesuffix(".json") + "_closed_loop.json"
+
+
+def test_fields_that_are_not_named_are_the_configurations(config):
+    config["teacher"]["method"]["sample_bins"] = 40
+    assert samplers.parse(config, "teacher solver=euler").fields == {
+        "solver": "euler",
+        "sample_bins": 40,
+    }
+    config["ddpm"]["method"]["sampler"] = "ddim"
+    assert samplers.parse(config, "ddpm").name == "ddim"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("studnet", "Did you mean 'student'"),
+        ("reward", "unknown stage in eval.samplers 'reward'"),
+        ("student reward_weight=3", "unknown field of student"),
+        ("student nfe=two", "int expected"),
+        ("student nfe", "int expected"),
+    ],
+)
+def test_wrong_rows_are_refused(config, text, says):
+    with pytest.raises(errors.UserError, match=says):
+        samplers.parse(config, text)
+
+
+def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
+    _, config = load("hopper_mr", f"eval,size=demo,source={tmp_path / 'data.hdf5'}")
+    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
+    config["ddpm"]["network"].update(hidden=8, blocks=1)
+    config["ddpm"]["optimiser"].update(steps=2, batch_size=8)
+    config["eval"].update(episodes=2, samplers=["ddpm sample_steps=3", "ddpm sampler=ddim"])
+    config["ddpm"]["method"].update(steps=20, sample_steps=4)
+    entries = evaluation.evaluate_all(experiment.Experiment(config, str(tmp_path / "run")))
+    assert [(e["stage"], e["nfe"]) for e in entries] == [
+        ("dataset", None),
+        ("ddpm, NFE 3", 3),
+        ("ddim, NFE 4", 4),
+    ]
+    run = tmp_path / "run"
+    for entry, file in zip(entries[1:], ("eval_nfe_3", "eval_ddim_nfe_4"), strict=True):
+        assert json.loads((run / "ddpm" / f"{file}.json").read_text()) == entry
+    assert json.loads((run / "summary.json").read_text()) == entries
+    assert (run / "figures" / "latency.png").exists()
+    assert "DDIM, NFE 4" in capsys.readouterr().out
+
+
+def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
+    config["eval"]["follow"] = "waypoints"
+    job = experiment.Experiment(config, str(tmp_path))
+    assert plan_evaluation.control_of(job) is waypoints.push
+    job.config["eval"]["follow"] = "invers"
+    with pytest.raises(errors.UserError, match="Did you mean 'inverse'"):
+        plan_evaluation.control_of(job)
