@@ -182,6 +182,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "save_every": 5000,  # updates between checkpoints
                 "keep": 2,  # newest checkpoints kept
                 "compilation_cache": "~/.cache/ractd_jax",  # of compiled programs; "": none
+                "precision": "float32",  # of the denoising networks: float32 or bfloat16
                 "devices": 0,  # of this machine that share each batch; 0: all
             },
             "bench": {

@@ -96,12 +96,14 @@ def abstract_frozen(config: dict, task: tasks.TaskSpec, stage: str) -> Params:
     return {n: template(stages.make(config, task, n), task)["params"] for n in needs} or None
 
 
-def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
+def load_policy(run: str | pathlib.Path, seed: int = 0, precision: str = "", **sampling) -> Policy:
     """Load a trained policy.
 
     Args:
         run: directory of a training run, e.g. `runs/hopper-medium-replay-v2/<...>/student`.
         seed: of the policy's noise.
+        precision: "float32" or "bfloat16", in which its network computes; "" for the one it was
+            trained in.
         **sampling: fields of its method that only acting heeds (`stages.SAMPLING`), where they are
             not to be those it was trained with: nfe=2 for a student.
 
@@ -109,13 +111,15 @@ def load_policy(run: str | pathlib.Path, seed: int = 0, **sampling) -> Policy:
         UserError: there is no finished checkpoint, it does not fit its configuration, or the model
             does not act.
     """
-    algorithm, saved, task = load(run, **sampling)
+    algorithm, saved, task = load(run, precision, **sampling)
     if task.kind == "planner":
         raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed)
 
 
-def load(run: str | pathlib.Path, **sampling) -> tuple[Algorithm, Params, tasks.TaskSpec]:
+def load(
+    run: str | pathlib.Path, precision: str = "", **sampling
+) -> tuple[Algorithm, Params, tasks.TaskSpec]:
     """Return a trained model: its algorithm, {"params", "normalizer"}, and what it was made for.
 
     Raises:
@@ -127,12 +131,17 @@ def load(run: str | pathlib.Path, **sampling) -> tuple[Algorithm, Params, tasks.
     compilation.keep(config["training"].get("compilation_cache", compilation.FOLDER))
     for name, value in sampling.items():
         config[stage]["method"][choose("field", name, stages.SAMPLING.get(stage, ()))] = value
+    if precision:
+        config["training"]["precision"] = precision
     task = tasks.from_config(config)
     algorithm = stages.make(config, task, stage)
     if algorithm.act is None:
         raise UserError(f"{run} holds a return model, which judges actions and does not act")
     saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)))
-    return algorithm, saved, task
+    # Once, here: the network would do the same to the same weights at every call.
+    dtype = stages.precision(config)
+    params = jax.tree.map(lambda a: a.astype(dtype), saved["params"])
+    return algorithm, saved | {"params": params}, task
 
 
 def restore(run: pathlib.Path, like: Params) -> Params:
