@@ -41,7 +41,14 @@ PRESETS = {
     "paper": "what the paper's equations and tables say",
     "released": "what the published PyTorch code does",
 }
-ARGUMENTS = {"stage": "student", "size": "paper", "source": "d4rl", "preset": "default", "seed": 0}
+ARGUMENTS = {
+    "stage": "student",
+    "size": "paper",
+    "source": "d4rl",
+    "preset": "default",
+    "seed": 0,
+    "seeds": 1,
+}
 
 
 def parse(arg: str | None) -> dict:
@@ -64,10 +71,13 @@ def parse(arg: str | None) -> dict:
         )
     for name, legal in (("stage", STAGES), ("size", SIZES), ("preset", PRESETS)):
         values[name] = errors.choose(name, values[name], legal)
-    try:
-        values["seed"] = int(values["seed"])
-    except ValueError:
-        raise errors.UserError(f"seed={values['seed']!r}: the seed is a whole number") from None
+    for name, least in (("seed", None), ("seeds", 1)):
+        try:
+            values[name] = int(values[name])
+        except ValueError:
+            raise errors.UserError(f"{name}={values[name]!r}: a whole number is needed") from None
+        if least is not None and values[name] < least:
+            raise errors.UserError(f"{name}={values[name]}: at least {least}")
     return values
 
 

@@ -1,6 +1,7 @@
 """The command line behind `main.py`: flags to an experiment, complaints to one line, help."""
 
 import contextlib
+import functools
 import importlib
 import os
 import pathlib
@@ -62,11 +63,15 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     # JAX starts only now
-    from ractd_jax import compilation, datasheet, evaluation, experiment, stages
+    from ractd_jax import compilation, datasheet, evaluation, seeds, stages
 
     if config.stage != "bench":  # which times compiling
         compilation.keep(config.training.compilation_cache)
-    job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
+    settings = {"resume": resume, "overwrite": overwrite}
+    jobs = seeds.experiments(config.to_dict(), config.seeds, workdir, **settings)
+    job, ensure = jobs[0], functools.partial(seeds.ensure, jobs)
+    if len(jobs) == 1:
+        ensure = job.ensure
     if config.stage == "data":
         datasheet.show(job)
         return
@@ -82,18 +87,20 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
         )
     if config.stage == "all":
         for stage in stages.PIPELINE:
-            job.ensure(stage)
+            ensure(stage)
         if not job.task.env_id:
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')
             return
     elif config.stage == "eval":
-        job.ensure("student", wanted=False)
+        ensure("student", wanted=False)
     else:
-        job.ensure(config.stage)
+        ensure(config.stage)
         then = "now evaluate it with the stage eval" if job.task.env_id else "see load_policy"
         job.say(f"trained: {job.workdir / config.stage}; {then}")
         return
-    evaluation.evaluate_all(job)
+    seeds.share_data(jobs)
+    for job in jobs:
+        evaluation.evaluate_all(job)
 
 
 def print_help(usage: str) -> None:
@@ -111,6 +118,7 @@ def print_help(usage: str) -> None:
         for word, meaning in words.items():
             print(f"  {word:11} {meaning}")
     print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...")
+    print("seeds=<n>     train seeds k, ..., k + n - 1 in one program, for small networks")
     print("\ndata of your own environment: python -m ractd_jax.data.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:10} {flag.help}")

@@ -16,16 +16,18 @@ import pathlib
 import re
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from ractd_jax import checkpoints, policy, stages, tasks, training
+from ractd_jax import checkpoints, policy, stages, tasks, train_state, training
 from ractd_jax.data import columns, dataset, maze2d, normalizer, sources
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
+from ractd_jax.types import Algorithm
 
 GAP = 0.01  # between normalisers, where the range of a dimension is 2, that is worth a line
 SLOW = 2 * 3600  # seconds of training on a CPU from which the smaller sizes are named
@@ -116,8 +118,20 @@ class Experiment:
         Raises:
             UserError: the folder holds another run, or one that may not be touched.
         """
-        if stage in self._ready:
+        if not self.missing(stage, wanted):
             return
+        for need in stages.needs(self.config, stage):
+            if not checkpoints.run_status(self.workdir / need):
+                self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
+            self.ensure(need, wanted=False)
+        if self.overwrite and wanted:
+            checkpoints.clear_run(self.workdir / stage)
+        self.train(stage)
+
+    def missing(self, stage: str, wanted: bool) -> bool:
+        """Return whether a stage is to be trained; `ensure` says when and what it raises."""
+        if stage in self._ready:
+            return False
         run = self.workdir / stage
         found = checkpoints.run_status(run)
         if found and not (self.overwrite and wanted):
@@ -125,49 +139,43 @@ class Experiment:
             if found == "finished" and (self.resume or not wanted):
                 self.say(f"{stage}: finished run found in {run}, kept")
                 self._ready.add(stage)
-                return
+                return False
             if not self.resume:
                 raise UserError(
                     f"{run} holds a run ({found}): --resume continues or keeps it, --overwrite "
                     "trains it again, --workdir=DIR puts the new one elsewhere"
                 )
-        for need in stages.needs(self.config, stage):
-            if not checkpoints.run_status(self.workdir / need):
-                self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
-            self.ensure(need, wanted=False)
-        if self.overwrite and found:
-            checkpoints.clear_run(run)
-        self.train(stage)
-        self._ready.add(stage)
+        return True
 
-    def train(self, stage: str) -> None:
-        """Train a stage from its newest checkpoint, or from the start, to the end."""
-        run, config = self.workdir / stage, self.config
-        saved = {need: self._saved(need) for need in stages.needs(config, stage)}
-        windows, limits = self.windows(stage, self._teachers_limits(stage, saved))
+    def train(self, stage: str, others: Sequence["Experiment"] = ()) -> None:
+        """Train a stage from its newest checkpoint, or from the start, to the end.
+
+        Args:
+            stage: one of `stages.TRAINED`.
+            others: the same pipeline with other seeds, trained beside in the same program, from
+                checkpoints of the same update (`seeds.ensure`).
+        """
+        config, runs = self.config, (self, *others)
+        saved = [run.needed(stage) for run in runs]
+        windows, limits = self.windows(stage, self._teachers_limits(stage, saved[0]))
         optimiser = config[stage]["optimiser"]
         if not optimiser["steps"]:
             per_epoch = math.ceil(len(windows.starts) / optimiser["batch_size"])
             optimiser["steps"] = config[stage]["epochs"] * per_epoch
-        devices = training.devices_for(config["training"]["devices"], optimiser["batch_size"])
+        wanted = 1 if others else config["training"]["devices"]
+        devices = training.devices_for(wanted, optimiser["batch_size"])
         axis = training.AXIS if len(devices) > 1 else ""
         algorithm = stages.make(config, self.task, stage, axis)
-        frozen = {need: item["params"] for need, item in saved.items()}
-        key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
-        state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
-
-        store = checkpoints.Checkpoints(run, config["training"]["keep"])
-        start = store.latest() or 0
-        if start:
-            state = store.restore(start, "state", state)
-        checkpoints.write_json(run / checkpoints.CONFIG, describe(config, stage))
-        log = checkpoints.Log(run / "metrics.jsonl", start)
-
-        def save(step, state):
-            state = training.one_copy(state)
-            weights = state.ema if config[stage]["weights"] == "ema" else state.params
-            item = {"params": weights, "normalizer": limits}
-            store.save(step, item, state, {"step": step, "stage": stage})
+        started = [
+            Started(run, stage, algorithm, needed, limits, optimiser["steps"])
+            for run, needed in zip(runs, saved, strict=True)
+        ]
+        state, key, start = started[0].state, started[0].key, started[0].step
+        if others:
+            state = training.stack([s.state for s in started])
+            key = training.stack([s.key for s in started])
+            for each in started:
+                each.state = None  # room for the stack
 
         steps, dispatch = optimiser["steps"], config["training"]["updates_per_dispatch"]
         if config["size"] == "paper" and jax.default_backend() == "cpu":
@@ -184,7 +192,7 @@ class Experiment:
             sample,
             steps=steps,
             updates_per_dispatch=dispatch,
-            key=key_loop,
+            key=key,
             devices=devices,
         )
         if start:
@@ -198,14 +206,20 @@ class Experiment:
                         f"{report.step:,}; {_kept(saved)}; lower the learning rate or the reward "
                         "weight"
                     )
-                log.write({"step": report.step, **report.metrics})
-                bar.update(report.step, **report.metrics)
+                for i, each in enumerate(started):
+                    metrics = {k: v[i] if others else v for k, v in report.metrics.items()}
+                    each.log.write({"step": report.step, **metrics})
+                bar.update(report.step, **jax.tree.map(float, metrics))
                 due = report.step // config["training"]["save_every"]
                 if due > saved // config["training"]["save_every"] or report.step == steps or stop:
-                    save(report.step, state)
+                    state_here = training.one_copy(state)
+                    for i, each in enumerate(started):
+                        mine = training.row(state_here, i) if others else state_here
+                        each.save(report.step, mine)
                     saved = report.step
                 if stop:
-                    store.close()
+                    for each in started:
+                        each.store.close()
                     raise UserError(
                         f"{stage}: stopped at update {report.step:,} of {steps:,}, saved; "
                         "--resume continues"
@@ -214,8 +228,13 @@ class Experiment:
                     begun = time.monotonic(), report.step
                 elif jax.default_backend() == "cpu":
                     self._warn_if_slow(stage, begun, report.step, steps)
-        store.close()
-        checkpoints.mark_finished(run)
+        for run, each in zip(runs, started, strict=True):
+            each.finish()
+            run._ready.add(stage)
+
+    def needed(self, stage: str) -> dict[str, Any]:
+        """Return acting weights and normaliser of every model that a stage needs."""
+        return {need: self._saved(need) for need in stages.needs(self.config, stage)}
 
     def _saved(self, stage: str):
         """Return the acting weights and the normaliser of a finished stage."""
@@ -272,6 +291,52 @@ class Experiment:
                 f"{stage}: about {left / 3600:,.0f} hours to go on this CPU; an accelerator, or "
                 f"{smaller.get(self.config['size'], 'fewer optimiser.steps')}, is faster"
             )
+
+
+class Started:
+    """A run that begins, or goes on from its newest checkpoint: its state, and where it is kept.
+
+    Args:
+        experiment: whose run.
+        stage: of it.
+        algorithm: of the stage.
+        needed: see `Experiment.needed`.
+        limits: the normaliser of its data.
+        steps: updates in the whole run.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        stage: str,
+        algorithm: Algorithm,
+        needed: dict[str, Any],
+        limits: dataset.Normalizer,
+        steps: int,
+    ):
+        config, self.run = experiment.config, experiment.workdir / stage
+        self._stage, self._limits, self._weights = stage, limits, config[stage]["weights"]
+        config[stage]["optimiser"]["steps"] = steps  # as worked out from the epochs
+        frozen = {need: item["params"] for need, item in needed.items()}
+        key_init, self.key = jax.random.split(jax.random.key(config["seed"]))
+        self.state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
+        self.store = checkpoints.Checkpoints(self.run, config["training"]["keep"])
+        self.step = self.store.latest() or 0
+        if self.step:
+            self.state = self.store.restore(self.step, "state", self.state)
+        checkpoints.write_json(self.run / checkpoints.CONFIG, describe(config, stage))
+        self.log = checkpoints.Log(self.run / "metrics.jsonl", self.step)
+
+    def save(self, step: int, state: train_state.TrainState) -> None:
+        """Save a checkpoint."""
+        weights = state.ema if self._weights == "ema" else state.params
+        item = {"params": weights, "normalizer": self._limits}
+        self.store.save(step, item, state, {"step": step, "stage": self._stage})
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint and note that the run is complete."""
+        self.store.close()
+        checkpoints.mark_finished(self.run)
 
 
 # ---- helpers -------------------------------------------------------------------------------------
