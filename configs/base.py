@@ -2,7 +2,7 @@
 
 A task's file calls `make(task, arg, ...)` with what comes after the colon on the command line:
 
-    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,preset=...][,seed=...]
+    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,preset=...][,seed=...][,seeds=...]
 
 The defaults of `ARGUMENTS` are the schema: a bare word is the stage, anything else `name=value`.
 """

@@ -56,15 +56,36 @@ def _one_line(error: Exception) -> str:
     return f"{' '.join(text.split())}; see --help"
 
 
-def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwrite: bool) -> None:
-    """Run the stage that the configuration names."""
+def run(
+    config: ConfigDict | None,
+    workdir: str | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    ray_address: str | None = None,
+    cluster: bool = False,
+) -> None:
+    """Run the stage that the configuration names, or the suite that it is."""
     if config is None:
         raise UserError(f"--config is missing; for example {EXAMPLE}")
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
-    # JAX starts only now
-    from ractd_jax import compilation, datasheet, evaluation, seeds, stages
+    if "suite" in config:
+        if overwrite:
+            raise UserError("a suite keeps what is finished: remove the folders of what is not to")
+        from ractd_jax import suite
 
+        suite.run(config.to_dict(), workdir, ray_address)
+        return
+    # JAX starts only now
+    from ractd_jax import compilation, datasheet, evaluation, hosts, seeds, stages
+
+    hosts.join(cluster)
+    if hosts.several() and (config.stage not in stages.TRAINED or config.seeds > 1):
+        raise UserError(
+            f"several processes train together and do nothing else: name one of "
+            f"{', '.join(stages.TRAINED)}, a single seed, and evaluate with one process afterwards"
+        )
     if config.stage != "bench":  # which times compiling
         compilation.keep(config.training.compilation_cache)
     settings = {"resume": resume, "overwrite": overwrite}

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ractd_jax import checkpoints, policy, stages, tasks, train_state, training
+from ractd_jax import checkpoints, hosts, policy, stages, tasks, train_state, training
 from ractd_jax.data import columns, dataset, maze2d, normalizer, sources
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
@@ -57,7 +57,7 @@ class Experiment:
         self.task = sources.environment(tasks.from_config(self.config), self.config["source"])
         self.workdir = pathlib.Path(workdir) if workdir else default_workdir(self.config)
         self.resume, self.overwrite = resume, overwrite
-        self.progress = Progress(console)
+        self.progress = Progress(console if hosts.first() else Console(quiet=True))
         self.console = self.progress.console
         self._ready: set[str] = set()  # stages trained or found by this experiment
         self._warned = False
@@ -126,6 +126,7 @@ class Experiment:
             self.ensure(need, wanted=False)
         if self.overwrite and wanted:
             checkpoints.clear_run(self.workdir / stage)
+        hosts.meet(f"{stage}: ready")
         self.train(stage)
 
     def missing(self, stage: str, wanted: bool) -> bool:
@@ -134,6 +135,7 @@ class Experiment:
             return False
         run = self.workdir / stage
         found = checkpoints.run_status(run)
+        hosts.meet(f"{stage}: seen")  # before anyone changes it
         if found and not (self.overwrite and wanted):
             self._check_same(run, stage)
             if found == "finished" and (self.resume or not wanted):
@@ -210,14 +212,19 @@ class Experiment:
                     metrics = {k: v[i] if others else v for k, v in report.metrics.items()}
                     each.log.write({"step": report.step, **metrics})
                 bar.update(report.step, **jax.tree.map(float, metrics))
+                stopped = hosts.any_of(bool(stop))
                 due = report.step // config["training"]["save_every"]
-                if due > saved // config["training"]["save_every"] or report.step == steps or stop:
-                    state_here = training.one_copy(state)
+                if (
+                    due > saved // config["training"]["save_every"]
+                    or report.step == steps
+                    or stopped
+                ):
+                    state_here = state if hosts.several() else training.one_copy(state)
                     for i, each in enumerate(started):
                         mine = training.row(state_here, i) if others else state_here
                         each.save(report.step, mine)
                     saved = report.step
-                if stop:
+                if stopped:
                     for each in started:
                         each.store.close()
                     raise UserError(
@@ -231,6 +238,7 @@ class Experiment:
         for run, each in zip(runs, started, strict=True):
             each.finish()
             run._ready.add(stage)
+        hosts.meet(f"{stage}: finished")
 
     def needed(self, stage: str) -> dict[str, Any]:
         """Return acting weights and normaliser of every model that a stage needs."""

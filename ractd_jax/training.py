@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from ractd_jax import errors
+from ractd_jax import errors, hosts
 from ractd_jax.train_state import TrainState
 from ractd_jax.types import Algorithm
 
@@ -45,14 +45,18 @@ def devices_for(wanted: int, batch_size: int) -> list[jax.Device]:
     """Return the devices to train on.
 
     Args:
-        wanted: how many; 0 for all of this machine.
+        wanted: how many; 0 for all: of this machine or, of several processes, of every one.
         batch_size: examples of an update, all devices together.
 
     Raises:
         UserError: there are not so many, or they cannot share the batch evenly.
     """
-    here = jax.local_devices()
+    here = jax.devices()
     count = wanted or len(here)
+    if hosts.several() and count != len(here):
+        raise errors.UserError(
+            f"training.devices = {wanted}: several processes train on all their {len(here)} (0)"
+        )
     if not 0 < count <= len(here):
         raise errors.UserError(
             f"training.devices = {wanted}: this machine has {len(here)} (0 takes them all)"

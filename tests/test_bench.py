@@ -50,6 +50,17 @@ def test_a_convolution_counts_the_same_either_way(stride):
     assert counts[True] == counts[False] == 2 * 2 * (16 // stride) * 8 * 5 * 3
 
 
+def test_a_transposed_convolution_counts_the_same_either_way():
+    x, kernel = jnp.ones((2, 8, 3)), jnp.ones((4, 3, 5))
+    counts = {
+        as_product: floor.operations(
+            lambda x, k, p=as_product: networks.conv1d_transpose(x, k, as_product=p), x, kernel
+        )
+        for as_product in (True, False)
+    }
+    assert counts[True] == counts[False] == 2 * 2 * 16 * 5 * (2 * 3)
+
+
 def test_network_of_linear_layers_does_two_operations_a_weight_and_call(tiny):
     net, x = tiny("return"), jnp.ones((7, 5))
     params = net.init(jax.random.key(0), x)["params"]

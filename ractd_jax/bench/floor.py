@@ -106,7 +106,8 @@ def _count(jaxpr) -> int:
         elif eqn.primitive.name == "conv_general_dilated":
             kernel = eqn.invars[1].aval
             features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * out.size * (kernel.size // features)
+            zeros = int(np.prod(eqn.params["lhs_dilation"]))  # between inputs, not multiplied by
+            total += 2 * out.size * (kernel.size // features) // zeros
         else:
             inner = [_count(sub) for sub in _inside(eqn.params.values())]
             if eqn.primitive.name == "cond":
