@@ -11,6 +11,7 @@ import functools
 import importlib
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -158,15 +159,17 @@ def run(suite: dict[str, Any], root: str | None = None, address: str | None = No
     print(f"suite {suite['suite']}: {len(everything)} entries, {len(skipped)} finished before")
     if len(skipped) == len(everything):
         return
-    here = pathlib.Path(__file__).parents[1]
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": {"PYTHONPATH": str(here)}},
-        )
+        with warnings.catch_warnings():
+            # JAX warns of forks; Ray's become other programs at once.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}},
+            )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"Ray: {str(error).splitlines()[0]}") from error
     try:

@@ -1,6 +1,8 @@
 """A suite's entries wait for what they need, are skipped when finished, and tried again."""
 
+import json
 import pathlib
+import sys
 
 import pytest
 from test_configs import recorded
@@ -76,9 +78,18 @@ def test_named_suites():
         configuration.get_config("demos")
 
 
+def mark(config, workdir, folder, *needed):
+    """Stand in for the work: leave what a finished run leaves."""
+    run = pathlib.Path(workdir) / config["stage"]
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps({"config": config}))
+    (run / "finished").write_text("")
+
+
 def test_what_fails_is_reported_and_tried_again(data, tmp_path, capsys, monkeypatch):
     ray = pytest.importorskip("ray")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # compiling is all that they do
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(suite, "work", mark)
     root, words = tmp_path / "runs", make(data, stages=("ctd",))
     broken = pathlib.Path(list(suite.entries(words, str(root)))[-1].workdir) / "teacher"
     broken.parent.mkdir(parents=True)
@@ -88,6 +99,7 @@ def test_what_fails_is_reported_and_tried_again(data, tmp_path, capsys, monkeypa
     assert "hopper_mr seed 1 ctd" in str(caught.value)
     out = capsys.readouterr().out
     assert "4 entries, 0 finished before" in out
+    assert "hopper_mr seed 1 teacher: failed: [Errno 17] File exists" in out
     assert "hopper_mr seed 1 ctd: not begun, for hopper_mr seed 1 teacher failed" in out
     assert out.count(": done") == 2
     assert not ray.is_initialized()
@@ -97,9 +109,6 @@ def test_what_fails_is_reported_and_tried_again(data, tmp_path, capsys, monkeypa
     out = capsys.readouterr().out
     assert "2 finished before" in out
     assert out.count(": done") == 2
-    for entry in suite.entries(words, str(root)):
-        run = pathlib.Path(entry.workdir) / entry.config["stage"]
-        assert checkpoints.run_status(run) == checkpoints.FINISHED
     suite.run(words, str(root))
     assert "4 entries, 4 finished before" in capsys.readouterr().out
 
@@ -108,7 +117,19 @@ def test_what_fails_is_reported_and_tried_again(data, tmp_path, capsys, monkeypa
         suite.run(changed, str(root))
 
 
+def test_work_leaves_a_finished_run_and_keeps_one(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = make(data.name, stages=("reward",), seeds=(0,))
+    (entry,) = suite.entries(words)
+    for _ in range(2):
+        suite.work(entry.config, entry.workdir, str(tmp_path))
+    run = tmp_path / entry.workdir / "reward"
+    assert checkpoints.run_status(run) == checkpoints.FINISHED
+    assert suite.finished(entry, set())
+    assert "kept" in capsys.readouterr().out
+
+
 def test_without_ray_one_line_says_so(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(errors.UserError, match=r"ractd_jax\[suite\]"):
         suite.run(make("simulated"))
