@@ -3,7 +3,7 @@
 python main.py --config=configs/hopper_mr.py:student
 python main.py --config=configs/hopper_mr.py:all,size=demo,source=simulated
 
-What follows the colon: a stage, then name=value for size, source, preset and seed.
+What follows the colon: a stage, then name=value for size, source, preset, seed and seeds.
 Any field of the configuration can be set with --config.<section>.<field>=<value>.
 """
 
@@ -18,6 +18,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/<task>.
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the runs [runs/<task>/<...>]")
 _RESUME = flags.DEFINE_bool("resume", False, "continue stopped runs, keep finished ones")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "train again where a run is")
+_CLUSTER = flags.DEFINE_bool("cluster", False, "join the other processes of a cluster's job")
+_RAY = flags.DEFINE_string("ray_address", None, "Ray cluster of a suite [one on this machine]")
 
 
 def main() -> int:
@@ -28,7 +30,8 @@ def main() -> int:
         return 0
     try:
         cli.parse(sys.argv)
-        cli.run(_CONFIG.value, _WORKDIR.value, resume=_RESUME.value, overwrite=_OVERWRITE.value)
+        words = {"resume": _RESUME.value, "overwrite": _OVERWRITE.value, "cluster": _CLUSTER.value}
+        cli.run(_CONFIG.value, _WORKDIR.value, ray_address=_RAY.value, **words)
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,7 @@
 
 A task's file calls `make(task, arg, ...)` with what comes after the colon on the command line:
 
-    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,preset=...][,seed=...]
+    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,preset=...][,seed=...][,seeds=...]
 
 The defaults of `ARGUMENTS` are the schema: a bare word is the stage, anything else `name=value`.
 """
@@ -47,7 +47,14 @@ PRESETS = {
     "paper": "what the paper's equations and tables say",
     "released": "what the published PyTorch code does",
 }
-ARGUMENTS = {"stage": "student", "size": "paper", "source": "d4rl", "preset": "default", "seed": 0}
+ARGUMENTS = {
+    "stage": "student",
+    "size": "paper",
+    "source": "d4rl",
+    "preset": "default",
+    "seed": 0,
+    "seeds": 1,
+}
 
 
 def parse(arg: str | None) -> dict:
@@ -66,10 +73,13 @@ def parse(arg: str | None) -> dict:
         values[name] = value
     for name, legal in (("stage", STAGES), ("size", SIZES), ("preset", PRESETS)):
         values[name] = errors.choose(name, values[name], legal)
-    try:
-        values["seed"] = int(values["seed"])
-    except ValueError:
-        raise errors.UserError(f"seed={values['seed']!r}: the seed is a whole number") from None
+    for name, least in (("seed", None), ("seeds", 1)):
+        try:
+            values[name] = int(values[name])
+        except ValueError:
+            raise errors.UserError(f"{name}={values[name]!r}: a whole number is needed") from None
+        if least is not None and values[name] < least:
+            raise errors.UserError(f"{name}={values[name]}: at least {least}")
     return values
 
 
@@ -222,6 +232,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "save_every": 5000,  # updates between checkpoints
                 "keep": 2,  # newest checkpoints kept
                 "compilation_cache": "~/.cache/ractd_jax",  # of compiled programs; "": none
+                "precision": "float32",  # of the denoising networks: float32 or bfloat16
                 "devices": 0,  # of this machine that share each batch; 0: all
             },
             "bench": {

@@ -15,15 +15,22 @@ import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from ractd_jax import hosts
 from ractd_jax.errors import UserError
 
 CONFIG = "config.json"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Write `text` to a file beside `path` and rename it, so that `path` is never half written."""
+    """Write `text` to a file beside `path` and rename it, so that `path` is never half written.
+
+    Of several processes only the first one writes, here and below.
+    """
+    if not hosts.first():
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +140,13 @@ class Checkpoints:
         Raises:
             UserError: its structure or shapes are not those of `like`.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        # Said for every array, or Orbax would want the devices that it was saved on.
+        where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        if hosts.several():
+            where = jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("all",)), jax.P())
+        abstract = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), like
+        )
         try:
             tree = self._manager.restore(
                 step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
@@ -153,7 +166,7 @@ class Checkpoints:
                     f"shape {have.shape}, this configuration needs {want.shape}; restore it with "
                     "the task, size and network it was trained with"
                 )
-        return tree
+        return jax.tree.map(np.asarray, tree) if hosts.several() else tree
 
     def close(self) -> None:
         """Wait and release the manager's threads."""
@@ -180,6 +193,8 @@ def mark_finished(run: pathlib.Path) -> None:
 
 def clear_run(run: pathlib.Path) -> None:
     """Remove what a run of ours wrote, and nothing else that lies in its folder."""
+    if not hosts.first():
+        return
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     for name in (FINISHED, CONFIG, "metrics.jsonl", "eval.json"):
         (run / name).unlink(missing_ok=True)
@@ -205,6 +220,8 @@ class Log:
 
     def write(self, record: dict) -> None:
         """Append one record."""
+        if not hosts.first():
+            return
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(record) + "\n")

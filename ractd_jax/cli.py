@@ -1,6 +1,7 @@
 """The command line behind `main.py`: flags to an experiment, complaints to one line, help."""
 
 import contextlib
+import functools
 import importlib
 import os
 import pathlib
@@ -55,15 +56,36 @@ def _one_line(error: Exception) -> str:
     return f"{' '.join(text.split())}; see --help"
 
 
-def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwrite: bool) -> None:
-    """Run the stage that the configuration names."""
+def run(
+    config: ConfigDict | None,
+    workdir: str | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    ray_address: str | None = None,
+    cluster: bool = False,
+) -> None:
+    """Run the stage that the configuration names, or the suite that it is."""
     if config is None:
         raise UserError(f"--config is missing; for example {EXAMPLE}")
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
-    # JAX starts only now
-    from ractd_jax import compilation, datasheet, evaluation, experiment, stages
+    if "suite" in config:
+        if overwrite:
+            raise UserError("a suite keeps what is finished: remove the folders of what is not to")
+        from ractd_jax import suite
 
+        suite.run(config.to_dict(), workdir, ray_address)
+        return
+    # JAX starts only now
+    from ractd_jax import compilation, datasheet, evaluation, hosts, seeds, stages
+
+    hosts.join(cluster)
+    if hosts.several() and (config.stage not in stages.TRAINED or config.seeds > 1):
+        raise UserError(
+            f"several processes train together and do nothing else: name one of "
+            f"{', '.join(stages.TRAINED)}, a single seed, and evaluate with one process afterwards"
+        )
     if config.stage != "bench":  # which times compiling
         compilation.keep(config.training.compilation_cache)
     if config.stage == "collect":
@@ -73,7 +95,11 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
             raise UserError("collect continues what is there; --workdir=DIR begins elsewhere")
         collect.run(config.collect.to_dict(), config.seed, workdir)
         return
-    job = experiment.Experiment(config.to_dict(), workdir, resume=resume, overwrite=overwrite)
+    settings = {"resume": resume, "overwrite": overwrite}
+    jobs = seeds.experiments(config.to_dict(), config.seeds, workdir, **settings)
+    job, ensure = jobs[0], functools.partial(seeds.ensure, jobs)
+    if len(jobs) == 1:
+        ensure = job.ensure
     if config.stage == "data":
         datasheet.show(job)
         return
@@ -89,19 +115,21 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
         )
     if config.stage == "all":
         for stage in stages.PIPELINE:
-            job.ensure(stage)
+            ensure(stage)
         if not job.task.env_id:
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')
             return
     elif config.stage == "eval":
         if not config.eval.samplers and not evaluation.trained(job):
-            job.ensure("student", wanted=False)
+            ensure("student", wanted=False)
     else:
-        job.ensure(config.stage)
+        ensure(config.stage)
         then = "now evaluate it with the stage eval" if job.task.env_id else "see load_policy"
         job.say(f"trained: {job.workdir / config.stage}; {then}")
         return
-    evaluation.evaluate_all(job)
+    seeds.share_data(jobs)
+    for job in jobs:
+        evaluation.evaluate_all(job)
 
 
 def print_help(usage: str) -> None:
@@ -119,6 +147,7 @@ def print_help(usage: str) -> None:
         for word, meaning in words.items():
             print(f"  {word:11} {meaning}")
     print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...")
+    print("seeds=<n>     train seeds k, ..., k + n - 1 in one program, for small networks")
     print("\ncollect as a command: python -m ractd_jax.data.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:10} {flag.help}")

@@ -16,16 +16,18 @@ import pathlib
 import re
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from ractd_jax import checkpoints, policy, stages, tasks, training
+from ractd_jax import checkpoints, hosts, policy, stages, tasks, train_state, training
 from ractd_jax.data import columns, dataset, maze2d, normalizer, sources, transitions
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
+from ractd_jax.types import Algorithm
 
 GAP = 0.01  # between normalisers, where the range of a dimension is 2, that is worth a line
 SLOW = 2 * 3600  # seconds of training on a CPU from which the smaller sizes are named
@@ -55,7 +57,7 @@ class Experiment:
         self.task = sources.environment(tasks.from_config(self.config), self.config["source"])
         self.workdir = pathlib.Path(workdir) if workdir else default_workdir(self.config)
         self.resume, self.overwrite = resume, overwrite
-        self.progress = Progress(console)
+        self.progress = Progress(console if hosts.first() else Console(quiet=True))
         self.console = self.progress.console
         self._ready: set[str] = set()  # stages trained or found by this experiment
         self._warned = False
@@ -119,67 +121,74 @@ class Experiment:
             UserError: the folder holds another run, or one that may not be touched, or the task has
                 no such stage.
         """
-        if stage in self._ready:
+        if not self.missing(stage, wanted):
             return
+        for need in stages.needs(self.config, stage).values():
+            if not checkpoints.run_status(self.workdir / need):
+                self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
+            self.ensure(need, wanted=False)
+        if self.overwrite and wanted:
+            checkpoints.clear_run(self.workdir / stage)
+        hosts.meet(f"{stage}: ready")
+        self.train(stage)
+
+    def missing(self, stage: str, wanted: bool) -> bool:
+        """Return whether a stage is to be trained; `ensure` says when and what it raises."""
+        if stage in self._ready:
+            return False
         if stage not in self.config:
             has = ", ".join(stages.of(self.config))
             raise UserError(f"{self.task.name} has no stage {stage}: it has {has}")
         run = self.workdir / stage
         found = checkpoints.run_status(run)
+        hosts.meet(f"{stage}: seen")  # before anyone changes it
         if found and not (self.overwrite and wanted):
             self._check_same(run, stage)
             if found == "finished" and (self.resume or not wanted):
                 self.say(f"{stage}: finished run found in {run}, kept")
                 self._ready.add(stage)
-                return
+                return False
             if not self.resume:
                 raise UserError(
                     f"{run} holds a run ({found}): --resume continues or keeps it, --overwrite "
                     "trains it again, --workdir=DIR puts the new one elsewhere"
                 )
-        for need in stages.needs(self.config, stage).values():
-            if not checkpoints.run_status(self.workdir / need):
-                self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
-            self.ensure(need, wanted=False)
-        if self.overwrite and found:
-            checkpoints.clear_run(run)
-        self.train(stage)
-        self._ready.add(stage)
+        return True
 
-    def train(self, stage: str) -> None:
-        """Train a stage from its newest checkpoint, or from the start, to the end."""
-        run, config = self.workdir / stage, self.config
-        needs = stages.needs(config, stage)
-        saved = {role: self._saved(need) for role, need in needs.items()}
-        examples, limits = self.examples(stage, self._given_limits(stage, saved))
+    def train(self, stage: str, others: Sequence["Experiment"] = ()) -> None:
+        """Train a stage from its newest checkpoint, or from the start, to the end.
+
+        Args:
+            stage: one of `stages.TRAINED`.
+            others: the same pipeline with other seeds, trained beside in the same program, from
+                checkpoints of the same update (`seeds.ensure`).
+        """
+        config, runs = self.config, (self, *others)
+        saved = [run.needed(stage) for run in runs]
+        examples, limits = self.examples(stage, self._given_limits(stage, saved[0]))
         optimiser = config[stage]["optimiser"]
         if not optimiser["steps"]:
             per_epoch = math.ceil(len(examples.starts) / optimiser["batch_size"])
             optimiser["steps"] = config[stage]["epochs"] * per_epoch
-        devices = training.devices_for(config["training"]["devices"], optimiser["batch_size"])
+        wanted = 1 if others else config["training"]["devices"]
+        devices = training.devices_for(wanted, optimiser["batch_size"])
         axis = training.AXIS if len(devices) > 1 else ""
         algorithm = stages.make(config, self.task, stage, axis)
-        frozen = {role: item["params"] for role, item in saved.items()}
-        key_init, key_loop = jax.random.split(jax.random.key(config["seed"]))
         if algorithm.prepare:
             self.say(f"{stage}: preparing its data")
-            examples = algorithm.prepare(frozen, examples, jax.random.clone(key_init))
-        state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
-
-        store = checkpoints.Checkpoints(run, config["training"]["keep"])
-        start = store.latest() or 0
-        if start:
-            state = store.restore(start, "state", state)
-        checkpoints.write_json(run / checkpoints.CONFIG, describe(config, stage))
-        log = checkpoints.Log(run / "metrics.jsonl", start)
-
-        def save(step, state):
-            state = training.one_copy(state)
-            weights = state.ema if config[stage]["weights"] == "ema" else state.params
-            if algorithm.acting:
-                weights = algorithm.acting(weights, state.frozen, limits)
-            item = {"params": weights, "normalizer": limits}
-            store.save(step, item, state, {"step": step, "stage": stage})
+            frozen = {role: item["params"] for role, item in saved[0].items()}
+            key = jax.random.fold_in(jax.random.key(config["seed"]), 1)
+            examples = algorithm.prepare(frozen, examples, key)
+        started = [
+            Started(run, stage, algorithm, needed, limits, optimiser["steps"])
+            for run, needed in zip(runs, saved, strict=True)
+        ]
+        state, key, start = started[0].state, started[0].key, started[0].step
+        if others:
+            state = training.stack([s.state for s in started])
+            key = training.stack([s.key for s in started])
+            for each in started:
+                each.state = None  # room for the stack
 
         steps, dispatch = optimiser["steps"], config["training"]["updates_per_dispatch"]
         if config["size"] == "paper" and jax.default_backend() == "cpu":
@@ -194,7 +203,7 @@ class Experiment:
             sample,
             steps=steps,
             updates_per_dispatch=dispatch,
-            key=key_loop,
+            key=key,
             devices=devices,
         )
         if start:
@@ -208,14 +217,25 @@ class Experiment:
                         f"{report.step:,}; {_kept(saved)}; lower the learning rate or the reward "
                         "weight"
                     )
-                log.write({"step": report.step, **report.metrics})
-                bar.update(report.step, **report.metrics)
+                for i, each in enumerate(started):
+                    metrics = {k: v[i] if others else v for k, v in report.metrics.items()}
+                    each.log.write({"step": report.step, **metrics})
+                bar.update(report.step, **jax.tree.map(float, metrics))
+                stopped = hosts.any_of(bool(stop))
                 due = report.step // config["training"]["save_every"]
-                if due > saved // config["training"]["save_every"] or report.step == steps or stop:
-                    save(report.step, state)
+                if (
+                    due > saved // config["training"]["save_every"]
+                    or report.step == steps
+                    or stopped
+                ):
+                    state_here = state if hosts.several() else training.one_copy(state)
+                    for i, each in enumerate(started):
+                        mine = training.row(state_here, i) if others else state_here
+                        each.save(report.step, mine)
                     saved = report.step
-                if stop:
-                    store.close()
+                if stopped:
+                    for each in started:
+                        each.store.close()
                     raise UserError(
                         f"{stage}: stopped at update {report.step:,} of {steps:,}, saved; "
                         "--resume continues"
@@ -224,8 +244,15 @@ class Experiment:
                     begun = time.monotonic(), report.step
                 elif jax.default_backend() == "cpu":
                     self._warn_if_slow(stage, begun, report.step, steps)
-        store.close()
-        checkpoints.mark_finished(run)
+        for run, each in zip(runs, started, strict=True):
+            each.finish()
+            run._ready.add(stage)
+        hosts.meet(f"{stage}: finished")
+
+    def needed(self, stage: str) -> dict[str, Any]:
+        """Return acting weights and normaliser of every model that a stage needs, by its role."""
+        needs = stages.needs(self.config, stage)
+        return {role: self._saved(need) for role, need in needs.items()}
 
     def _saved(self, stage: str):
         """Return the acting weights and the normaliser of a finished stage."""
@@ -293,6 +320,55 @@ class Experiment:
                 f"{stage}: about {left / 3600:,.0f} hours to go on this CPU; an accelerator, or "
                 f"{smaller.get(self.config['size'], 'fewer optimiser.steps')}, is faster"
             )
+
+
+class Started:
+    """A run that begins, or goes on from its newest checkpoint: its state, and where it is kept.
+
+    Args:
+        experiment: whose run.
+        stage: of it.
+        algorithm: of the stage.
+        needed: see `Experiment.needed`.
+        limits: the normaliser of its data.
+        steps: updates in the whole run.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        stage: str,
+        algorithm: Algorithm,
+        needed: dict[str, Any],
+        limits: dataset.Normalizer,
+        steps: int,
+    ):
+        config, self.run = experiment.config, experiment.workdir / stage
+        self._stage, self._limits, self._weights = stage, limits, config[stage]["weights"]
+        self._acting = algorithm.acting
+        config[stage]["optimiser"]["steps"] = steps  # as worked out from the epochs
+        frozen = {role: item["params"] for role, item in needed.items()}
+        key_init, self.key = jax.random.split(jax.random.key(config["seed"]))
+        self.state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
+        self.store = checkpoints.Checkpoints(self.run, config["training"]["keep"])
+        self.step = self.store.latest() or 0
+        if self.step:
+            self.state = self.store.restore(self.step, "state", self.state)
+        checkpoints.write_json(self.run / checkpoints.CONFIG, describe(config, stage))
+        self.log = checkpoints.Log(self.run / "metrics.jsonl", self.step)
+
+    def save(self, step: int, state: train_state.TrainState) -> None:
+        """Save a checkpoint."""
+        weights = state.ema if self._weights == "ema" else state.params
+        if self._acting:
+            weights = self._acting(weights, state.frozen, self._limits)
+        item = {"params": weights, "normalizer": self._limits}
+        self.store.save(step, item, state, {"step": step, "stage": self._stage})
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint and note that the run is complete."""
+        self.store.close()
+        checkpoints.mark_finished(self.run)
 
 
 # ---- helpers -------------------------------------------------------------------------------------

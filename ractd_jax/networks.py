@@ -11,7 +11,9 @@ This is the only file that knows Flax. Initial weights follow PyTorch's defaults
 published models were trained.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -196,7 +198,9 @@ class Condition(nn.Module):
     def __call__(
         self, times: Float[Array, "batch n_times"], cond: Float[Array, "batch cond"]
     ) -> Float[Array, "batch _"]:
-        e = Dense(4 * self.embed_dim, name="dense0")(sinusoidal(times, self.embed_dim))
+        # Sines of numbers up to a thousand: only they need float32, whatever the trunk computes in.
+        e = sinusoidal(times, self.embed_dim).astype(cond.dtype)
+        e = Dense(4 * self.embed_dim, name="dense0")(e)
         e = Dense(self.embed_dim, name="dense1")(mish(e))
         return jnp.concatenate([e.reshape(e.shape[0], -1), cond], axis=-1)
 
@@ -336,6 +340,38 @@ class ResidualMLP(nn.Module):
             r = nn.Dropout(self.dropout, deterministic=not train)(r)
             h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
         return Dense(horizon * dim, name="output")(mish(h)).reshape(batch, horizon, dim)
+
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class InPrecision:
+    """A denoising network that computes in another type of number; all around it is float32.
+
+    First weights, gradients and the optimiser's own weights stay float32, and so do noise levels
+    and the embedding's sines. Weights that come in that type already are taken as they are.
+
+    Attributes:
+        net: the network.
+        dtype: "bfloat16".
+    """
+
+    net: nn.Module
+    dtype: str
+
+    @property
+    def embed_dim(self) -> int:
+        return self.net.embed_dim
+
+    def init(self, *args, **kwargs) -> Any:
+        """Return first weights, in float32."""
+        return self.net.init(*args, **kwargs)
+
+    def apply(self, variables, x, times, cond, **kwargs) -> Float[Array, "batch horizon dim"]:
+        """Return F(x, times, cond) in float32."""
+        variables, x, cond = jax.tree.map(lambda a: a.astype(self.dtype), (variables, x, cond))
+        return self.net.apply(variables, x, times, cond, **kwargs).astype(jnp.float32)
 
 
 # ---- return model ----------------------------------------------------------------------------

@@ -167,6 +167,7 @@ def abstract_frozen(config: dict, task: tasks.TaskSpec, stage: str) -> Params:
 def load_policy(
     run: str | pathlib.Path,
     seed: int = 0,
+    precision: str = "",
     *,
     candidates: int = 0,
     judge: str | pathlib.Path | None = None,
@@ -178,6 +179,8 @@ def load_policy(
     Args:
         run: directory of a training run, e.g. `runs/hopper-medium-replay-v2/<...>/student`.
         seed: of the policy's noise.
+        precision: "float32" or "bfloat16", in which its network computes; "" for the one it was
+            trained in.
         candidates: trajectories that are drawn for each decision, of which a judge chooses one; 0
             for as many as its method is meant to act with (1, for most).
         judge: directory of the run that judges them: a return model, or a critic; None for the
@@ -190,7 +193,7 @@ def load_policy(
         UserError: there is no finished checkpoint, it does not fit its configuration, the model
             does not act, or the judge does not judge or sees observations in another frame.
     """
-    algorithm, saved, task = load(run, **sampling)
+    algorithm, saved, task = load(run, precision, **sampling)
     if task.kind == "planner":
         raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
     meta = checkpoints.read_json(pathlib.Path(run) / checkpoints.CONFIG)
@@ -247,7 +250,7 @@ def judging(run: str | pathlib.Path):
 
 
 def load(
-    run: str | pathlib.Path, *, acting: bool = True, **sampling
+    run: str | pathlib.Path, precision: str = "", *, acting: bool = True, **sampling
 ) -> tuple[Algorithm, Params, tasks.TaskSpec]:
     """Return a trained model: its algorithm, {"params", "normalizer"}, and what it was made for.
 
@@ -260,12 +263,17 @@ def load(
     compilation.keep(config["training"].get("compilation_cache", compilation.FOLDER))
     for name, value in sampling.items():
         config[stage]["method"][choose("field", name, stages.SAMPLING.get(stage, ()))] = value
+    if precision:
+        config["training"]["precision"] = precision
     task = tasks.from_config(config)
     algorithm = stages.make(config, task, stage)
     if acting and algorithm.act is None:
         raise UserError(f"{run} holds a return model, which judges actions and does not act")
     saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)))
-    return algorithm, saved, task
+    # Once, here: the network would do the same to the same weights at every call.
+    dtype = stages.precision(config)
+    params = jax.tree.map(lambda a: a.astype(dtype), saved["params"])
+    return algorithm, saved | {"params": params}, task
 
 
 def restore(run: pathlib.Path, like: Params) -> Params:

@@ -103,9 +103,28 @@ def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Cal
     return horizon, dataset.SAMPLE[task.kind]
 
 
+def precision(config: dict[str, Any]) -> str:
+    """Return the type of number that denoising networks compute in."""
+    name = config["training"].get("precision", "float32")  # runs from before it could be chosen
+    return errors.choose("training.precision", name, networks.PRECISIONS)
+
+
+def _in_precision(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with `training.precision` noted in every denoising network."""
+    said = {"precision": precision(config)}
+    return {
+        name: section | {"network": section["network"] | said}
+        if isinstance(section, dict) and "kind" in section.get("network", {})
+        else section
+        for name, section in config.items()
+    }
+
+
 def _network(fields: dict[str, Any]):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
+    precision = fields.pop("precision", "float32")
+    net = NETWORKS[errors.choose("network.kind", fields.pop("kind"), NETWORKS)](**fields)
+    return net if precision == "float32" else networks.InPrecision(net, precision)
 
 
 def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> Algorithm:
@@ -114,9 +133,10 @@ def make(config: dict[str, Any], task: TaskSpec, stage: str, axis: str = "") -> 
     Args:
         config: the resolved configuration.
         task: sizes of observations and actions.
-        stage: one of `trained(task)`.
+        stage: one of `TRAINED`.
         axis: see `train_state.Optimiser`.
     """
+    config = _in_precision(config)
     optimiser = train_state.Optimiser(**config[stage]["optimiser"], axis=axis)
     return MAKE[stage](config, task, stage, optimiser, sizes(config, task, stage))
 

@@ -42,7 +42,7 @@ def configuration(named: list[str], stage: str) -> tuple[str, ConfigDict]:
     folder = pathlib.Path("configs")
     if len(named) == 1:
         for path in sorted(folder.glob("*.py")):
-            if "def get_config(" in path.read_text():
+            if "def get_config(" in path.read_text() and path.stem != "suite":
                 module = importlib.import_module(f"configs.{path.stem}")
                 config = module.get_config(f"{stage},preset=released")
                 if config.task == named[0]:

@@ -13,6 +13,8 @@ from test_configs import load
 from ractd_jax import experiment, networks, stages
 from ractd_jax.bench import act, floor, run, train
 
+RATES = {"float32": 1e9, "bfloat16": 1e9}
+
 
 def test_operations_of_a_product_are_two_a_multiply_add():
     def f(a, b):
@@ -48,6 +50,17 @@ def test_a_convolution_counts_the_same_either_way(stride):
     assert counts[True] == counts[False] == 2 * 2 * (16 // stride) * 8 * 5 * 3
 
 
+def test_a_transposed_convolution_counts_the_same_either_way():
+    x, kernel = jnp.ones((2, 8, 3)), jnp.ones((4, 3, 5))
+    counts = {
+        as_product: floor.operations(
+            lambda x, k, p=as_product: networks.conv1d_transpose(x, k, as_product=p), x, kernel
+        )
+        for as_product in (True, False)
+    }
+    assert counts[True] == counts[False] == 2 * 2 * 16 * 5 * (2 * 3)
+
+
 def test_network_of_linear_layers_does_two_operations_a_weight_and_call(tiny):
     net, x = tiny("return"), jnp.ones((7, 5))
     params = net.init(jax.random.key(0), x)["params"]
@@ -60,7 +73,7 @@ def test_network_of_linear_layers_does_two_operations_a_weight_and_call(tiny):
 @pytest.fixture(scope="module")
 def config():
     _, config = load("hopper_mr", "bench,size=demo,source=simulated")
-    for stage in stages.TRAINED:
+    for stage in stages.of(config):
         if "network" in config[stage] and stage != "reward":
             config[stage]["network"].update(hidden=8, blocks=1)
             config[stage]["optimiser"]["batch_size"] = 8
@@ -82,14 +95,17 @@ def result(config, tmp_path_factory):
 def test_stage_measures_every_policy(result):
     found, _ = result
     rows = [(e["policy"], e["batch"], e["nfe"]) for e in found["act"]]
-    calls = {c.name: n for c, n in zip(act.CONTENDERS, (1, 2, 3, 4, 15, 100, 158), strict=True)}
+    calls = {c.name: n for c, n in zip(act.CONTENDERS, (1, 2, 3, 4, 1, 15, 100, 158), strict=True)}
     assert rows == [(name, 1, n) for name, n in calls.items()]
     for entry in found["act"]:
         assert 0 < entry["median_ms"] <= entry["p95_ms"] <= entry["p99_ms"]
         assert entry["repeats"] >= 5
         assert entry["floor_ratio"] == pytest.approx(entry["median_ms"] / entry["floor_ms"])
-    one, four = (e for e in found["act"] if e["nfe"] in (1, 4))
-    assert four["operations"] == 4 * one["operations"]
+    one, four, low = (e for e in found["act"] if e["nfe"] in (1, 4))
+    assert low["policy"] == act.LOW
+    assert four["operations"] == 4 * one["operations"] == 4 * low["operations"]
+    assert low["bytes"] == one["bytes"] / 2
+    assert set(found["bfloat16_over_float32"]) == {1}
     assert set(found["teacher_over_student"]) == {1}
     assert [e["stage"] for e in found["train"]] == ["reward", "teacher", "student"]
     assert all(e["fused_per_s"] > 0 and e["stepwise_per_s"] > 0 for e in found["train"])
@@ -108,13 +124,13 @@ def test_what_is_printed_says_that_it_is_about_speed(result):
 def test_what_would_take_too_long_is_skipped_and_said(config):
     task = experiment.Experiment(config, "unused").task
     settings = {"seconds": 0.01, "limit": 0.0}
-    entries = list(act.measure(config, task, 1e9, **settings))
+    entries = list(act.measure(config, task, RATES, **settings))
     assert {entry["median_ms"] for entry in entries} == {None}
     console = Console(width=120, file=io.StringIO())
     console.print(run.act_table(entries))
     assert "skipped" in console.file.getvalue()
     assert run.ratios(entries) == {}
-    rows = list(train.measure(config, task, 1e9, **settings))
+    rows = list(train.measure(config, task, RATES, **settings))
     assert [row["fused_per_s"] for row in rows] == [None] * 3
 
 

@@ -16,7 +16,9 @@ from ractd_jax.data import dataset, hdf5
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
-    path.stem for path in (ROOT / "configs").glob("*.py") if "def get_config(" in path.read_text()
+    path.stem
+    for path in (ROOT / "configs").glob("*.py")
+    if "def get_config(" in path.read_text() and path.stem != "suite"
 )
 BENCHMARK = [  # not the user's own data, whose sizes nobody knows beforehand
     name

@@ -7,7 +7,7 @@ them; nothing here says how good an action is.
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,24 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from ractd_jax import policy, stages
-from ractd_jax.bench import floor
+from ractd_jax.bench import floor, versus
 from ractd_jax.data import dataset
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm, Params
 
 
 class Contender(NamedTuple):
-    """A stage and how it samples (fields of `stages.SAMPLING`)."""
+    """A stage, how it samples (fields of `stages.SAMPLING`), and its `training.precision`."""
 
     name: str
     stage: str
     sampling: dict[str, Any]
+    precision: str = "float32"
 
 
 TEACHER = "EDM, Heun, 80 bins"
 STUDENT = "student, NFE 1"
+LOW = "student, NFE 1, bfloat16"
 CONTENDERS = (
     *(Contender(f"student, NFE {n}", "student", {"nfe": n}) for n in (1, 2, 3, 4)),
+    Contender(LOW, "student", {"nfe": 1}, "bfloat16"),
     Contender("DDIM 15", "ddpm", {"sampler": "ddim", "sample_steps": 15}),
     Contender("DDPM 100", "ddpm", {"sampler": "ddpm", "sample_steps": 100}),
     Contender(TEACHER, "teacher", {"solver": "heun", "sample_bins": 80}),
@@ -54,34 +57,47 @@ def random_weights(algorithm: Algorithm, stage: str, seed: int = 0) -> Params:
 
 
 def measure(
-    config: dict[str, Any], task: TaskSpec, rate: float, *, seconds: float, limit: float
+    config: dict[str, Any],
+    task: TaskSpec,
+    rates: Mapping[str, float],
+    *,
+    seconds: float,
+    limit: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield an entry for each contender and batch of `config["bench"]["batches"]`.
 
     Args:
         config: the resolved configuration.
         task: sizes of observations and actions.
-        rate: of matrix products, operations per second.
+        rates: of matrix products in each precision, operations per second.
         seconds: of repeating each measurement.
         limit: seconds that the five decisions of a measurement may take at least; one that would
             take longer is skipped, its times are None.
     """
-    weights, speed = {}, {}
-    for name, stage, sampling in CONTENDERS:
+    weights, speed, theirs = {}, {}, {}
+    compare = versus.reference()
+    for name, stage, sampling, precision in CONTENDERS:
         mine = acting(config, stage)
         mine[stage]["method"].update(sampling)
+        mine["training"]["precision"] = precision
         algorithm = stages.make(mine, task, stage)
         if stage not in weights:
             weights = {stage: random_weights(algorithm, stage)}  # one network in memory at a time
-            speed[stage] = floor.bandwidth(floor.size(weights[stage]))
-        params, calls, slower = weights[stage], stages.nfe(mine, stage), 1.0
+            theirs = {stage: versus.network(mine, task, stage, weights[stage])} if compare else {}
+        params = jax.tree.map(lambda a, dtype=precision: a.astype(dtype), weights[stage])
+        held = stage, precision
+        if held not in speed:
+            speed[held] = floor.bandwidth(floor.size(params))
+        calls, slower, other = stages.nfe(mine, stage), 1.0, None
+        if theirs and precision == "float32":
+            other = versus.actor(mine, task, stage, theirs[stage])
         limits = dataset.identity(task.obs_dim, task.act_dim)
         actor = policy.Policy(algorithm, params, limits, task)
         for batch in config["bench"]["batches"]:
             shapes = jnp.zeros((batch, task.obs_dim)), jax.random.split(jax.random.key(0), batch)
             operations = floor.operations(algorithm.act, params, *shapes)
             read = calls * floor.size(params)
-            least = max(read / speed[stage], operations / rate)
+            least = max(read / speed[held], operations / rates[precision])
             entry = {
                 "policy": name,
                 "stage": stage,
@@ -89,15 +105,25 @@ def measure(
                 "nfe": calls,
                 "bytes": read,
                 "operations": operations,
-                "bandwidth": speed[stage],
+                "bandwidth": speed[held],
                 "floor_ms": 1000 * least,
             }
             if 5 * slower * least > limit:
                 yield entry | dict.fromkeys(TIMES)
                 continue
             entry |= decisions(actor, batch, seconds)
+            if other:
+                entry |= against(actor, other, batch, seconds=seconds, limit=limit)
             slower = max(entry["median_ms"] / entry["floor_ms"], 1.0)
             yield entry | {"floor_ratio": entry["median_ms"] / entry["floor_ms"]}
+
+
+def against(actor: policy.Policy, other, batch: int, **settings) -> dict[str, Any]:
+    """Time PyTorch's decisions and ours in turns; `settings` are those of `versus.turns`."""
+    obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
+    found = versus.turns(lambda: actor.act(obs, seeds, 3), lambda: other(obs), **settings)
+    ((torch, ratio),) = found or [(None, None)]
+    return {"torch_ms": torch and 1000 * torch, "torch_over_ours": ratio}
 
 
 TIMES = ("median_ms", "p95_ms", "p99_ms", "compile_s", "repeats", "floor_ratio")

@@ -17,7 +17,7 @@ import numpy as np
 
 from ractd_jax.types import Params
 
-SIDE = 1024  # of the matrices whose product is timed
+SIDE = 1024, 8192  # of the matrices whose product is timed: on a CPU, on an accelerator
 
 
 def timed(call: Callable[[], object], seconds: float, least: int = 5, most: int = 2000):
@@ -67,9 +67,16 @@ def bandwidth(size: int, seconds: float = 0.5) -> float:
     return x.nbytes / best
 
 
-def product_rate(seconds: float = 1.0, side: int = SIDE) -> float:
-    """Return the operations per second of float32 matrix products; one multiply-add is two."""
-    x = jnp.eye(side)
+def product_rate(seconds: float = 1.0, side: int = 0, dtype: str = "float32") -> float:
+    """Return the operations per second of matrix products; one multiply-add is two.
+
+    Args:
+        seconds: of measuring.
+        side: of the matrices; 0 chooses by the device.
+        dtype: of their numbers.
+    """
+    side = side or SIDE[jax.default_backend() != "cpu"]
+    x = jnp.eye(side, dtype=dtype)
     best = _per_round(lambda carry, x: carry @ x, x, 4, seconds, x)
     return 2 * side**3 / best
 
@@ -99,7 +106,8 @@ def _count(jaxpr) -> int:
         elif eqn.primitive.name == "conv_general_dilated":
             kernel = eqn.invars[1].aval
             features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * out.size * (kernel.size // features)
+            zeros = int(np.prod(eqn.params["lhs_dilation"]))  # between inputs, not multiplied by
+            total += 2 * out.size * (kernel.size // features) // zeros
         else:
             inner = [_count(sub) for sub in _inside(eqn.params.values())]
             if eqn.primitive.name == "cond":

@@ -12,8 +12,8 @@ import jax
 from rich import box
 from rich.table import Table
 
-from ractd_jax import checkpoints
-from ractd_jax.bench import act, floor, train
+from ractd_jax import checkpoints, networks, stages
+from ractd_jax.bench import act, floor, train, versus
 from ractd_jax.experiment import Experiment
 
 NOTE = "speed only: random weights, made-up rows; nothing here was trained"
@@ -25,34 +25,43 @@ def show(experiment: Experiment) -> dict[str, Any]:
     """Measure, print and write; return the contents of bench.json."""
     config, task, settings = experiment.config, experiment.task, experiment.config["bench"]
     experiment.say(f"bench: {task.name}, size {config['size']}; {NOTE}")
-    rate = floor.product_rate(settings["seconds"])
-    experiment.say(
-        f"this machine: {describe(machine())}; products {rate / 1e9:,.1f} G operations/s"
-    )
+    precision = stages.precision(config)
+    rates = {p: floor.product_rate(settings["seconds"], dtype=p) for p in networks.PRECISIONS}
+    fast = ", ".join(f"{rate / 1e9:,.1f} in {name}" for name, rate in rates.items())
+    experiment.say(f"this machine: {describe(machine())}; G operations/s of products: {fast}")
     limits = {"seconds": settings["seconds"], "limit": settings["limit"]}
     entries, rows = [], []
     total = len(act.CONTENDERS) * len(settings["batches"])
     with experiment.progress.task("bench act", total) as bar:
-        for entry in act.measure(config, task, rate, **limits):
+        for entry in act.measure(config, task, rates, **limits):
             entries.append(entry)
             bar.update(len(entries))
     experiment.console.print(act_table(entries, ascii_only=_ascii(experiment)))
     for batch, ratio in ratios(entries).items():
         published = f" (published: {PUBLISHED})" if batch == 1 else ""
         experiment.say(f"teacher : student at batch {batch}: {ratio:.0f}{published}")
+    for batch, ratio in ratios(entries, act.LOW).items():
+        experiment.say(f"bfloat16 : float32 at batch {batch}: {ratio:.2f}")
     with experiment.progress.task("bench train", 3) as bar:
-        for entry in train.measure(config, task, rate, **limits):
+        for entry in train.measure(config, task, rates, **limits):
             rows.append(entry)
             bar.update(len(rows))
     experiment.console.print(train_table(rows))
+    torch = None
+    if versus.reference():
+        torch = versus.updates(config, task, **limits)
+        experiment.say(compared(torch))
     result = {
         "note": NOTE,
         **{name: config[name] for name in ("task", "size", "preset")},
         "machine": machine(),
-        "product_rate": rate,
+        "precision": precision,
+        "product_rates": rates,
         "act": entries,
         "teacher_over_student": ratios(entries),
+        "bfloat16_over_float32": ratios(entries, act.LOW),
         "train": rows,
+        "torch_train": torch,
         "memory_peak_bytes": memory_peak(),
     }
     path = experiment.workdir / "bench.json"
@@ -61,13 +70,13 @@ def show(experiment: Experiment) -> dict[str, Any]:
     return result
 
 
-def ratios(entries: list[dict[str, Any]]) -> dict[int, float]:
-    """Return how many times longer than the one-step student the teacher takes, by batch."""
+def ratios(entries: list[dict[str, Any]], slow: str = act.TEACHER) -> dict[int, float]:
+    """Return how many times longer than the one-step student `slow` takes, by batch."""
     median = {(entry["policy"], entry["batch"]): entry["median_ms"] for entry in entries}
     return {
         batch: ms / median[act.STUDENT, batch]
         for (policy, batch), ms in median.items()
-        if policy == act.TEACHER and ms and median[act.STUDENT, batch]
+        if policy == slow and ms and median[act.STUDENT, batch]
     }
 
 
@@ -127,24 +136,23 @@ def act_table(entries: list[dict[str, Any]], *, ascii_only: bool = False) -> Tab
         collapse_padding=True,
     )
     table.add_column("policy", no_wrap=True)
-    headers = "batch", "NFE", "median", "p95", "p99", "/ floor", "compile s"
-    for header in headers:
+    compare = any(entry.get("torch_ms") for entry in entries)
+    columns = (
+        ("median_ms", "median", ".3g"),
+        ("p95_ms", "p95", ".3g"),
+        ("p99_ms", "p99", ".3g"),
+        ("floor_ratio", "/ floor", ".2f"),
+        ("compile_s", "compile s", ".1f"),
+        *((("torch_ms", "torch", ".3g"), ("torch_over_ours", "/ ours", ".2f")) * compare),
+    )
+    for header in ("batch", "NFE", *(header for _, header, _ in columns)):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("median", no_wrap=True)
     for batch in dict.fromkeys(entry["batch"] for entry in entries):
         same = [entry for entry in entries if entry["batch"] == batch]
         slowest = max((entry["median_ms"] or 0 for entry in same), default=0)
         for entry in same:
-            cells = (
-                _figure(entry[name], form)
-                for name, form in (
-                    ("median_ms", ".3g"),
-                    ("p95_ms", ".3g"),
-                    ("p99_ms", ".3g"),
-                    ("floor_ratio", ".2f"),
-                    ("compile_s", ".1f"),
-                )
-            )
+            cells = (_figure(entry.get(name), form) for name, _, form in columns)
             share = (entry["median_ms"] or 0) / slowest if slowest else 0
             mark = "#" if ascii_only else "█"
             bar = mark * max(round(BAR * share), 1) if entry["median_ms"] else "skipped: too long"
@@ -177,6 +185,15 @@ def train_table(entries: list[dict[str, Any]]) -> Table:
         figures = (_figure(entry[name], form) for name, form in cells)
         table.add_row(entry["stage"], str(entry["batch"]), *figures)
     return table
+
+
+def compared(entry: dict[str, Any]) -> str:
+    """Return what `versus.updates` found, in one line."""
+    what = f"student's update (CTM + DSM, batch {entry['batch']}), times ours"
+    if entry["torch_over_ours"] is None:
+        return f"{what}: skipped, it takes too long"
+    fair, published = entry["torch_over_ours"], entry["published_over_ours"]
+    return f"{what}: PyTorch {fair:.2f}, with the published sampling of times {published:.2f}"
 
 
 def _figure(value: float | None, form: str) -> str:

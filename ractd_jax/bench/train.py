@@ -5,7 +5,7 @@ What is learnt from random rows is worthless; how fast is not.
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,13 +30,19 @@ def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
 
 
 def measure(
-    config: dict[str, Any], task: TaskSpec, rate: float, *, seconds: float, limit: float
+    config: dict[str, Any],
+    task: TaskSpec,
+    rates: Mapping[str, float],
+    *,
+    seconds: float,
+    limit: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield an entry for teacher, reward and student; arguments as in `act.measure`."""
     config = copy.deepcopy(config)
     for stage in ("reward", "teacher", "student"):
         config[stage]["optimiser"]["steps"] = 10**6  # far from the end of the schedule
-        yield _stage(config, task, stage, rate, seconds, limit)
+        precision = "float32" if stage == "reward" else stages.precision(config)
+        yield _stage(config, task, stage, rates[precision], seconds, limit)
 
 
 def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:

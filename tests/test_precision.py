@@ -1,0 +1,115 @@
+"""bfloat16 in the trunk changes little, and nothing outside the trunk is computed in it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import COND, SHAPE
+from test_configs import load, recorded
+
+import ractd_jax
+from ractd_jax import ctm, diffusion, edm, errors, experiment, networks, stages, tasks, train_state
+
+NOISE = diffusion.Noise()
+ROWS = 64
+LOW = jnp.dtype("bfloat16")
+
+
+def low(net):
+    return networks.InPrecision(net, "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, cond = jax.random.normal(keys[0], (ROWS, *SHAPE)), jax.random.normal(keys[1], (ROWS, COND))
+    times = diffusion.c_noise(diffusion.mixed(NOISE, keys[2], 2 * ROWS)).reshape(ROWS, 2)
+    return x, times, cond
+
+
+def products(jaxpr):
+    """Yield the type of every matrix product's result."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield eqn.outvars[0].aval.dtype
+        for value in eqn.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "unet"])
+def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, kind):
+    net = tiny(kind)
+    params = {"params": weights(net, 2)}
+    exact, near = (jax.jit(n.apply)(params, *inputs) for n in (net, low(net)))
+    assert near.dtype == jnp.float32
+    error = np.sqrt(np.mean((near - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < error < 0.02  # bfloat16 has 8 bits: 2^-9 a number, some tens of numbers deep
+    assert set(products(jax.make_jaxpr(low(net).apply)(params, *inputs).jaxpr)) == {LOW}
+    # Weights cast beforehand, as for acting, give the very same.
+    cast = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
+    np.testing.assert_array_equal(jax.jit(low(net).apply)(cast, *inputs), near)
+
+
+def test_where_noise_ends_nothing_is_rounded(tiny, weights, inputs):
+    x, _, cond = inputs
+    net = low(tiny("mlp"))
+    t = jnp.full(ROWS, NOISE.sigma_min)
+    np.testing.assert_array_equal(edm.denoise(net, weights(net.net, 1), NOISE, x, t, cond), x)
+
+
+def test_student_learns_nearly_the_same_and_its_state_stays_float32(
+    tiny, weights, optimiser, sizes, toy, draw
+):
+    def first_update(wrap):
+        net, adam = tiny("mlp"), optimiser(warmup=0)
+        method = ctm.Student(warm_start=False)
+        algorithm = ctm.make_student(wrap(net), wrap(net), None, NOISE, method, adam, **sizes)
+        frozen = {"teacher": weights(net, 1, seed=1)}
+        state = train_state.create(weights(net, 2), adam, frozen)
+        batch = draw(toy, jax.random.key(1))
+        state, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(2))
+        mean = jnp.concatenate([a.ravel() for a in jax.tree.leaves(state.opt_state[0].mu)])
+        return state, metrics["loss"], mean
+
+    _, exact, slope = first_update(lambda net: net)
+    state, near, rounded = first_update(low)
+    assert {a.dtype for a in jax.tree.leaves(state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
+    assert exact != near
+    assert float(near) == pytest.approx(float(exact), rel=0.02)
+    cosine = slope @ rounded / (jnp.linalg.norm(slope) * jnp.linalg.norm(rounded))
+    assert cosine > 0.999
+
+
+def test_a_policy_acts_in_either(tmp_path):
+    _, config = load("hopper_mr", f"teacher,size=demo,source={tmp_path / 'data.hdf5'}")
+    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
+    config["teacher"]["network"].update(hidden=16, blocks=1)
+    config["teacher"]["optimiser"].update(steps=2, batch_size=8)
+    config["teacher"]["method"]["sample_bins"] = 4
+    experiment.Experiment(config, str(tmp_path / "run")).ensure("teacher")
+    run, obs = tmp_path / "run" / "teacher", np.zeros((5, 11))
+    exact = ractd_jax.load_policy(run)
+    near = ractd_jax.load_policy(run, precision="bfloat16")
+    assert {a.dtype for a in jax.tree.leaves(near._params)} == {LOW}
+    assert {a.dtype for a in jax.tree.leaves(exact._params)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(near(obs), exact(obs), atol=0.05)
+    with pytest.raises(errors.UserError, match="bfloat16, float32"):
+        ractd_jax.load_policy(run, precision="float16")
+
+
+def test_configuration_chooses_it_for_every_denoising_network():
+    _, config = load("hopper_mr", "student,size=demo")
+    task = tasks.get(config["task"])
+    config["training"]["precision"] = "bfloat16"
+    config["student"]["method"]["warm_start"] = False
+    algorithm = stages.make(config, task, "student")
+    frozen = {
+        need: jax.eval_shape(stages.make(config, task, need).init, jax.random.key(0)).params
+        for need in ("teacher", "reward")
+    }
+    state = jax.eval_shape(algorithm.init, jax.random.key(0), frozen)
+    cond, keys = jnp.zeros((2, 11)), jax.random.split(jax.random.key(0), 2)
+    acting = jax.make_jaxpr(algorithm.act)(state.params, cond, keys)
+    assert set(products(acting.jaxpr)) == {LOW}

@@ -1,0 +1,206 @@
+"""The PyTorch program that speed is compared with computes what ours computes."""
+
+import dataclasses
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import COND, SHAPE
+from rich.console import Console
+from test_configs import load
+
+from ractd_jax import ctm, ddpm, diffusion, edm, experiment, train_state
+from ractd_jax.bench import act, run
+
+torch = pytest.importorskip("torch")
+from benchmarks import torch_reference as reference  # noqa: E402
+
+torch.set_num_threads(1)  # tests share their cores
+ROWS = 32
+FIELDS = {
+    "mlp": {"kind": "mlp", "hidden": 16, "blocks": 2, "embed_dim": 8, "dropout": 0.0},
+    "unet": {
+        "kind": "unet", "down_dims": (8, 16), "embed_dim": 8, "width": 5, "groups": 8,
+        "dropout": 0.0, "mid_dropout": 0.0,
+    },
+}  # fmt: skip
+METHODS = {
+    "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
+    "released": (
+        diffusion.Noise(initial_std=1.0, clamp=False),
+        ctm.Student(distance="released", target="ema", target_dropout=True, warm_start=False),
+    ),
+    "default": (diffusion.Noise(), ctm.Student(distance="squared", warm_start=False)),
+    "guided": (
+        diffusion.Noise(),
+        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, warm_start=False),
+    ),
+}
+
+
+def tensor(a):
+    return torch.from_numpy(np.array(a))
+
+
+@pytest.fixture(scope="module")
+def pair(tiny, weights):
+    """`(kind, n_times, seed) -> (our network, our weights, PyTorch's network)`."""
+
+    def make(kind, n_times, seed=0):
+        net = tiny(kind)
+        params = weights(net, n_times, seed)
+        return net, params, reference.network(FIELDS[kind], SHAPE, COND, n_times, params)
+
+    return make
+
+
+def draw(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def levels(noise, seed=1):
+    return diffusion.mixed(noise, jax.random.key(seed), ROWS)
+
+
+@pytest.mark.parametrize("n_times", [1, 2])
+@pytest.mark.parametrize("kind", FIELDS)
+def test_networks_agree(pair, kind, n_times):
+    net, params, theirs = pair(kind, n_times)
+    x, cond = draw((ROWS, *SHAPE)), draw((ROWS, COND), 1)
+    times = 250 * draw((ROWS, n_times), 2)
+    ours = jax.jit(net.apply)({"params": params}, x, times, cond)
+    with torch.inference_mode():
+        found = theirs(*map(tensor, (x, times, cond))).numpy()
+    np.testing.assert_allclose(found, ours, atol=1e-4 * float(jnp.abs(ours).max()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "preset"), [*(("mlp", preset) for preset in METHODS), ("unet", "released")]
+)
+def test_student_loss_and_gradient_agree_for_the_same_draws(
+    pair, optimiser, sizes, toy, kind, preset
+):
+    noise, method = METHODS[preset]
+    net, params, student = pair(kind, 2)
+    teacher_net, teacher_params, teacher = pair(kind, 1, seed=1)
+    adam = optimiser(warmup=0)
+    algorithm = ctm.make_student(net, teacher_net, None, noise, method, adam, **sizes)
+    state = train_state.create(params, adam, {"teacher": teacher_params})
+    batch = jax.tree.map(lambda a: a[:ROWS], toy)
+    after, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(3))
+
+    key_ctm, key_dsm, *_ = jax.random.split(jax.random.key(3), 9)  # as in `ctm.make_student`
+    key_bins, key_eps = jax.random.split(key_ctm)
+    t, u, s = ctm.triples(noise, key_bins, ROWS, method.max_jump)
+    key_t, key_dsm_eps = jax.random.split(key_dsm)
+    draws = reference.Draws(
+        *map(tensor, (t, u, s)),
+        tensor(jax.random.normal(key_eps, batch.x.shape)),
+        tensor(diffusion.mixed(noise, key_t, ROWS)),
+        tensor(jax.random.normal(key_dsm_eps, batch.x.shape)),
+    )
+    _, _, target = pair(kind, 2)
+    target.requires_grad_(False)
+    loss = reference.student_loss(
+        student, target, teacher, noise, method, tensor(batch.x), tensor(batch.cond), draws
+    )
+    assert loss.item() == pytest.approx(float(metrics["loss"]), rel=1e-4)
+
+    loss.backward()
+    mean = jax.tree.map(lambda m: m / (1 - adam.b1), after.opt_state[0].mu)
+    ours = reference.state_dict(mean)  # gradients in PyTorch's layouts
+    length = np.sqrt(sum(float((g**2).sum()) for g in ours.values()))
+    for name, parameter in student.named_parameters():
+        np.testing.assert_allclose(parameter.grad, ours[name], atol=1e-3 * length, err_msg=name)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_drawn_bins_follow_the_published_distribution(per_sample):
+    noise, method = METHODS["paper"]
+    batch = 2000 if per_sample else 50_000
+    torch.manual_seed(0)
+    draws = reference.draw(noise, method, torch.zeros(batch, *SHAPE), per_sample=per_sample)
+    t, u, s = draws.t, draws.u, draws.s
+    assert t.min() >= 0
+    assert t.max() <= 79
+    assert s.max() <= 80
+    assert ((t <= u) & (u <= s) & (u <= t + 1)).all()
+    # Exact: P(u = t) = mean of 1 / (s - t + 1), P(s = t) = mean of 1 / (81 - t).
+    counts = 81 - np.arange(80)
+    stay = np.mean([np.mean(1 / np.arange(1, n + 1)) for n in counts])
+    for found, p in (((u == t), stay), ((s == t), np.mean(1 / counts))):
+        assert float(found.float().mean()) == pytest.approx(p, abs=4 * np.sqrt(p / batch))
+
+
+@pytest.mark.parametrize("target", ["online", "ema"])
+def test_update_trains_and_keeps_the_teacher(pair, toy, target):
+    noise, method = METHODS["paper"]
+    method = dataclasses.replace(method, target=target)
+    _, _, student = pair("mlp", 2)
+    _, params, teacher = pair("mlp", 1, seed=1)
+    settings = {"learning_rate": 3e-3, "b1": 0.95, "b2": 0.999, "weight_decay": 1e-6, "ema": 0.9}
+    torch.manual_seed(0)
+    update = reference.make_update(student, teacher, noise, method, settings)
+    x_0, cond = tensor(toy.x[:256]), tensor(toy.cond[:256])
+    losses = [update(x_0, cond).item() for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    assert all(p.grad is None for p in teacher.parameters())
+    for name, weight in reference.state_dict(params).items():
+        np.testing.assert_array_equal(teacher.state_dict()[name], weight)
+
+
+def test_samplers_agree(pair):
+    noise = diffusion.Noise()
+    x, cond = draw((ROWS, *SHAPE)), draw((ROWS, COND), 1)
+    net, params, theirs = pair("mlp", 2)
+    top, zero = jnp.full(ROWS, 80.0), jnp.full(ROWS, noise.sigma_min)
+    ours = ctm.jump(net, params, noise, 80 * x, top, zero, cond).clip(-1, 1)
+    found = reference.sample_student(theirs, noise, 1, tensor(80 * x), tensor(cond))
+    np.testing.assert_allclose(found.numpy(), ours, atol=2e-4)
+
+    net, params, theirs = pair("mlp", 1)
+    grid = diffusion.sigmas(dataclasses.replace(noise, bins=5), jnp.arange(5))
+
+    def denoiser(x, t):
+        return edm.denoise(net, params, noise, x, t, cond).clip(-1, 1)
+
+    ours = edm.solve(denoiser, 80 * x, jnp.broadcast_to(grid[:, None], (5, ROWS)), "heun")
+    found = reference.sample_teacher(
+        theirs, noise, tensor(grid), "heun", tensor(80 * x), tensor(cond)
+    )
+    np.testing.assert_allclose(found.numpy(), ours, atol=2e-4)
+
+    method = ddpm.Ddpm(sampler="ddim", sample_steps=5)
+    keys = jax.random.split(jax.random.key(0), ROWS)
+    start = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 100), SHAPE))(keys)
+
+    def predictor(x, t):
+        return net.apply({"params": params}, x, t[:, None].astype(x.dtype), cond)
+
+    ours = ddpm.sample(predictor, method, keys, SHAPE, clip=True)
+    found = reference.make_sample_ddpm(method, noise)(theirs, tensor(start), tensor(cond))
+    np.testing.assert_allclose(found.numpy(), ours, atol=2e-4)
+
+
+def test_bench_shows_what_pytorch_takes(tmp_path):
+    """The stage with its columns for PyTorch, as small as it gets."""
+    _, config = load("hopper_mr", "bench,size=demo")
+    for stage in ("teacher", "ctd", "student", "ddpm"):
+        config[stage]["network"].update(hidden=8, blocks=1)
+        config[stage]["optimiser"]["batch_size"] = 8
+    config["reward"]["network"]["dims"] = [8]
+    config["reward"]["method"]["members"] = config["reward"]["method"]["drawn"] = 1
+    config["training"]["updates_per_dispatch"] = 2
+    config["bench"] = {"batches": [1], "seconds": 0.01, "limit": 60.0}
+    console = Console(width=120, record=True, file=io.StringIO())
+    found = run.show(experiment.Experiment(config, str(tmp_path), console=console))
+    for entry in found["act"]:
+        assert entry["policy"] == act.LOW or entry["torch_ms"] / entry["torch_over_ours"] > 0
+    training = found["torch_train"]
+    assert training["torch_per_s"] > 0
+    assert training["published_over_ours"] > 0
+    text = console.export_text()
+    assert "torch" in text
+    assert "published sampling of times" in text
