@@ -21,6 +21,8 @@ STAGES = {
     "student": "distil the RACTD student; trains a missing teacher and return model first",
     "ddpm": "train a DDPM, a rival that `all` leaves out; `eval` shows it once it is trained",
     "iql": "train the expectile critic (implicit Q-learning) and its policy",
+    "fql": "train flow Q-learning, a one-step rival",
+    "dql": "train Diffusion-QL, a rival of five steps that its critic chooses among",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
     "bench": "measure speed with random weights: acting, training, and the machine's limits",
     "eval": "evaluate the data and every policy that is trained",
@@ -87,6 +89,7 @@ def optimiser(**fields) -> ConfigDict:
             "ema": 0.9999,
             "ema_power": 0.75,
             "schedule": "cosine",
+            "clip": 0.0,  # largest gradient of a network; 0: any
         }
         | fields
     )

@@ -11,8 +11,10 @@ from ractd_jax import (
     ctm,
     ddpm,
     diffusion,
+    diffusion_ql,
     edm,
     errors,
+    fql,
     iql,
     networks,
     reward,
@@ -22,7 +24,7 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
-SINGLE = ("iql",)  # learn from single steps
+SINGLE = ("iql", "fql", "dql")  # learn from single steps
 TRAINED = (*PIPELINE, "ddpm", *SINGLE)  # rivals only where they are asked for
 DETERMINISTIC = ("iql",)  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
@@ -154,6 +156,25 @@ def _iql(config, task, stage, optimiser, sizes) -> Algorithm:
     return iql.make_iql(net, net, policy_net, iql.Iql(**mine["method"]), optimiser, **sizes)
 
 
+def _fql(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    fields = dict(mine["network"])
+    hidden = tuple(fields.pop("hidden"))
+    q_net = action_networks.MLP(hidden, 1, **fields)
+    net = action_networks.MLP(hidden, task.act_dim, fields["activation"], "")
+    return fql.make_fql(q_net, net, net, fql.Fql(**mine["method"]), optimiser, **sizes)
+
+
+def _dql(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    fields = dict(mine["network"])
+    hidden, embed_dim = tuple(fields.pop("hidden")), fields.pop("embed_dim")
+    net = action_networks.StepMLP(hidden, embed_dim, fields["activation"])
+    q_net = action_networks.MLP(hidden, 1, **fields)
+    method = diffusion_ql.DiffusionQl(**mine["method"])
+    return diffusion_ql.make_diffusion_ql(net, q_net, method, optimiser, **sizes)
+
+
 MAKE = {
     "reward": _reward,
     "teacher": _teacher,
@@ -161,6 +182,8 @@ MAKE = {
     "student": _student,
     "ddpm": _ddpm,
     "iql": _iql,
+    "fql": _fql,
+    "dql": _dql,
 }
 
 
@@ -181,10 +204,9 @@ def reselection(config: dict[str, Any], stage: str) -> dict[str, Any]:
 def nfe(config: dict[str, Any], stage: str) -> int:
     """Return the network calls for each trajectory: per action, or per plan."""
     method = config[stage]["method"]
-    if stage == "ddpm":
-        return method["sample_steps"]
-    if "nfe" in method:
-        return method["nfe"]
+    for field in ("nfe", "sample_steps", "steps"):
+        if field in method:
+            return method[field]
     if "sample_bins" in method:
         return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)
     return 1

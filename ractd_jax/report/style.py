@@ -12,6 +12,8 @@ _SYSTEMS = {
     "ddim": ("DDIM", "#4b5a8a"),
     "student": ("RACTD student", "#c8384f"),
     "iql": ("IQL", "#2a9d8f"),
+    "fql": ("FQL", "#5f8f3e"),
+    "dql": ("Diffusion-QL", "#7a5c45"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
 
