@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ractd_jax import action_networks, errors, train_state
 from ractd_jax.action_networks import init_twins, twins
-from ractd_jax.types import Algorithm, Params, Transition
+from ractd_jax.types import Algorithm, Transition
 
 Actions = Float[Array, "batch dim"]
 Velocity = Callable[[Actions, Float[Array, " batch"]], Actions]  # (a_t, t) -> da/dt

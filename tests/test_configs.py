@@ -231,6 +231,8 @@ def test_every_stage_trains(name, tmp_path):
             network.update(hidden=8, blocks=1)
         elif network.get("kind") == "unet":
             network.update(down_dims=[8, 8], embed_dim=8)
+        elif "hidden" in network:
+            network["hidden"] = [8]
     job = experiment.Experiment(config, str(tmp_path / "run"))
     for stage in stages.of(config):
         job.ensure(stage)
