@@ -117,7 +117,7 @@ def _released(config: ConfigDict) -> None:
 def _default(config: ConfigDict) -> None:
     for stage in (config.iql, config.fql, config.dql):
         stage.data.update(frame="limits", reward_scale="range")
-    config.fql.method.update(alpha=1.0, normalize_q_loss=True)  # one alpha for all tasks
+    config.fql.method.update(alpha=3.0, normalize_q_loss=True)  # one alpha for all tasks
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}
@@ -137,10 +137,9 @@ def _small(config: ConfigDict) -> None:
 
 def _demo(config: ConfigDict) -> None:
     config.iql.optimiser.steps = 30_000
-    config.fql.network.hidden = (256, 256)
-    config.fql.optimiser.steps = 10_000
-    config.dql.network.hidden = (256, 256)
-    config.dql.optimiser.steps = 10_000
+    for stage in (config.fql, config.dql):
+        stage.network.hidden = (128, 128)
+        stage.optimiser.steps = 30_000
 
 
 SIZES = {"paper": _paper_size, "small": _small, "demo": _demo}
