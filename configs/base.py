@@ -24,6 +24,8 @@ STAGES = {
     "diffuser_value": "train the value that guides Diffuser (not in mazes, where the goal does)",
     "inverse": "learn inverse dynamics, which turn planned states into actions (mazes alone)",
     "iql": "train the expectile critic (implicit Q-learning) and its policy",
+    "fql": "train flow Q-learning, a one-step rival",
+    "dql": "train Diffusion-QL, a rival of five steps that its critic chooses among",
     "data": "fetch or make the data, say and draw what it holds; trains nothing",
     "collect": "make data: SAC learns in the task's environment, or in collect.env, from scratch",
     "bench": "measure speed with random weights: acting, training, and the machine's limits",
@@ -97,6 +99,7 @@ def optimiser(**fields) -> ConfigDict:
             "ema": 0.9999,
             "ema_power": 0.75,
             "schedule": "cosine",
+            "clip": 0.0,  # largest gradient of a network; 0: any
         }
         | fields
     )

@@ -21,6 +21,7 @@ def optimiser(**fields) -> dict:
         "ema": 0.995,  # targets follow at rate 1 - ema
         "ema_power": 0.0,
         "schedule": "cosine",
+        "clip": 0.0,  # largest gradient of a network; 0: any
     } | fields
 
 
@@ -39,7 +40,51 @@ def sections() -> dict:
             "optimiser": optimiser(),
             "weights": "ema",  # the targets
         },
+        "fql": {
+            # The layer normalisation is the critic's.
+            "network": {"hidden": (512,) * 4, "activation": "gelu", "layer_norm": "after"},
+            "method": {
+                "alpha": 10.0,
+                "normalize_q_loss": False,
+                "flow_steps": 10,
+                "q_agg": "mean",  # mean or min
+                "discount": 0.99,
+            },
+            "data": {"frame": "none", "reward_scale": "none"},
+            "optimiser": optimiser(steps=500_000, schedule="constant"),
+            "weights": "live",
+        },
+        "dql": {
+            "network": {
+                "hidden": (256,) * 3,
+                "embed_dim": 16,  # of the policy's step
+                "activation": "mish",
+                "layer_norm": "",
+            },
+            "method": {"eta": 1.0, "discount": 0.99, "steps": 5, "schedule": "vp"},
+            "data": {"frame": "none", "reward_scale": "none"},
+            "optimiser": optimiser(steps=2_000_000),
+            "reselect": {"judge": "dql", "candidates": 50, "inverse_temperature": 1.0},
+            "weights": "ema",  # policy and targets
+        },
     }
+
+
+# Diffusion-QL: the published length of gradients, weight of the critic and updates of each task.
+DQL = {
+    "halfcheetah-medium-v2": (9.0, 1.0, 2_000_000),
+    "halfcheetah-medium-replay-v2": (2.0, 1.0, 2_000_000),
+    "halfcheetah-medium-expert-v2": (7.0, 1.0, 2_000_000),
+    "hopper-medium-v2": (9.0, 1.0, 2_000_000),
+    "hopper-medium-replay-v2": (4.0, 1.0, 2_000_000),
+    "hopper-medium-expert-v2": (5.0, 1.0, 2_000_000),
+    "walker2d-medium-v2": (1.0, 1.0, 2_000_000),
+    "walker2d-medium-replay-v2": (4.0, 1.0, 2_000_000),
+    "walker2d-medium-expert-v2": (5.0, 1.0, 2_000_000),
+    "kitchen-complete-v0": (9.0, 0.005, 250_000),
+    "kitchen-partial-v0": (10.0, 0.005, 1_000_000),
+    "kitchen-mixed-v0": (10.0, 0.005, 1_000_000),
+}
 
 
 def add(config: ConfigDict, values: dict) -> None:
@@ -50,6 +95,9 @@ def add(config: ConfigDict, values: dict) -> None:
         values: what follows the colon on the command line (`base.parse`).
     """
     config.update(sections())
+    if config.task in DQL:
+        dql = config.dql
+        dql.optimiser.clip, dql.method.eta, dql.optimiser.steps = DQL[config.task]
     PRESETS[values["preset"]](config)
     SIZES[values["size"]](config)
 
@@ -63,10 +111,13 @@ def _paper(config: ConfigDict) -> None:
 
 def _released(config: ConfigDict) -> None:
     config.iql.optimiser.ema = 0.005  # the two rates are mixed up: a target is nearly a copy
+    config.dql.optimiser.schedule = "constant"  # its steps are counted in tens of thousands
 
 
 def _default(config: ConfigDict) -> None:
-    config.iql.data.frame = "limits"
+    for stage in (config.iql, config.fql, config.dql):
+        stage.data.update(frame="limits", reward_scale="range")
+    config.fql.method.update(alpha=3.0, normalize_q_loss=True)  # one alpha for all tasks
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}
@@ -80,11 +131,15 @@ def _paper_size(config: ConfigDict) -> None:
 
 
 def _small(config: ConfigDict) -> None:
-    config.iql.optimiser.steps = 200_000
+    for stage in (config.iql, config.fql, config.dql):
+        stage.optimiser.steps = 200_000
 
 
 def _demo(config: ConfigDict) -> None:
     config.iql.optimiser.steps = 30_000
+    for stage in (config.fql, config.dql):
+        stage.network.hidden = (128, 128)
+        stage.optimiser.steps = 30_000
 
 
 SIZES = {"paper": _paper_size, "small": _small, "demo": _demo}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ractd_jax.networks import Dense, mish
+from ractd_jax.networks import Dense, mish, sinusoidal
 
 ACTIVATIONS = {"mish": mish, "relu": nn.relu, "gelu": nn.gelu}
 
@@ -69,3 +69,30 @@ class GaussianPolicy(nn.Module):
         h = MLP(self.hidden, self.dim, self.activation, "", name="mean")(cond)
         log_std = self.param("log_std", nn.initializers.zeros, (self.dim,))
         return jnp.tanh(h), jnp.clip(log_std, -5.0, 2.0)
+
+
+class StepMLP(nn.Module):
+    """Diffusion-QL's denoising network: an MLP over action, embedded step and observation.
+
+    Attributes:
+        hidden: width of each hidden layer.
+        embed_dim: size of the embedding of a step.
+        activation: see `ACTIVATIONS`.
+    """
+
+    hidden: Sequence[int] = (256, 256, 256)
+    embed_dim: int = 16
+    activation: str = "mish"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch 1 dim"],
+        times: Float[Array, "batch 1"],
+        cond: Float[Array, "batch cond"],
+    ) -> Float[Array, "batch 1 dim"]:
+        """Return F(x, times, cond)."""
+        e = Dense(2 * self.embed_dim, name="embed0")(sinusoidal(times[:, 0], self.embed_dim))
+        e = Dense(self.embed_dim, name="embed1")(mish(e))
+        h = jnp.concatenate([x[:, 0], e, cond], axis=-1)
+        return MLP(self.hidden, x.shape[-1], self.activation, "", name="mlp")(h)[:, None]

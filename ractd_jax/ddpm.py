@@ -36,14 +36,17 @@ class Ddpm:
         steps: of the schedule it is trained with.
         sampler: "ddpm", with noise, or "ddim", without.
         sample_steps: network calls per action, spread evenly over the schedule.
+        schedule: see `SCHEDULES`.
     """
 
     steps: int = 100
     sampler: str = "ddpm"
     sample_steps: int = 100
+    schedule: str = "cosine"
 
     def __post_init__(self):
         errors.choose("ddpm.method.sampler", self.sampler, SAMPLERS)
+        errors.choose("ddpm.method.schedule", self.schedule, SCHEDULES)
         if not 1 <= self.sample_steps <= self.steps:
             raise errors.UserError(
                 f"ddpm.method.sample_steps = {self.sample_steps}: between 1 and "
@@ -54,14 +57,31 @@ class Ddpm:
 # ---- schedule ----------------------------------------------------------------------------------
 
 
-def alpha_bars(steps: int) -> Float[Array, " steps_1"]:
-    """Return a_0 = 1, a_1, ..., a_steps: the share of the data's variance left after each step.
+def cosine(steps: int) -> Float[Array, " steps_1"]:
+    """Return a_t where 1 - beta_t = cos^2(t) / cos^2(t - 1), beta at most 0.999.
 
-    1 - beta_t = cos^2(t) / cos^2(t - 1), beta at most 0.999 (Nichol and Dhariwal 2021, Eq. 17).
+    Nichol and Dhariwal 2021, Eq. 17.
     """
     angle = (jnp.arange(steps + 1) / steps + 0.008) / 1.008 * jnp.pi / 2
     kept = jnp.cos(angle[1:]) ** 2 / jnp.cos(angle[:-1]) ** 2
     return jnp.cumprod(jnp.concatenate([jnp.ones(1), jnp.maximum(kept, 0.001)]))
+
+
+def vp(steps: int) -> Float[Array, " steps_1"]:
+    """Return a_t of the variance-preserving SDE whose beta rises linearly from 0.1 to 10.
+
+    Its integral is exact, so few steps leave as little of the data as many (Xiao et al. 2022).
+    """
+    u = jnp.arange(steps + 1) / steps
+    return jnp.exp(-0.1 * u - 0.5 * (10 - 0.1) * u**2)
+
+
+SCHEDULES = {"cosine": cosine, "vp": vp}
+
+
+def alpha_bars(steps: int, schedule: str = "cosine") -> Float[Array, " steps_1"]:
+    """Return a_0 = 1, a_1, ..., a_steps: the share of the data's variance left after each step."""
+    return SCHEDULES[schedule](steps)
 
 
 def visited(ddpm: Ddpm) -> Int[Array, " sample_steps_1"]:
@@ -85,7 +105,8 @@ def loss(
     key_t, key_eps = jax.random.split(key)
     t = jax.random.randint(key_t, x_0.shape[:1], 1, ddpm.steps + 1)
     eps = jax.random.normal(key_eps, x_0.shape)
-    error = predictor(noised(alpha_bars(ddpm.steps)[t], x_0, eps), t) - eps
+    a = alpha_bars(ddpm.steps, ddpm.schedule)[t]
+    error = predictor(noised(a, x_0, eps), t) - eps
     return jnp.mean(error**2, axis=(1, 2))
 
 
@@ -136,7 +157,7 @@ def sample(
         clip: clip every prediction of x_0 to [-1, 1].
     """
     steps, sampler = visited(ddpm), SAMPLERS[ddpm.sampler]
-    a = alpha_bars(ddpm.steps)[steps]
+    a = alpha_bars(ddpm.steps, ddpm.schedule)[steps]
 
     def draw(t):
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape))(keys)

@@ -14,8 +14,10 @@ from ractd_jax import (
     ddpm,
     diffuser,
     diffusion,
+    diffusion_ql,
     edm,
     errors,
+    fql,
     inverse_dynamics,
     iql,
     networks,
@@ -27,11 +29,11 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
-SINGLE = ("iql",)  # learn from single steps
+SINGLE = ("iql", "fql", "dql")  # learn from single steps
 # The others are trained only where they are asked for; not every task has all of them.
 TRAINED = (*PIPELINE, "ddpm", "diffuser_value", "diffuser", "inverse", *SINGLE)
 # Those whose model acts, in the order of a table.
-ACTING = ("ddpm", "diffuser", "teacher", "ctd", "student", "iql")
+ACTING = ("ddpm", "diffuser", "teacher", "ctd", "student", "iql", "fql", "dql")
 DETERMINISTIC = ("iql",)  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
@@ -237,6 +239,25 @@ def _inverse(config, task, stage, optimiser, sizes) -> Algorithm:
     return inverse_dynamics.make_inverse(net, inverse, optimiser, **sizes)
 
 
+def _fql(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    fields = dict(mine["network"])
+    hidden = tuple(fields.pop("hidden"))
+    q_net = action_networks.MLP(hidden, 1, **fields)
+    net = action_networks.MLP(hidden, task.act_dim, fields["activation"], "")
+    return fql.make_fql(q_net, net, net, fql.Fql(**mine["method"]), optimiser, **sizes)
+
+
+def _dql(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    fields = dict(mine["network"])
+    hidden, embed_dim = tuple(fields.pop("hidden")), fields.pop("embed_dim")
+    net = action_networks.StepMLP(hidden, embed_dim, fields["activation"])
+    q_net = action_networks.MLP(hidden, 1, **fields)
+    method = diffusion_ql.DiffusionQl(**mine["method"])
+    return diffusion_ql.make_diffusion_ql(net, q_net, method, optimiser, **sizes)
+
+
 MAKE = {
     "reward": _reward,
     "teacher": _teacher,
@@ -247,6 +268,8 @@ MAKE = {
     "diffuser_value": _diffuser,
     "inverse": _inverse,
     "iql": _iql,
+    "fql": _fql,
+    "dql": _dql,
 }
 
 
@@ -265,12 +288,10 @@ def reselection(config: dict[str, Any], stage: str) -> dict[str, Any]:
 def nfe(config: dict[str, Any], stage: str) -> int:
     """Return the network calls for each trajectory: per action, or per plan."""
     method = config[stage]["method"]
-    if stage == "ddpm":
-        return method["sample_steps"]
-    if stage == "diffuser":  # calls of the value, which guides, come on top
-        return method["steps"]
-    if "nfe" in method:
-        return method["nfe"]
+    # The value that guides Diffuser is called besides.
+    for field in ("nfe", "sample_steps", "steps"):
+        if field in method:
+            return method[field]
     if "sample_bins" in method:
         return (method["sample_bins"] - 1) * (2 if method["solver"] == "heun" else 1)
     return 1

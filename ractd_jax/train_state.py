@@ -30,6 +30,8 @@ class Optimiser:
             warm-up of the average off.
         schedule: of the learning rate after its warm-up: "cosine" decay to 0 at `steps`, as RACTD's
             models were trained, or "constant".
+        clip: largest length of the gradient of each entry of the weights, which in methods of
+            several networks is each network; 0: any.
         axis: name of the mapped axis (devices, each with a share of the batch) over which
             gradients are averaged; "" for a program that has none.
     """
@@ -44,6 +46,7 @@ class Optimiser:
     ema: float = 0.9999
     ema_power: float = 0.75
     schedule: str = "cosine"
+    clip: float = 0.0
     axis: str = ""
 
     def __post_init__(self):
@@ -99,6 +102,12 @@ def ema_decay(optimiser: Optimiser, step: Int[Array, ""]) -> Float[Array, ""]:
     return jnp.clip(1 - jnp.maximum(step, 1.0) ** -optimiser.ema_power, 0.0, optimiser.ema)
 
 
+def clip(grads: Params, length: float) -> Params:
+    """Return the gradients, shortened to a length if they are longer."""
+    shorten = optax.clip_by_global_norm(length)
+    return shorten.update(grads, shorten.init(grads))[0]
+
+
 def apply_gradients(state: TrainState, grads: Params, optimiser: Optimiser) -> TrainState:
     """Return the state after one optimiser step and one step of the average.
 
@@ -106,6 +115,8 @@ def apply_gradients(state: TrainState, grads: Params, optimiser: Optimiser) -> T
     """
     if optimiser.axis:
         grads = jax.lax.pmean(grads, optimiser.axis)
+    if optimiser.clip:
+        grads = {name: clip(entry, optimiser.clip) for name, entry in grads.items()}
     updates, opt_state = transformation(optimiser).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params, state.ema, 1 - ema_decay(optimiser, state.step))

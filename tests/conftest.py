@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ractd_jax import diffusion, networks, train_state
-from ractd_jax.types import Batch
+from ractd_jax.types import Batch, Transition
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # of tests' own processes
 jax.config.update("jax_enable_compilation_cache", False)  # tests compile what they test
@@ -70,11 +70,24 @@ def toy():
 
 
 @pytest.fixture(scope="session")
+def steps():
+    """1,000 single steps: actions near -0.6 or 0.6, whatever is seen; the reward is the first.
+
+    Every episode ends at once, so an action is worth what it earns.
+    """
+    rng = np.random.default_rng(0)
+    cond = rng.uniform(-1, 1, (1000, COND))
+    x = rng.choice([-0.6, 0.6], (1000, 1, SHAPE[1])) + 0.1 * rng.normal(size=(1000, 1, SHAPE[1]))
+    arrays = x, cond, x[:, 0, 0], cond, np.zeros(1000)
+    return Transition(*(jnp.asarray(a, jnp.float32) for a in arrays))
+
+
+@pytest.fixture(scope="session")
 def draw():
-    """`(dataset, key) -> batch` of 32 windows."""
+    """`(dataset, key) -> batch` of 32 windows, or steps."""
 
     def draw(dataset, key):
-        index = jax.random.randint(key, (32,), 0, len(dataset.returns))
+        index = jax.random.randint(key, (32,), 0, len(dataset.x))
         return jax.tree.map(lambda a: a[index], dataset)
 
     return draw

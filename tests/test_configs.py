@@ -245,6 +245,8 @@ def tiny(name, path, **sections):
             network.update(hidden=8, blocks=1)
         elif network.get("kind") in ("unet", "value_unet"):
             network.update(down_dims=[8, 8], embed_dim=8)
+        elif "hidden" in network and stage != "inverse":
+            network["hidden"] = [8]
     for section, fields in sections.items():
         config[section].update(fields)
     return experiment.Experiment(config, str(path / "run"))

@@ -47,8 +47,8 @@ def _same(x: np.ndarray) -> normalizer.Limits:
 # What is done to (observations, actions), by the word a configuration has for it.
 FRAMES: dict[str, tuple[Callable, Callable]] = {
     "limits": (normalizer.fit, normalizer.fit),  # onto [-1, 1], as RACTD sees its data
-    "gaussian": (normalizer.standardize, _same),  # Consistency-IDQL, Diffusion-QL
-    "none": (_same, _same),  # EDA
+    "gaussian": (normalizer.standardize, _same),  # Consistency-IDQL
+    "none": (_same, _same),  # EDA, FQL, Diffusion-QL
 }
 
 

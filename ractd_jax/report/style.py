@@ -15,6 +15,8 @@ _SYSTEMS = {
     "inverse": ("inverse dynamics", "#7a5c45"),
     "student": ("RACTD student", "#c8384f"),
     "iql": ("IQL", "#2a9d8f"),
+    "fql": ("FQL", "#5f8f3e"),
+    "dql": ("Diffusion-QL", "#7a5c45"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
 
