@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ractd_jax import diffusion, errors, train_state
-from ractd_jax.types import Algorithm, Batch, Params
+from ractd_jax.types import Algorithm, Batch, Params, Transition
 
 Trajectory = Float[Array, "batch horizon dim"]
 Levels = Float[Array, " batch"]
@@ -141,7 +141,7 @@ def make_teacher(
         params = net.init(key, x, jnp.zeros((1, 1)), cond)["params"]
         return train_state.create(params, optimiser)
 
-    def update(state, batch: Batch, key):
+    def update(state, batch: Batch | Transition, key):
         key_loss, key_dropout = jax.random.split(key)
 
         def loss_fn(params):

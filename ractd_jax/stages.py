@@ -8,6 +8,7 @@ from typing import Any
 
 from ractd_jax import (
     action_networks,
+    consistency,
     ctm,
     ddpm,
     diffusion,
@@ -22,7 +23,7 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
-SINGLE = ("iql",)  # learn from single steps
+SINGLE = ("iql", "edm_bc", "cd", "ct")  # learn from single steps
 TRAINED = (*PIPELINE, "ddpm", *SINGLE)  # rivals only where they are asked for
 DETERMINISTIC = ("iql",)  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
@@ -32,8 +33,15 @@ SAMPLING = {
     "ctd": ("nfe",),
     "student": ("nfe",),
     "ddpm": ("sampler", "sample_steps"),
+    "edm_bc": ("solver", "sample_bins"),
+    "cd": ("nfe",),
+    "ct": ("nfe",),
 }
-NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
+NETWORKS = {
+    "unet": networks.ConditionalUnet1D,
+    "mlp": networks.ResidualMLP,
+    "fourier": action_networks.FourierMLP,
+}
 
 
 def of(config: dict[str, Any]) -> tuple[str, ...]:
@@ -43,6 +51,8 @@ def of(config: dict[str, Any]) -> tuple[str, ...]:
 
 def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     """Return the stages whose weights a stage needs, by their role."""
+    if stage == "cd":
+        return {"teacher": "edm_bc"}
     if stage not in ("ctd", "student"):
         return {}
     if not config[stage]["method"]["reward_weight"]:
@@ -154,6 +164,21 @@ def _iql(config, task, stage, optimiser, sizes) -> Algorithm:
     return iql.make_iql(net, net, policy_net, iql.Iql(**mine["method"]), optimiser, **sizes)
 
 
+def _cd(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine, teacher = config[stage], config["edm_bc"]
+    method = consistency.Distillation(**mine["method"])
+    nets = _network(mine["network"]), _network(teacher["network"])
+    return consistency.make_cd(*nets, _noise(config, "edm_bc"), method, optimiser, **sizes)
+
+
+def _ct(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    method = consistency.Training(**mine["method"])
+    return consistency.make_ct(
+        _network(mine["network"]), _noise(config, stage), method, optimiser, **sizes
+    )
+
+
 MAKE = {
     "reward": _reward,
     "teacher": _teacher,
@@ -161,6 +186,9 @@ MAKE = {
     "student": _student,
     "ddpm": _ddpm,
     "iql": _iql,
+    "edm_bc": _teacher,
+    "cd": _cd,
+    "ct": _ct,
 }
 
 

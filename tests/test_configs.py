@@ -229,6 +229,8 @@ def test_every_stage_trains(name, tmp_path):
         network = config[stage]["network"]
         if network.get("kind") == "mlp":
             network.update(hidden=8, blocks=1)
+        elif network.get("kind") == "fourier":
+            network.update(hidden=8, blocks=1)
         elif network.get("kind") == "unet":
             network.update(down_dims=[8, 8], embed_dim=8)
     job = experiment.Experiment(config, str(tmp_path / "run"))
