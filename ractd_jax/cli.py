@@ -62,7 +62,7 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     # JAX starts only now
-    from ractd_jax import compilation, datasheet, evaluation, experiment, stages
+    from ractd_jax import compilation, datasheet, evaluation, experiment, idql_evaluation, stages
 
     if config.stage != "bench":  # which times compiling
         compilation.keep(config.training.compilation_cache)
@@ -75,11 +75,14 @@ def run(config: ConfigDict | None, workdir: str | None, *, resume: bool, overwri
 
         bench.show(job)
         return
-    if not job.task.env_id and config.stage == "eval":
+    if not job.task.env_id and config.stage in ("eval", "idql_eval"):
         raise UserError(
             f"{job.task.name} has no environment, so there is nothing to evaluate in; act with "
             f'ractd_jax.load_policy("{job.workdir}/student")'
         )
+    if config.stage == "idql_eval":
+        idql_evaluation.show(job)
+        return
     if config.stage == "all":
         for stage in stages.PIPELINE:
             job.ensure(stage)

@@ -113,7 +113,6 @@ def intervals(method: Training, step: Int[Array, "*batch"], steps: int) -> Int[A
 
     That is min(s0 2^floor(k / K'), s1), where K' = floor(K / (log2 floor(s1 / s0) + 1)).
     """
-
     up = method.rounding == "ceil"
     rounded = math.ceil if up else math.floor
     each = max(rounded(steps / (math.log2(rounded(method.s1 / method.s0)) + 1)), 1)

@@ -17,16 +17,8 @@ from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
 
-ACTING = (
-    "ddpm",
-    "teacher",
-    "ctd",
-    "student",
-    "iql",
-    "edm_bc",
-    "cd",
-    "ct",
-)  # in the order of the table
+# In the order of the table.
+ACTING = ("ddpm", "teacher", "ctd", "student", "iql", "edm_bc", "cd", "ct")
 
 
 def action_ms(acting: policy.Policy) -> float:
