@@ -227,7 +227,7 @@ def test_every_stage_trains(name, tmp_path):
     for stage in stages.of(config):
         config[stage]["optimiser"].update(steps=2, batch_size=8)
         network = config[stage]["network"]
-        if network.get("kind") == "mlp" or network.get("kind") == "fourier":
+        if network.get("kind") in ("mlp", "fourier"):
             network.update(hidden=8, blocks=1)
         elif network.get("kind") == "unet":
             network.update(down_dims=[8, 8], embed_dim=8)

@@ -1,18 +1,34 @@
 """Where the data is Gaussian the consistency map has a closed form, and Euler's steps add up."""
 
+import copy
 import dataclasses
+import io
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import rich.console
 from conftest import COND, SHAPE
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import action_networks, consistency, diffusion, edm, errors, experiment, tasks
+from configs import base
+from ractd_jax import (
+    action_networks,
+    checkpoints,
+    consistency,
+    diffusion,
+    edm,
+    errors,
+    experiment,
+    idql_evaluation,
+    stages,
+    tasks,
+)
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)
 CT = consistency.Training()
@@ -286,28 +302,91 @@ def test_settings_that_cannot_be_are_refused(weights, optimiser, sizes, tiny):
 # ---- the pipeline ------------------------------------------------------------------------------
 
 
-def test_trained_models_act_with_any_number_of_calls(tmp_path):
-    _, config = load("hopper_mr", f"cd,size=demo,source={tmp_path / 'data.hdf5'}")
-    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
-    for stage in ("edm_bc", "cd", "iql"):
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Runs of two updates each."""
+    folder = tmp_path_factory.mktemp("idql")
+    _, config = load("hopper_mr", f"idql_eval,size=demo,source={folder / 'data.hdf5'}")
+    recorded(tasks.get(config["task"]), folder / "data.hdf5")
+    for stage in ("iql", *idql_evaluation.SAMPLERS):
         config[stage]["optimiser"].update(steps=2, batch_size=8)
-    for stage in ("edm_bc", "cd"):
-        config[stage]["network"].update(hidden=8, blocks=1)
-    job = experiment.Experiment(config, str(tmp_path))
+        config[stage]["network"].update(hidden=[8] if stage == "iql" else 8)
+    config["idql_eval"] = {"candidates": 3, "nfe": [2]}
+    config["eval"]["episodes"] = 1
+    job = experiment.Experiment(config, str(folder))
     job.ensure("cd")
-    assert (tmp_path / "edm_bc" / "checkpoints").exists()  # trained first
+    assert (folder / "edm_bc" / "checkpoints").exists()  # trained first
+    return job
 
+
+def test_trained_models_act_with_any_number_of_calls(job):
     obs = np.zeros(11)
-    once = ractd_jax.load_policy(tmp_path / "cd")(obs)
-    twice = ractd_jax.load_policy(tmp_path / "cd", nfe=2)(obs)
+    once = ractd_jax.load_policy(job.workdir / "cd")(obs)
+    twice = ractd_jax.load_policy(job.workdir / "cd", nfe=2)(obs)
     assert once.shape == twice.shape == (3,)
     assert (once != twice).any()
     with pytest.raises(errors.UserError, match="train the stage iql"):
-        ractd_jax.load_policy(tmp_path / "cd", candidates=4)
-    job.ensure("iql")
-    best = ractd_jax.load_policy(tmp_path / "cd", candidates=4)
-    assert best(obs).shape == (3,)
+        ractd_jax.load_policy(job.workdir / "cd", candidates=4, judge=job.workdir / "none" / "iql")
 
+
+def test_teacher_and_student_see_one_frame(job, tmp_path):
+    shutil.copytree(job.workdir / "edm_bc", tmp_path / "edm_bc")
+    config = copy.deepcopy(job.config)
     config["cd"]["data"]["frame"] = "gaussian"
     with pytest.raises(errors.UserError, match="different frames"):
-        experiment.Experiment(config, str(tmp_path / "other")).ensure("cd")
+        experiment.Experiment(config, str(tmp_path)).ensure("cd")
+
+
+def test_table_is_evaluated_and_written(job):
+    idql_evaluation.show(job)
+    entries = checkpoints.read_json(job.workdir / "idql.json")
+    found = [(e["sampler_stage"], e["candidates"], e["nfe"]) for e in entries]
+    assert found == [(s, n, 2) for s in idql_evaluation.SAMPLERS for n in (1, 3)]
+    assert all(e["published"] is None and np.isfinite(e["score_mean"]) for e in entries)
+
+
+def entry(stage, candidates, calls, **fields):
+    shared = {"task": "halfcheetah-medium-v2", "source": "simulated", "size": "demo"}
+    shared |= {"preset": "default", "selection": "last", "seeds": [0, 1], "score_mean": 12.34}
+    shared |= {"sampler_stage": stage, "candidates": candidates, "nfe": calls, "published": None}
+    return shared | fields
+
+
+def test_table_has_the_published_figures_beside_ours():
+    def lines(entries):
+        console = rich.console.Console(width=100, record=True, file=io.StringIO())
+        console.print(idql_evaluation.table(entries))
+        return [line.split() for line in console.export_text().splitlines()]
+
+    alone, chosen = entry("cd", 1, 2), entry("cd", 256, 2, published=52.2, score_mean=45.6)
+    table = lines([alone, chosen])
+    assert ["consistency,", "distilled", "1", "12.3", "-"] in table
+    assert ["consistency,", "distilled", "256", "45.6", "52.2"] in table
+    assert not any("published" in line for line in lines([alone]))
+
+
+def test_published_table_is_whole():
+    assert set(idql_evaluation.PUBLISHED) == {t for t in tasks.TASKS if "halfcheetah" in t}
+    for samplers in idql_evaluation.PUBLISHED.values():
+        assert tuple(samplers) == idql_evaluation.SAMPLERS
+        assert all(list(scores) == [1, 2, 4] for scores in samplers.values())
+
+
+@pytest.mark.parametrize(("stage", "calls"), [("edm_bc", 4), ("cd", 4), ("ct", 1)])
+def test_calls_are_counted(stage, calls):
+    config = load("halfcheetah_mr")[1]
+    assert stages.nfe(idql_evaluation.called(config, stage, calls), stage) == calls
+    assert stages.nfe(config, stage) == {"edm_bc": 4, "cd": 1, "ct": 1}[stage]  # untouched
+
+
+def test_presets_are_the_published_settings_and_the_released_accidents():
+    found = {preset: load("halfcheetah_m", f"cd,preset={preset}")[1] for preset in base.PRESETS}
+    assert [c["cd"]["reselect"]["inverse_temperature"] for c in found.values()] == [400] * 3
+    assert [c["ct"]["data"]["frame"] for c in found.values()] == ["limits", "gaussian", "gaussian"]
+    for preset, config in found.items():
+        released = preset == "released"
+        assert config["cd"]["method"]["clip"] == config["ct"]["method"]["clip"] == released
+        assert config["ct"]["method"]["rounding"] == ("ceil" if released else "floor")
+        assert config["ct"]["method"]["target_dropout"] == ("own" if released else "same")
+        assert config["cd"]["optimiser"]["schedule"] == ("constant" if released else "cosine")
+        assert config["edm_bc"]["optimiser"]["weight_decay"] == (0.01 if released else 1e-5)

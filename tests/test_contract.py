@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import ctm, ddpm, diffusion, edm, networks, reward
+from ractd_jax import action_networks, consistency, ctm, ddpm, diffusion, edm, networks, reward
 
 NOISE = diffusion.Noise()
 STUDENTS = {
@@ -17,7 +17,8 @@ STUDENTS = {
     "student-mlp": {"warm_start": False, "reward_weight": 0.1, "reward_on": "start"},
     "student-unet": {"dsm_goal": "teacher", "reward_weight": 0.1, "reward_on": "dsm"},
 }
-ACTING = ["teacher-mlp", "teacher-unet", "ddpm-mlp", "ddim-unet", *STUDENTS]
+CONSISTENCY = ["cd-fourier", "ct-fourier"]
+ACTING = ["teacher-mlp", "teacher-unet", "ddpm-mlp", "ddim-unet", *STUDENTS, *CONSISTENCY]
 ALL = ["reward", *ACTING]
 
 
@@ -33,6 +34,8 @@ class Case(NamedTuple):
 def network(kind):
     if kind == "unet":
         return networks.ConditionalUnet1D((8,), embed_dim=8, dropout=0.1, mid_dropout=0.2)
+    if kind == "fourier":
+        return action_networks.FourierMLP(hidden=16, blocks=1, embed_dim=8, scale=1.0)
     return networks.ResidualMLP(hidden=32, blocks=1, embed_dim=8)
 
 
@@ -57,6 +60,13 @@ def case(optimiser, sizes):
         elif stage in ddpm.SAMPLERS:
             method = ddpm.Ddpm(steps=20, sampler=stage, sample_steps=4)
             algorithm = ddpm.make_ddpm(network(rest[0]), NOISE, method, adam, **sizes)
+        elif stage == "cd":
+            net, method = network(rest[0]), consistency.Distillation(warm_start=False, nfe=2)
+            algorithm = consistency.make_cd(net, net, NOISE, method, adam, **sizes)
+            frozen = ({"teacher": algorithm.init(jax.random.key(5), {}).params},)
+        elif stage == "ct":
+            method = consistency.Training(s1=10, nfe=2)  # no curriculum: losses can be compared
+            algorithm = consistency.make_ct(network(rest[0]), NOISE, method, adam, **sizes)
         else:
             net, student = network(rest[0]), ctm.Student(nfe=2, **STUDENTS[name])
             algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
