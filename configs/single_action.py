@@ -169,7 +169,8 @@ def _small(config: ConfigDict) -> None:
 def _demo(config: ConfigDict) -> None:
     config.iql.optimiser.steps = 30_000
     config.idql_eval.candidates = 32
-    for stage, steps in zip(IDQL, (10_000, 4_000, 10_000), strict=True):
+    config.ct.method.s1 = 160
+    for stage, steps in zip(IDQL, (10_000, 4_000, 8_000), strict=True):
         config[stage].network.update(hidden=128, blocks=2)
         config[stage].optimiser.update(steps=steps, learning_rate=1e-3, ema=0.999)
 

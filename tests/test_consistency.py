@@ -337,11 +337,14 @@ def test_teacher_and_student_see_one_frame(job, tmp_path):
         experiment.Experiment(config, str(tmp_path)).ensure("cd")
 
 
-def test_table_is_evaluated_and_written(job):
+def test_table_is_evaluated_and_written(job, monkeypatch):
+    monkeypatch.setattr(idql_evaluation, "SAMPLERS", ("cd",))  # each takes its time to compile
     idql_evaluation.show(job)
     entries = checkpoints.read_json(job.workdir / "idql.json")
-    found = [(e["sampler_stage"], e["candidates"], e["nfe"]) for e in entries]
-    assert found == [(s, n, 2) for s in idql_evaluation.SAMPLERS for n in (1, 3)]
+    assert [(e["sampler_stage"], e["candidates"], e["nfe"]) for e in entries] == [
+        ("cd", 1, 2),
+        ("cd", 3, 2),
+    ]
     assert all(e["published"] is None and np.isfinite(e["score_mean"]) for e in entries)
 
 
