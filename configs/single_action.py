@@ -67,7 +67,15 @@ def sections() -> dict:
             },
         },
         "cd": _denoiser(steps=200_000)
-        | {"method": {"intervals": 18, "clip": False, "warm_start": True, "nfe": 1}},
+        | {
+            "method": {
+                "intervals": 18,
+                "weight": "interval",
+                "clip": False,
+                "warm_start": True,
+                "nfe": 1,
+            }
+        },
         "ct": _denoiser(scale=0.02)
         | {
             "noise": _noise(scaling="boundary"),

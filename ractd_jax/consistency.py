@@ -37,6 +37,9 @@ class Distillation:
 
     Attributes:
         intervals: N.
+        weight: of each example: "interval", 1 / (t - u), as in CleanDiffuser, or "one", as in CM.
+            The former weighs the lowest level some thousand times more than the highest, which is
+            where the single call of `nfe` 1 is made.
         clip: clip f to [-1, 1] while training too, as released; samples outside then teach
             nothing.
         warm_start: start from the teacher's weights.
@@ -44,11 +47,13 @@ class Distillation:
     """
 
     intervals: int = 18
+    weight: str = "interval"
     clip: bool = False
     warm_start: bool = True
     nfe: int = 1
 
     def __post_init__(self):
+        errors.choose("cd.method.weight", self.weight, ("interval", "one"))
         if self.intervals < 1 or self.nfe < 1:
             raise errors.UserError("cd.method: intervals and nfe start at 1")
 
@@ -142,18 +147,20 @@ def cd_loss(
     target: Map,
     teacher: Denoiser,
     noise: diffusion.Noise,
-    n: int,
+    method: Distillation,
     x_0: Trajectory,
     key: PRNGKeyArray,
 ) -> Levels:
     """Return L_CD of each example; the gradient reaches `model` only (CM, Eq. 7)."""
     key_i, key_eps = jax.random.split(key)
+    n = method.intervals
     i = jax.random.randint(key_i, x_0.shape[:1], 0, n)
     u, t = level(noise, i, n), level(noise, i + 1, n)
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
     x_u = edm.euler(teacher, x_t, t, u)
     goal = jax.lax.stop_gradient(target(x_u, u))
-    return diffusion.distance("squared", model(x_t, t), goal) / (t - u)
+    losses = diffusion.distance("squared", model(x_t, t), goal)
+    return losses / (t - u) if method.weight == "interval" else losses
 
 
 def ct_loss(
@@ -262,7 +269,7 @@ def make_cd(
             words = {"train": True, "rngs": {"dropout": key_dropout}, "clip": method.clip}
             model = consistency_map(net, params, mine, batch.cond, **words)
             target = consistency_map(net, state.ema, mine, batch.cond, clip=method.clip)
-            losses = cd_loss(model, target, teacher, mine, method.intervals, batch.x, key_loss)
+            losses = cd_loss(model, target, teacher, mine, method, batch.x, key_loss)
             return jnp.mean(losses)
 
         value, grads = jax.value_and_grad(loss_fn)(state.params)

@@ -31,7 +31,7 @@ from ractd_jax import (
 )
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)
-CT = consistency.Training()
+CD, CT = consistency.Distillation(), consistency.Training()
 
 
 def exact(gaussian, noise=NOISE):
@@ -91,8 +91,9 @@ def test_levels_are_drawn_by_the_error_function():
 
 def distilled(gaussian, model, n, key):
     """Mean L_CD where the teacher is exact and the target is the model itself."""
+    method = consistency.Distillation(n)
     x_0 = gaussian.std * jax.random.normal(jax.random.key(1), (20_000, 1, 1))
-    return np.mean(consistency.cd_loss(model, model, gaussian.denoise, NOISE, n, x_0, key))
+    return np.mean(consistency.cd_loss(model, model, gaussian.denoise, NOISE, method, x_0, key))
 
 
 def test_exact_map_has_no_loss_but_eulers_and_others_have(gaussian, key):
@@ -110,9 +111,10 @@ def test_exact_map_has_no_loss_but_eulers_and_others_have(gaussian, key):
         assert fall(wrong) < 1.5
 
 
-def test_distillation_finds_the_map_of_eulers_steps(gaussian):
+@pytest.mark.parametrize("weight", ["interval", "one"])
+def test_distillation_finds_the_map_of_eulers_steps(gaussian, weight):
     """A model with one free factor at each level ends at the product of the teacher's factors."""
-    n = 6
+    n, method = 6, consistency.Distillation(6, weight=weight)
     levels = consistency.level(NOISE, jnp.arange(n + 1), n)
     ones = jnp.ones((n, 1, 1))
     steps = edm.euler(gaussian.denoise, ones, levels[1:], levels[:-1])[:, 0, 0]
@@ -133,7 +135,7 @@ def test_distillation_finds_the_map_of_eulers_steps(gaussian):
 
         def loss_fn(model):
             losses = consistency.cd_loss(
-                factors(model), factors(theta), gaussian.denoise, NOISE, n, x_0, key_loss
+                factors(model), factors(theta), gaussian.denoise, NOISE, method, x_0, key_loss
             )
             return jnp.mean(losses)
 
@@ -179,7 +181,7 @@ def test_gradient_reaches_the_model_and_not_its_target(gaussian, key):
     def losses(p, q):
         model, target = scaled(p), scaled(q)
         keys = jax.random.clone(key), jax.random.clone(key)
-        cd = consistency.cd_loss(model, target, gaussian.denoise, NOISE, 5, x_0, keys[0])
+        cd = consistency.cd_loss(model, target, gaussian.denoise, NOISE, CD, x_0, keys[0])
         ct = consistency.ct_loss(model, target, NOISE, CT, jnp.asarray(5), x_0, keys[1])
         return jnp.stack([cd.mean(), ct.mean()])
 
