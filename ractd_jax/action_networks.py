@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ractd_jax.networks import Dense, mish, sinusoidal
@@ -96,3 +97,51 @@ class StepMLP(nn.Module):
         e = Dense(self.embed_dim, name="embed1")(mish(e))
         h = jnp.concatenate([x[:, 0], e, cond], axis=-1)
         return MLP(self.hidden, x.shape[-1], self.activation, "", name="mlp")(h)[:, None]
+
+
+class FourierMLP(nn.Module):
+    """The denoiser of IDQL: a residual MLP that sees the noise level through Fourier features.
+
+    Source: Hansen-Estruch et al. 2023, with CleanDiffuser's time embedding, whose frequencies are
+    drawn once and never trained. About 1.6 M weights at its defaults.
+
+    Attributes:
+        hidden: width of the residual stream; its blocks are four times as wide inside.
+        blocks: number of residual blocks.
+        embed_dim: size of the embedding of one noise level.
+        scale: standard deviation of the frequencies.
+        dropout: dropout at the entry of each block.
+    """
+
+    hidden: int = 256
+    blocks: int = 3
+    embed_dim: int = 64
+    scale: float = 16.0
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch horizon dim"],
+        times: Float[Array, "batch n_times"],
+        cond: Float[Array, "batch cond"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "batch horizon dim"]:
+        """Return F(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
+        batch, horizon, dim = x.shape
+        # The same at every call and for every model, so that a student can start from a teacher.
+        frequencies = self.scale * np.random.default_rng(0).normal(size=self.embed_dim // 2)
+        # `times` are 250 ln t; this network was published with ln(t) / 4.
+        angles = jnp.multiply.outer(times / 1000, np.float32(2 * np.pi * frequencies))
+        e = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+        e = mish(Dense(2 * self.embed_dim, name="time0")(e))
+        e = Dense(self.embed_dim, name="time1")(e).reshape(batch, -1)
+        h = jnp.concatenate([x.reshape(batch, horizon * dim), e, cond], axis=-1)
+        h = Dense(self.hidden, name="input")(h)
+        for i in range(self.blocks):
+            r = nn.Dropout(self.dropout, deterministic=not train)(h)
+            r = nn.LayerNorm(epsilon=1e-5, name=f"block{i}_norm")(r)
+            r = mish(Dense(4 * self.hidden, name=f"block{i}_dense0")(r))
+            h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
+        return Dense(horizon * dim, name="output")(h).reshape(batch, horizon, dim)

@@ -78,7 +78,7 @@ def run(
         suite.run(config.to_dict(), workdir, ray_address)
         return
     # JAX starts only now
-    from ractd_jax import compilation, datasheet, evaluation, hosts, seeds, stages
+    from ractd_jax import compilation, datasheet, evaluation, hosts, idql_evaluation, seeds, stages
 
     hosts.join(cluster)
     if hosts.several() and (config.stage not in stages.TRAINED or config.seeds > 1):
@@ -108,11 +108,14 @@ def run(
 
         bench.show(job)
         return
-    if not job.task.env_id and config.stage == "eval":
+    if not job.task.env_id and config.stage in ("eval", "idql_eval"):
         raise UserError(
             f"{job.task.name} has no environment, so there is nothing to evaluate in; act with "
             f'ractd_jax.load_policy("{job.workdir}/student")'
         )
+    if config.stage == "idql_eval":
+        idql_evaluation.show(job)
+        return
     if config.stage == "all":
         for stage in stages.PIPELINE:
             ensure(stage)

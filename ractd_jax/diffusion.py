@@ -90,18 +90,23 @@ def expand(t: Float[Array, " batch"]) -> Float[Array, "batch 1 1"]:
 
 
 def distance(
-    kind: str, p: Float[Array, "batch horizon dim"], q: Float[Array, "batch horizon dim"]
+    kind: str,
+    p: Float[Array, "batch horizon dim"],
+    q: Float[Array, "batch horizon dim"],
+    c: float = 0.0,
 ) -> Float[Array, " batch"]:
     """Return d(p, q), averaged over horizon and dimension.
 
     Args:
         kind: "huber": sqrt(e^2 + c^2) - c, the pseudo-Huber distance the paper names;
             "released": sqrt(e^4 + c^2) - c, what the published code computes, because it squares
-            the error first; "squared": e^2. Here c = 0.00054 sqrt(horizon dim).
+            the error first; "squared": e^2.
         p: prediction.
         q: target.
+        c: where the Huber distance turns from squared to absolute; 0 for the customary
+            0.00054 sqrt(horizon dim).
     """
-    c = 0.00054 * (p.shape[1] * p.shape[2]) ** 0.5
+    c = c or 0.00054 * (p.shape[1] * p.shape[2]) ** 0.5
     e2 = (p - q) ** 2
     if kind == "huber":
         e2 = jnp.sqrt(e2 + c**2) - c

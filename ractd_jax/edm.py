@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ractd_jax import diffusion, errors, reward, train_state
-from ractd_jax.types import Algorithm, Batch, Params
+from ractd_jax.types import Algorithm, Batch, Params, Transition
 
 Trajectory = Float[Array, "batch horizon dim"]
 Levels = Float[Array, " batch"]
@@ -154,7 +154,7 @@ def make_teacher(
         params = net.init(key, x, jnp.zeros((1, 1)), cond)["params"]
         return train_state.create(params, optimiser, frozen)
 
-    def update(state, batch: Batch, key):
+    def update(state, batch: Batch | Transition, key):
         key_loss, key_dropout, *key_judge = jax.random.split(key, 3 if teacher.reward_weight else 2)
 
         def loss_fn(params):

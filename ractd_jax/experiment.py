@@ -272,11 +272,11 @@ class Experiment:
         if not saved:
             return None
         needs = stages.needs(self.config, stage)
-        frames = {role: stages.frame(self.config, need) for role, need in needs.items()}
+        frames = {s: stages.frame(self.config, s) for s in (*needs.values(), stage)}
         if len(set(frames.values())) > 1:
             raise UserError(
-                f"{stage}: what it needs sees observations in different frames, {frames}; train "
-                "them with the same data.frame"
+                f"{stage}: it and what it needs see observations in different frames, {frames}; "
+                "train them with the same data.frame"
             )
         (first, item), *others = saved.items()
         limits = jax.tree.map(np.asarray, item["normalizer"])

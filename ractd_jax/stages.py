@@ -10,6 +10,7 @@ from typing import Any
 
 from ractd_jax import (
     action_networks,
+    consistency,
     ctm,
     ddpm,
     diffuser,
@@ -29,11 +30,24 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
-SINGLE = ("iql", "fql", "dql")  # learn from single steps
+# Those that learn from single steps.
+SINGLE = ("iql", "fql", "dql", "edm_bc", "cd", "ct")
 # The others are trained only where they are asked for; not every task has all of them.
 TRAINED = (*PIPELINE, "ddpm", "diffuser_value", "diffuser", "inverse", *SINGLE)
 # Those whose model acts, in the order of a table.
-ACTING = ("ddpm", "diffuser", "teacher", "ctd", "student", "iql", "fql", "dql")
+ACTING = (
+    "edm_bc",
+    "cd",
+    "ct",
+    "ddpm",
+    "diffuser",
+    "teacher",
+    "ctd",
+    "student",
+    "iql",
+    "fql",
+    "dql",
+)
 DETERMINISTIC = ("iql",)  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
@@ -43,11 +57,15 @@ SAMPLING = {
     "student": ("nfe",),
     "ddpm": ("sampler", "sample_steps"),
     "diffuser": ("guide_scale", "guide_stop", "plans"),
+    "edm_bc": ("solver", "sample_bins"),
+    "cd": ("nfe",),
+    "ct": ("nfe",),
 }
 NETWORKS = {
     "unet": networks.ConditionalUnet1D,
     "mlp": networks.ResidualMLP,
     "value_unet": networks.ValueUnet1D,
+    "fourier": action_networks.FourierMLP,
 }
 
 
@@ -60,6 +78,8 @@ def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     """Return the stages whose weights a stage needs, by their role."""
     if stage == "diffuser" and config[stage]["method"]["guide_steps"]:
         return {"diffuser_value": "diffuser_value"}
+    if stage == "cd":
+        return {"teacher": "edm_bc"}
     if stage not in ("teacher", "ctd", "student"):
         return {}
     found = {} if stage == "teacher" else {"teacher": "teacher"}
@@ -258,6 +278,21 @@ def _dql(config, task, stage, optimiser, sizes) -> Algorithm:
     return diffusion_ql.make_diffusion_ql(net, q_net, method, optimiser, **sizes)
 
 
+def _cd(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine, teacher = config[stage], config["edm_bc"]
+    method = consistency.Distillation(**mine["method"])
+    nets = _network(mine["network"]), _network(teacher["network"])
+    return consistency.make_cd(*nets, _noise(config, "edm_bc"), method, optimiser, **sizes)
+
+
+def _ct(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    method = consistency.Training(**mine["method"])
+    return consistency.make_ct(
+        _network(mine["network"]), _noise(config, stage), method, optimiser, **sizes
+    )
+
+
 MAKE = {
     "reward": _reward,
     "teacher": _teacher,
@@ -270,6 +305,9 @@ MAKE = {
     "iql": _iql,
     "fql": _fql,
     "dql": _dql,
+    "edm_bc": _teacher,
+    "cd": _cd,
+    "ct": _ct,
 }
 
 

@@ -241,7 +241,7 @@ def tiny(name, path, **sections):
     for stage in stages.of(config):
         config[stage]["optimiser"].update(steps=2, batch_size=8, warmup=0)
         network = config[stage]["network"]
-        if network.get("kind") == "mlp":
+        if network.get("kind") in ("mlp", "fourier"):
             network.update(hidden=8, blocks=1)
         elif network.get("kind") in ("unet", "value_unet"):
             network.update(down_dims=[8, 8], embed_dim=8)

@@ -11,6 +11,7 @@ from conftest import COND, SHAPE
 
 from ractd_jax import (
     action_networks,
+    consistency,
     ctm,
     ddpm,
     diffuser,
@@ -33,6 +34,7 @@ STUDENTS = {
 }
 SINGLE = ["iql", "fql", "dql"]  # learn from single steps
 ACTING = [
+    *("cd-fourier", "ct-fourier"),
     *("teacher-mlp", "teacher-unet", "teacher-aware", "ddpm-mlp", "ddim-unet"),
     *STUDENTS,
     *SINGLE,
@@ -40,6 +42,7 @@ ACTING = [
 WAYS = ["diffuser-mlp", "diffuser-unet", "diffuser_value-mlp", "diffuser_value-value_unet"]
 ALL = ["reward", "inverse", *WAYS, *ACTING]
 DETERMINISTIC = ["reward", "inverse", "iql"]
+CONSISTENCY = ["cd-fourier", "ct-fourier"]
 BOUNDED = [*STUDENTS, *SINGLE]  # never leave [-1, 1]
 
 
@@ -62,6 +65,8 @@ def network(kind):
         return networks.ValueUnet1D((8, 8), embed_dim=8, groups=1)
     if kind == "unet":
         return networks.ConditionalUnet1D((8,), embed_dim=8, dropout=0.1, mid_dropout=0.2)
+    if kind == "fourier":
+        return action_networks.FourierMLP(hidden=16, blocks=1, embed_dim=8, scale=1.0)
     return networks.ResidualMLP(hidden=32, blocks=1, embed_dim=8)
 
 
@@ -123,6 +128,13 @@ def case(optimiser, sizes):
         elif stage in ddpm.SAMPLERS:
             method = ddpm.Ddpm(steps=20, sampler=stage, sample_steps=4)
             algorithm = ddpm.make_ddpm(network(rest[0]), NOISE, method, adam, **sizes)
+        elif stage == "cd":
+            net, method = network(rest[0]), consistency.Distillation(warm_start=False, nfe=2)
+            algorithm = consistency.make_cd(net, net, NOISE, method, adam, **sizes)
+            frozen = ({"teacher": algorithm.init(jax.random.key(5), {}).params},)
+        elif stage == "ct":
+            method = consistency.Training(s1=10, nfe=2)  # no curriculum: losses can be compared
+            algorithm = consistency.make_ct(network(rest[0]), NOISE, method, adam, **sizes)
         elif stage in SINGLE:
             algorithm = single(stage, adam)
         else:
@@ -250,7 +262,8 @@ def test_action_depends_on_weights_condition_and_key_of_its_row_only(case, name)
 
     def moved(others):
         rows = np.abs(others - x).max(axis=(1, 2)) > 1e-4
-        return rows.any() if name == "dql" else rows.all()  # untrained, it lies on the bounds
+        some = name in ("dql", "ddim-unet")  # untrained, they lie on the bounds
+            return rows.any() if some else rows.all()
 
     for others in (
         act(params, -cond - 0.1, jax.random.clone(keys)),

@@ -17,6 +17,9 @@ _SYSTEMS = {
     "iql": ("IQL", "#2a9d8f"),
     "fql": ("FQL", "#5f8f3e"),
     "dql": ("Diffusion-QL", "#7a5c45"),
+    "edm_bc": ("EDM, cloning", "#5c86a6"),
+    "cd": ("consistency, distilled", "#7f4f9c"),
+    "ct": ("consistency, trained", "#b07aa1"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
 
