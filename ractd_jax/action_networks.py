@@ -90,7 +90,8 @@ class Bottleneck(nn.Module):
     """A scalar f(x, t | s), of which only the slope in x is trained: EDA's bottleneck.
 
     Chen et al. 2024, as published: inputs embedded side by side, residual blocks of two layers,
-    and as many outputs as x has numbers, which are summed. Everything is smooth in x.
+    and as many outputs as x has numbers, which are summed, without a bias, as nothing would train
+    it. Everything is smooth in x.
 
     Attributes:
         hidden: width; an eighth of it is the time's, half of it the trajectory's.
@@ -133,4 +134,4 @@ class Bottleneck(nn.Module):
             r = nn.LayerNorm(name=f"block{i}_norm")(r)
             r = nn.silu(Dense(self.widening * self.hidden, name=f"block{i}_dense0")(r))
             h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
-        return jnp.sum(Dense(x.shape[-1], name="output")(nn.silu(h)), axis=-1)
+        return jnp.sum(Dense(x.shape[-1], bias=False, name="output")(nn.silu(h)), axis=-1)

@@ -17,7 +17,8 @@ from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
 
-ACTING = ("ddpm", "teacher", "ctd", "student", "iql")  # in the order of the table
+# in the order of the table
+ACTING = ("ddpm", "teacher", "ctd", "student", "iql", "eda_behavior", "eda")
 
 
 def action_ms(acting: policy.Policy) -> float:

@@ -186,7 +186,7 @@ class Experiment:
             dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
         kind = "single" if stage in stages.SINGLE else self.task.kind
         sample = functools.partial(
-            SAMPLE[kind],
+            algorithm.sample or SAMPLE[kind],
             batch_size=optimiser["batch_size"] // len(devices),
             horizon=1 if stage == "reward" else config["data"]["horizon"],
         )

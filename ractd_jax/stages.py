@@ -11,6 +11,7 @@ from ractd_jax import (
     ctm,
     ddpm,
     diffusion,
+    eda,
     edm,
     errors,
     iql,
@@ -22,9 +23,9 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
-SINGLE = ("iql",)  # learn from single steps
+SINGLE = ("iql", "eda_behavior", "eda_critic", "eda")  # learn from single steps
 TRAINED = (*PIPELINE, "ddpm", *SINGLE)  # rivals only where they are asked for
-DETERMINISTIC = ("iql",)  # their samples are all the same
+DETERMINISTIC = ("iql", "eda_critic")  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
 SAMPLING = {
@@ -32,6 +33,8 @@ SAMPLING = {
     "ctd": ("nfe",),
     "student": ("nfe",),
     "ddpm": ("sampler", "sample_steps"),
+    "eda_behavior": ("nfe", "spacing", "clip"),
+    "eda": ("nfe", "spacing", "clip"),
 }
 NETWORKS = {"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP}
 
@@ -43,6 +46,8 @@ def of(config: dict[str, Any]) -> tuple[str, ...]:
 
 def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
     """Return the stages whose weights a stage needs, by their role."""
+    if stage == "eda":
+        return {"behavior": "eda_behavior", "critic": "eda_critic"}
     if stage not in ("ctd", "student"):
         return {}
     if not config[stage]["method"]["reward_weight"]:
@@ -154,6 +159,22 @@ def _iql(config, task, stage, optimiser, sizes) -> Algorithm:
     return iql.make_iql(net, net, policy_net, iql.Iql(**mine["method"]), optimiser, **sizes)
 
 
+def _bottleneck(config, **fields) -> action_networks.Bottleneck:
+    return action_networks.Bottleneck(**config["eda_behavior"]["network"] | fields)
+
+
+def _eda_behavior(config, task, stage, optimiser, sizes) -> Algorithm:
+    sampler = eda.Sampler(**config[stage]["method"])
+    return eda.make_behavior(_bottleneck(config), sampler, optimiser, **sizes)
+
+
+def _eda(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    critic = make(config, task, "eda_critic")
+    net, method = _bottleneck(config, **mine["network"]), eda.Eda(**mine["method"])
+    return eda.make_eda(net, critic.judge, method, optimiser, **sizes)
+
+
 MAKE = {
     "reward": _reward,
     "teacher": _teacher,
@@ -161,6 +182,9 @@ MAKE = {
     "student": _student,
     "ddpm": _ddpm,
     "iql": _iql,
+    "eda_behavior": _eda_behavior,
+    "eda_critic": _iql,
+    "eda": _eda,
 }
 
 

@@ -61,6 +61,8 @@ class Algorithm(NamedTuple):
         judge: `(params, x, cond) -> (batch,)`, what the model holds each trajectory to be worth;
             None for one that holds no opinion.
         prepare: `(frozen, dataset, key) -> dataset`, done once before training; None for nothing.
+        sample: draws a batch of what `prepare` returned, as `data.transitions.sample` does; None
+            where that is still the dataset that was built.
     """
 
     init: Callable
@@ -68,3 +70,4 @@ class Algorithm(NamedTuple):
     act: Callable | None = None
     judge: Callable | None = None
     prepare: Callable | None = None
+    sample: Callable | None = None

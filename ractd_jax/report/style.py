@@ -12,6 +12,9 @@ _SYSTEMS = {
     "ddim": ("DDIM", "#4b5a8a"),
     "student": ("RACTD student", "#c8384f"),
     "iql": ("IQL", "#2a9d8f"),
+    "eda_behavior": ("EDA's behaviour model", "#b08d57"),
+    "eda_critic": ("EDA's critic", "#74a57f"),
+    "eda": ("EDA", "#9c4f96"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
 
