@@ -165,7 +165,10 @@ def _demo(config: ConfigDict) -> None:
     config.eda_behavior.optimiser.update(
         steps=12_000, batch_size=256, learning_rate=1e-3, schedule="cosine"
     )
-    config.eda_critic.optimiser.update(steps=30_000)
+    # At the published rates so few updates carry values a tenth of the way.
+    config.eda_critic.optimiser.update(
+        steps=15_000, learning_rate=1e-3, ema=0.98, schedule="cosine"
+    )
     config.eda.method.states = 4000
     config.eda.optimiser.update(steps=4000, batch_size=64, learning_rate=2e-4)
 
