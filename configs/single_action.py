@@ -42,6 +42,28 @@ def optimiser(**fields) -> dict:
     } | fields
 
 
+# EDA's beta, by task. Data of one's own take 0.2, the commonest.
+BETA = {
+    "halfcheetah-medium-expert-v2": 2.0,
+    "halfcheetah-medium-v2": 0.1,
+    "halfcheetah-medium-replay-v2": 0.2,
+    "hopper-medium-expert-v2": 2.0,
+    "hopper-medium-v2": 0.2,
+    "hopper-medium-replay-v2": 0.2,
+    "walker2d-medium-expert-v2": 0.3,
+    "walker2d-medium-v2": 0.5,
+    "walker2d-medium-replay-v2": 0.1,
+    "kitchen-complete-v0": 2.0,
+    "kitchen-partial-v0": 3.0,
+    "kitchen-mixed-v0": 3.0,
+    # Antmaze has no configuration here. There the critic's expectile is 0.9 and rewards are r - 1.
+    "antmaze-umaze-v2": 0.5,
+    "antmaze-umaze-diverse-v2": 5.0,
+    "antmaze-medium-play-v2": 1.0,
+    "antmaze-medium-diverse-v2": 1.0,
+}
+
+
 def sections() -> dict:
     """Return the section of every stage, at paper size and preset `paper`."""
     return {
@@ -120,6 +142,48 @@ def sections() -> dict:
             },
         },
         "idql_eval": {"candidates": 256, "nfe": (1, 2, 4)},
+        "eda_behavior": {
+            "network": {
+                "hidden": 256,
+                "blocks": 3,
+                "widening": 4,
+                "embed_dim": 32,
+                "scale": 30.0,
+                "dropout": 0.1,
+            },
+            "method": {"nfe": 15, "spacing": "uniform", "clip": False},
+            "data": {"frame": "none", "reward_scale": "range"},
+            "optimiser": optimiser(batch_size=2048, ema=0.0, schedule="constant"),
+            "weights": "live",
+        },
+        "eda_critic": {
+            "network": {"hidden": (256, 256), "activation": "relu", "layer_norm": ""},
+            "method": {
+                "expectile": 0.7,  # antmaze: 0.9
+                "discount": 0.99,
+                "temperature": 3.0,
+                "largest_weight": 100.0,
+            },
+            "data": {"frame": "none", "reward_scale": "range"},
+            "optimiser": optimiser(steps=1_500_000, schedule="constant"),
+            "weights": "ema",
+        },
+        "eda": {
+            "network": {"dropout": 0.0},  # the behaviour model's, but for this
+            "method": {
+                "alpha": 3.0,
+                "beta": 0.2,  # see `BETA`
+                "proposals": 16,
+                "states": 0,  # of the dataset that proposals are drawn for; 0: all
+                "nfe": 15,
+                "spacing": "uniform",
+                "clip": False,
+            },
+            "data": {"frame": "none", "reward_scale": "range"},
+            "optimiser": optimiser(steps=200_000, learning_rate=5e-5, ema=0.0, schedule="constant"),
+            "weights": "live",
+            "reselect": {"judge": "eda_critic", "candidates": 4, "inverse_temperature": 0.0},
+        },
     }
 
 
@@ -181,6 +245,10 @@ def add(config: ConfigDict, values: dict) -> None:
         dql.optimiser.clip, dql.method.eta, dql.optimiser.steps = DQL[config.task]
     for stage in IDQL:
         config[stage].reselect.inverse_temperature = INVERSE_TEMPERATURE.get(config.task, 100.0)
+    config.eda.method.beta = BETA.get(config.task, config.eda.method.beta)
+    if config.task.startswith("kitchen"):  # rewards count what is done, and stay
+        for stage in (config.eda_behavior, config.eda_critic, config.eda):
+            stage.data.reward_scale = "none"
     PRESETS[values["preset"]](config)
     SIZES[values["size"]](config)
 
@@ -208,6 +276,10 @@ def _default(config: ConfigDict) -> None:
     for stage in (config.fql, config.dql):
         stage.data.reward_scale = "range"
     config.fql.method.update(alpha=3.0, normalize_q_loss=True)  # one alpha for all tasks
+    for stage in (config.eda_behavior, config.eda_critic, config.eda):
+        stage.data.frame = "limits"
+    for stage in (config.eda_behavior, config.eda):
+        stage.method.update(spacing="quadratic", clip=True)
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}
@@ -225,6 +297,10 @@ def _small(config: ConfigDict) -> None:
         stage.optimiser.steps = 200_000
     for stage, steps in zip(IDQL, (200_000, 50_000, 200_000), strict=True):
         config[stage].optimiser.update(steps=steps, ema=0.999)
+    config.eda_behavior.optimiser.update(steps=200_000, batch_size=1024, schedule="cosine")
+    config.eda_critic.optimiser.update(steps=200_000)
+    config.eda.optimiser.update(steps=20_000)
+    config.eda.method.states = 100_000
 
 
 def _demo(config: ConfigDict) -> None:
@@ -237,6 +313,16 @@ def _demo(config: ConfigDict) -> None:
     for stage, steps in zip(IDQL, (10_000, 4_000, 8_000), strict=True):
         config[stage].network.update(hidden=128, blocks=2)
         config[stage].optimiser.update(steps=steps, learning_rate=1e-3, ema=0.999)
+    config.eda_behavior.network.update(hidden=128, blocks=2, widening=2, dropout=0.0)
+    config.eda_behavior.optimiser.update(
+        steps=12_000, batch_size=256, learning_rate=1e-3, schedule="cosine"
+    )
+    # At the published rates so few updates carry values a tenth of the way.
+    config.eda_critic.optimiser.update(
+        steps=15_000, learning_rate=1e-3, ema=0.98, schedule="cosine"
+    )
+    config.eda.method.states = 4000
+    config.eda.optimiser.update(steps=4000, batch_size=64, learning_rate=2e-4)
 
 
 SIZES = {"paper": _paper_size, "small": _small, "demo": _demo}

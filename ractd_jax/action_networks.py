@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from ractd_jax.networks import Dense, mish, sinusoidal
 
+FEATURES_SEED = 0  # of the frequencies of `fourier`, which are not trained
+
 ACTIVATIONS = {"mish": mish, "relu": nn.relu, "gelu": nn.gelu}
 
 
@@ -145,3 +147,67 @@ class FourierMLP(nn.Module):
             r = mish(Dense(4 * self.hidden, name=f"block{i}_dense0")(r))
             h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
         return Dense(horizon * dim, name="output")(h).reshape(batch, horizon, dim)
+
+
+# ---- EDA's network -------------------------------------------------------------------------------
+
+
+def fourier(t: Float[Array, "..."], features: int, scale: float) -> Float[Array, "... {features}"]:
+    """Embed a scalar as sines, then cosines, of fixed frequencies drawn from N(0, scale^2).
+
+    The frequencies are the same in every run: a random one could not be told apart from weights.
+    """
+    draw = jax.random.normal(jax.random.key(FEATURES_SEED), (features // 2,))
+    angles = jnp.multiply.outer(t, 2 * jnp.pi * scale * draw)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class Bottleneck(nn.Module):
+    """A scalar f(x, t | s), of which only the slope in x is trained: EDA's bottleneck.
+
+    Chen et al. 2024, as published: inputs embedded side by side, residual blocks of two layers,
+    and as many outputs as x has numbers, which are summed, without a bias, as nothing would train
+    it. Everything is smooth in x.
+
+    Attributes:
+        hidden: width; an eighth of it is the time's, half of it the trajectory's.
+        blocks: residual blocks.
+        widening: by how much each block is wider inside.
+        embed_dim: features of the time.
+        scale: of their frequencies.
+        dropout: in front of each block.
+    """
+
+    hidden: int = 256
+    blocks: int = 3
+    widening: int = 4
+    embed_dim: int = 32
+    scale: float = 30.0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch horizon dim"],
+        times: Float[Array, "batch 1"],
+        cond: Float[Array, "batch cond"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, " batch"]:
+        """Return f(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
+        x = x.reshape(x.shape[0], -1)
+        eighth = self.hidden // 8
+        t = fourier(times[:, 0], self.embed_dim, self.scale)
+        t = nn.silu(Dense(self.embed_dim, name="embedding")(t))
+        parts = [
+            Dense(4 * eighth, name="x")(x),
+            Dense(eighth, name="time")(t),
+            Dense(3 * eighth, name="cond")(cond),
+        ]
+        h = Dense(self.hidden, name="input")(jnp.concatenate(parts, axis=-1))
+        for i in range(self.blocks):
+            r = nn.Dropout(self.dropout, deterministic=not train)(h)
+            r = nn.LayerNorm(name=f"block{i}_norm")(r)
+            r = nn.silu(Dense(self.widening * self.hidden, name=f"block{i}_dense0")(r))
+            h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
+        return jnp.sum(Dense(x.shape[-1], bias=False, name="output")(nn.silu(h)), axis=-1)

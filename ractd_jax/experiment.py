@@ -195,6 +195,7 @@ class Experiment:
             dispatch = 1  # each takes seconds to minutes; how long it all takes is wanted soon
         horizon, draw = stages.window(config, self.task, stage)
         batch_size = optimiser["batch_size"] // len(devices)
+        draw = algorithm.sample or draw
         sample = functools.partial(draw, batch_size=batch_size, horizon=horizon)
         updates = training.fit(
             algorithm,

@@ -68,11 +68,13 @@ class Dense(nn.Module):
     """A linear layer with PyTorch's initial weights."""
 
     features: int
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "... fan_in"]) -> Float[Array, "... features"]:
         init = _torch_uniform(x.shape[-1])
-        return nn.Dense(self.features, kernel_init=init, bias_init=init, name="linear")(x)
+        fields = {"kernel_init": init, "bias_init": init, "name": "linear"}
+        return nn.Dense(self.features, self.bias, **fields)(x)
 
 
 def _columns(x: Array, width: int, stride: int) -> Array:

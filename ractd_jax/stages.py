@@ -16,6 +16,7 @@ from ractd_jax import (
     diffuser,
     diffusion,
     diffusion_ql,
+    eda,
     edm,
     errors,
     fql,
@@ -31,24 +32,15 @@ from ractd_jax.types import Algorithm
 
 PIPELINE = ("reward", "teacher", "ctd", "student")  # what `all` trains, in this order
 # Those that learn from single steps.
-SINGLE = ("iql", "fql", "dql", "edm_bc", "cd", "ct")
+SINGLE = ("iql", "fql", "dql", "edm_bc", "cd", "ct", "eda_behavior", "eda_critic", "eda")
 # The others are trained only where they are asked for; not every task has all of them.
 TRAINED = (*PIPELINE, "ddpm", "diffuser_value", "diffuser", "inverse", *SINGLE)
 # Those whose model acts, in the order of a table.
 ACTING = (
-    "edm_bc",
-    "cd",
-    "ct",
-    "ddpm",
-    "diffuser",
-    "teacher",
-    "ctd",
-    "student",
-    "iql",
-    "fql",
-    "dql",
+    *("edm_bc", "eda_behavior", "cd", "ct", "ddpm", "diffuser", "teacher", "ctd", "student"),
+    *("iql", "eda", "fql", "dql"),
 )
-DETERMINISTIC = ("iql",)  # their samples are all the same
+DETERMINISTIC = ("iql", "eda_critic")  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
 SAMPLING = {
@@ -60,6 +52,8 @@ SAMPLING = {
     "edm_bc": ("solver", "sample_bins"),
     "cd": ("nfe",),
     "ct": ("nfe",),
+    "eda_behavior": ("nfe", "spacing", "clip"),
+    "eda": ("nfe", "spacing", "clip"),
 }
 NETWORKS = {
     "unet": networks.ConditionalUnet1D,
@@ -80,6 +74,8 @@ def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
         return {"diffuser_value": "diffuser_value"}
     if stage == "cd":
         return {"teacher": "edm_bc"}
+    if stage == "eda":
+        return {"behavior": "eda_behavior", "critic": "eda_critic"}
     if stage not in ("teacher", "ctd", "student"):
         return {}
     found = {} if stage == "teacher" else {"teacher": "teacher"}
@@ -293,6 +289,22 @@ def _ct(config, task, stage, optimiser, sizes) -> Algorithm:
     )
 
 
+def _bottleneck(config, **fields) -> action_networks.Bottleneck:
+    return action_networks.Bottleneck(**config["eda_behavior"]["network"] | fields)
+
+
+def _eda_behavior(config, task, stage, optimiser, sizes) -> Algorithm:
+    sampler = eda.Sampler(**config[stage]["method"])
+    return eda.make_behavior(_bottleneck(config), sampler, optimiser, **sizes)
+
+
+def _eda(config, task, stage, optimiser, sizes) -> Algorithm:
+    mine = config[stage]
+    critic = make(config, task, "eda_critic")
+    net, method = _bottleneck(config, **mine["network"]), eda.Eda(**mine["method"])
+    return eda.make_eda(net, critic.judge, method, optimiser, **sizes)
+
+
 MAKE = {
     "reward": _reward,
     "teacher": _teacher,
@@ -308,6 +320,9 @@ MAKE = {
     "edm_bc": _teacher,
     "cd": _cd,
     "ct": _ct,
+    "eda_behavior": _eda_behavior,
+    "eda_critic": _iql,
+    "eda": _eda,
 }
 
 

@@ -63,6 +63,8 @@ class Algorithm(NamedTuple):
         prepare: `(frozen, dataset, key) -> dataset`, done once before training; None for nothing.
         acting: `(weights, frozen, normaliser) -> params`, what `act` takes, where that is more than
             the trained weights alone; None where it is not.
+        sample: draws a batch of what `prepare` returned, as `data.transitions.sample` does; None
+            where that is still the dataset that was built.
     """
 
     init: Callable
@@ -71,3 +73,4 @@ class Algorithm(NamedTuple):
     judge: Callable | None = None
     prepare: Callable | None = None
     acting: Callable | None = None
+    sample: Callable | None = None

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
+from configs import base, single_action
 from ractd_jax import errors, experiment, stages, tasks
 from ractd_jax.data import dataset, hdf5
 
@@ -109,7 +109,8 @@ def test_there_is_a_file_for_each_of_the_fifteen_tasks():
 def test_loads_for_every_word(name):
     for stage, size, preset in itertools.product(base.STAGES, base.SIZES, base.PRESETS):
         config, plain = load(name, f"{stage},size={size},preset={preset},source=simulated,seed=3")
-        assert [plain[key] for key in base.ARGUMENTS] == [stage, size, "simulated", preset, 3]
+        values = [stage, size, "simulated", preset, 3, 1]
+        assert [plain[key] for key in base.ARGUMENTS] == values
         config.teacher.optimiser.steps = 7  # fields keep their types, whatever set them
         with pytest.raises(TypeError):
             config.teacher.optimiser.steps = "many"
@@ -205,6 +206,18 @@ def test_numbers_of_the_mazes_are_those_of_paper_and_yaml(maze):
     assert [diffuser.horizon, diffuser.guide_steps] == [0, 0]
 
 
+@pytest.mark.parametrize("name", BENCHMARK)
+def test_all_of_eda_sees_its_data_alike(name):
+    for preset, frame in {"default": "limits", "paper": "none", "released": "none"}.items():
+        config = load(name, f"eda,preset={preset}")[0]
+        if "eda" not in config:
+            pytest.skip("only mazes, which are planned, have none")
+        scale = "none" if config.task.startswith("kitchen") else "range"
+        for stage in ("eda_behavior", "eda_critic", "eda"):
+            assert config[stage].data.to_dict() == {"frame": frame, "reward_scale": scale}
+        assert config.eda.method.beta == single_action.BETA[config.task]
+
+
 # ---- training ------------------------------------------------------------------------------------
 
 # One file of each family, that is, of each module that the files share.
@@ -245,6 +258,10 @@ def tiny(name, path, **sections):
             network.update(hidden=8, blocks=1)
         elif network.get("kind") in ("unet", "value_unet"):
             network.update(down_dims=[8, 8], embed_dim=8)
+        elif stage == "eda_behavior":
+            network.update(hidden=8, blocks=1)
+        elif stage == "eda":
+            config[stage]["method"].update(states=8, proposals=2, nfe=2)
         elif "hidden" in network and stage != "inverse":
             network["hidden"] = [8]
     for section, fields in sections.items():
@@ -265,7 +282,7 @@ def compiled(stage, config):
     needed = {name: dict(config[name]) for name in ("teacher", "reward", "student")}
     for section in needed.values():
         del section["epochs"]  # the steps are given
-    needed["noise"] = config["noise"]
+    needed["noise"], needed["training"] = config["noise"], {}
     needed["task"] = next(t.name for t in tasks.TASKS.values() if shape(t) == shape(own))
     needed["data"] = {"horizon": config["data"]["horizon"]}
     return _compiled(stage, json.dumps(needed, sort_keys=True))

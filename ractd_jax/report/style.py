@@ -20,6 +20,9 @@ _SYSTEMS = {
     "edm_bc": ("EDM, cloning", "#5c86a6"),
     "cd": ("consistency, distilled", "#7f4f9c"),
     "ct": ("consistency, trained", "#b07aa1"),
+    "eda_behavior": ("EDA's behaviour model", "#b08d57"),
+    "eda_critic": ("EDA's critic", "#74a57f"),
+    "eda": ("EDA", "#9c4f96"),
 }
 _OTHERS = ("#2a9d8f", "#7a5c45", "#c77cb4", "#5f8f3e", "#4b5a8a")
 
