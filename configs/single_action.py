@@ -310,9 +310,11 @@ def _demo(config: ConfigDict) -> None:
         stage.optimiser.steps = 30_000
     config.idql_eval.candidates = 32
     config.ct.method.s1 = 160
-    for stage, steps in zip(IDQL, (10_000, 4_000, 8_000), strict=True):
+    for stage, steps in zip(IDQL, (10_000, 12_000, 8_000), strict=True):
         config[stage].network.update(hidden=128, blocks=2)
         config[stage].optimiser.update(steps=steps, learning_rate=1e-3, ema=0.999)
+        # The published ones all but take the best, which a critic of few updates overrates.
+        config[stage].reselect.inverse_temperature = 1.0
     config.eda_behavior.network.update(hidden=128, blocks=2, widening=2, dropout=0.0)
     config.eda_behavior.optimiser.update(
         steps=12_000, batch_size=256, learning_rate=1e-3, schedule="cosine"
