@@ -319,7 +319,7 @@ def _demo(config: ConfigDict) -> None:
     config.eda_behavior.optimiser.update(
         steps=12_000, batch_size=256, learning_rate=1e-3, schedule="cosine"
     )
-    # At the published rates so few updates carry values a tenth of the way.
+    # At the published rates so few updates carry values back half as far.
     config.eda_critic.optimiser.update(
         steps=15_000, learning_rate=1e-3, ema=0.98, schedule="cosine"
     )
