@@ -89,6 +89,7 @@ def _default(config: ConfigDict, reward_weight: dict[str, float]) -> None:
         reward_on="dsm",
         reward_clip=True,
         reward_scale="gradient",
+        advantage=1.0,
     )
     for student in (config.ctd, config.student):
         student.weights = "ema"
@@ -123,7 +124,8 @@ def _demo(config: ConfigDict) -> None:
         stage.network = ConfigDict(mlp)
         stage.optimiser.update(batch_size=256, learning_rate=5e-4, steps=6000, warmup=200)
     for stage in (config.teacher, config.ddpm):
-        stage.optimiser.update(steps=8000, learning_rate=1e-3, ema=0.999)
+        stage.optimiser.update(steps=12_000, learning_rate=1e-3, ema=0.999)
+    config.data.horizon = 4  # 16 actions are too much for so small a network: docs/results.md
     for stage in (config.diffuser, config.diffuser_value):
         stage.network = ConfigDict(mlp)
         stage.optimiser.update(

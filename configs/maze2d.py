@@ -83,7 +83,7 @@ def _default(config: ConfigDict) -> None:
     gym_mujoco.PRESETS["default"](config, {})
     config.data.discount = 0.99
     config.teacher.method.levels = "mixed"
-    config.student.method.update(dsm_goal="teacher", reward_weight=0.05)
+    config.student.method.update(dsm_goal="teacher", reward_weight=0.05, advantage=0.0)
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}

@@ -304,7 +304,9 @@ def _small(config: ConfigDict) -> None:
 
 
 def _demo(config: ConfigDict) -> None:
-    config.iql.optimiser.steps = 30_000
+    # At the published rates so few updates carry values a tenth of the way.
+    for stage in (config.iql, config.eda_critic):
+        stage.optimiser.update(steps=15_000, learning_rate=1e-3, ema=0.98, schedule="cosine")
     for stage in (config.fql, config.dql):
         stage.network.hidden = (128, 128)
         stage.optimiser.steps = 30_000
@@ -318,10 +320,6 @@ def _demo(config: ConfigDict) -> None:
     config.eda_behavior.network.update(hidden=128, blocks=2, widening=2, dropout=0.0)
     config.eda_behavior.optimiser.update(
         steps=12_000, batch_size=256, learning_rate=1e-3, schedule="cosine"
-    )
-    # At the published rates so few updates carry values back half as far.
-    config.eda_critic.optimiser.update(
-        steps=15_000, learning_rate=1e-3, ema=0.98, schedule="cosine"
     )
     config.eda.method.states = 4000
     config.eda.optimiser.update(steps=4000, batch_size=64, learning_rate=2e-4)

@@ -71,8 +71,8 @@ def test_latency_bars(tmp_path):
 def test_every_stage_has_its_colour():
     stages = ("dataset", "reward", "teacher", "ctd", "student")
     assert len({style.color(stage) for stage in stages}) == len(stages)
-    assert style.label("iql") == "iql"
-    assert style.color("iql") == style.color("iql")
+    assert style.label("sarsa") == "sarsa"
+    assert style.color("sarsa") == style.color("sarsa")
 
 
 @pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah"])
