@@ -55,10 +55,11 @@ def table(entries: list[study.Entry], family: str) -> str:
 
 
 def _heading(method: study.Method) -> str:
+    """Return a method's name with its network calls and candidates, unless it says them itself."""
     words = [method.label]
-    if method.nfe is not None:
+    if method.nfe is not None and "NFE" not in method.label:
         words.append(f"NFE {method.nfe}")
-    if (method.candidates or 1) > 1:
+    if (method.candidates or 1) > 1 and "1 of" not in method.label:
         words.append(f"1 of {method.candidates}")
     return ", ".join(words)
 
