@@ -139,7 +139,7 @@ def _demo(config: ConfigDict) -> None:
     config.iql.optimiser.steps = 30_000
     for stage in (config.fql, config.dql):
         stage.network.hidden = (128, 128)
-        stage.optimiser.steps = 30_000
+        stage.optimiser.update(steps=30_000, learning_rate=1e-3, ema=0.99)
 
 
 SIZES = {"paper": _paper_size, "small": _small, "demo": _demo}
