@@ -309,7 +309,7 @@ def _demo(config: ConfigDict) -> None:
         stage.optimiser.update(steps=15_000, learning_rate=1e-3, ema=0.98, schedule="cosine")
     for stage in (config.fql, config.dql):
         stage.network.hidden = (128, 128)
-        stage.optimiser.steps = 30_000
+        stage.optimiser.update(steps=30_000, learning_rate=1e-3, ema=0.99)
     config.idql_eval.candidates = 32
     config.ct.method.s1 = 160
     for stage, steps in zip(IDQL, (10_000, 12_000, 8_000), strict=True):
