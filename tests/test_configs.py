@@ -13,6 +13,7 @@ import pytest
 from configs import base, single_action
 from ractd_jax import errors, experiment, stages, tasks
 from ractd_jax.data import dataset, hdf5
+from ractd_jax.report import study
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
@@ -125,6 +126,16 @@ def test_docstring_gives_the_command_and_the_published_score(name):
     assert f"python main.py --config=configs/{name}.py:student" in text
     assert "Published" in text
     assert "docs/results.md" in text
+
+
+@pytest.mark.parametrize("name", BENCHMARK)
+def test_docstring_gives_the_measured_score_where_there_is_one(name):
+    ours = importlib.import_module(f"configs.{name}").__doc__.partition("Ours")[2]
+    here = [e for e in study.load(ROOT / "results") if e["task"] == load(name)[1]["task"]]
+    scores = [e["score_mean"] for e in here if (e["stage"], e["training_seed"]) == ("student", 0)]
+    for score in scores:
+        assert f"RACTD {score:.1f}" in " ".join(ours.split())
+    assert ("RACTD" in ours) == bool(scores)
 
 
 @pytest.mark.parametrize("name", BENCHMARK)

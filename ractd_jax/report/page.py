@@ -18,7 +18,7 @@ import sys
 from matplotlib.figure import Figure
 
 from ractd_jax import checkpoints, errors, tasks
-from ractd_jax.report import study, study_plots
+from ractd_jax.report import study, study_plots, style
 
 BLOCK = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FAMILIES = {
@@ -79,9 +79,28 @@ def protocol(entries: list[study.Entry]) -> str:
     )
 
 
+def idql(entries: list[study.Entry]) -> str:
+    """Return Consistency-IDQL's table: a sampler a row, its network calls the columns."""
+    lines = ["| task | sampler | candidates | NFE 1 | NFE 2 | NFE 4 | published, 1 of 256 |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    rows: dict[tuple, dict[int, study.Entry]] = {}
+    for e in entries:
+        rows.setdefault((e["task"], e["model"], e["candidates"]), {})[e["nfe"]] = e
+    for (task, stage, candidates), found in rows.items():
+        scores = [f"{e['score_mean']:.1f} ({e['score_se']:.1f})" for e in found.values()]
+        known = [f"{e['published']:.1f}" for e in found.values() if e["published"]]
+        cells = [task, style.label(stage), str(candidates), *scores, " / ".join(known)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def blocks(entries: list[study.Entry]) -> dict[str, str]:
     """Return the text of every generated block of docs/results.md, by its name."""
     made = {}
+    tutorial = [e for e in entries if "published" in e]
+    if tutorial:
+        made["idql"] = protocol(tutorial) + "\n" + idql(tutorial)
+    entries = [e for e in entries if "published" not in e]
     for family, names in FAMILIES.items():
         here = [e for e in entries if e["task"] in names]
         if here:
@@ -142,7 +161,7 @@ def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
     parts = ["<!doctype html><meta charset=utf-8><title>ractd_jax: results</title>"]
     parts += [f"<style>{STYLE}</style><h1>ractd_jax: results</h1>"]
     for family, names in FAMILIES.items():
-        here = [e for e in entries if e["task"] in names]
+        here = [e for e in entries if e["task"] in names and "published" not in e]
         if not here:
             continue
         present = [name for name in names if any(e["task"] == name for e in here)]

@@ -57,6 +57,8 @@ def name(entry: Entry) -> str:
     words = [entry["task"], entry["size"], f"seed{entry['training_seed']}"]
     if entry["preset"] != "default":
         words.insert(2, entry["preset"])
+    if "published" in entry:  # of the stage idql_eval
+        words.append("idql")
     return re.sub(r"[^a-zA-Z0-9._-]", "_", "-".join(words))
 
 
