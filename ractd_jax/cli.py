@@ -148,12 +148,12 @@ def print_help(usage: str) -> None:
     ):
         print(f"{title}")
         for word, meaning in words.items():
-            print(f"  {word:11} {meaning}")
+            print(f"  {word:14} {meaning}")
     print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...")
     print("seeds=<n>     train seeds k, ..., k + n - 1 in one program, for small networks")
     print("\ncollect as a command: python -m ractd_jax.data.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
-        print(f"  --{flag.name:10} {flag.help}")
+        print(f"  --{flag.name:11} {flag.help}")
     print("\nfields and their defaults (--config.<field>=<value>; explained in configs/base.py)")
     for name, value in _flatten(hopper.get_config()):
         print(f"  {name} = {value}")
