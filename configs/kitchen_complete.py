@@ -7,7 +7,7 @@ source=minari:D4RL/kitchen/complete-v2 is another recording of it.
 
 Evaluation needs gymnasium-robotics: pip install "ractd_jax[kitchen]".
 Published, on D4RL's data: Diffusion-QL 84.0 (5 network calls); RACTD gives no score.
-Ours: none, see docs/results.md.
+Ours: none yet, see docs/results.md.
 """
 
 from configs import kitchen

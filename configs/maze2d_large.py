@@ -5,7 +5,7 @@
 
 Published, on D4RL's data, open loop: RACTD 143.8 +- 0.0 (1 network call), CTD 127.1 (1), its EDM
 teacher 149.0 (80 bins), Diffuser 123.0 (256).
-Ours: docs/maze2d.md, beside docs/results.md.
+Ours: none yet, see docs/results.md.
 """
 
 from configs import maze2d
