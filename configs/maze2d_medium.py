@@ -5,7 +5,8 @@
 
 Published, on D4RL's data, open loop: RACTD 130.8 +- 1.8 (1 network call), CTD 119.8 (1), its EDM
 teacher 120.1 (80 bins), Diffuser 121.5 (256).
-Ours: docs/maze2d.md, beside docs/results.md.
+Ours, on simulated data, size demo, training seed 0, 100 episodes: RACTD 102.6 +- 7.6 (1 call a
+plan), in closed loop 124.9; EDM teacher 48.7 (158). docs/results.md says how.
 """
 
 from configs import maze2d

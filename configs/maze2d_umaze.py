@@ -5,7 +5,8 @@
 
 Published, on D4RL's data, open loop: RACTD 125.7 +- 0.6 (1 network call), CTD 123.4 (1), its EDM
 teacher 125.4 (80 bins), Diffuser 113.9 (64).
-Ours: docs/maze2d.md, beside docs/results.md.
+Ours, on simulated data, size demo, training seed 0, 100 episodes: RACTD 128.9 +- 1.1 (1 call a
+plan), in closed loop 156.1; CTD 123.1, EDM teacher 91.2 (158). docs/results.md says how.
 """
 
 from configs import maze2d

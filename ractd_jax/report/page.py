@@ -15,6 +15,7 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ractd_jax import checkpoints, errors, tasks
@@ -25,6 +26,7 @@ FAMILIES = {
     "gym": [name for name in tasks.TASKS if tasks.get(name).max_episode_steps == 1000],
     "maze2d": [name for name in tasks.TASKS if name.startswith("maze2d")],
 }
+OWN = ("dataset", "teacher", "ctd", "student")  # RACTD's pipeline
 ORDER = ("dataset", "edm_bc", "teacher", "ddpm", "ddim", "cd", "ct", "ctd", "student")
 
 
@@ -79,6 +81,30 @@ def protocol(entries: list[study.Entry]) -> str:
     )
 
 
+def pipeline(entries: list[study.Entry]) -> list[study.Entry]:
+    """Return the entries of the data, the teacher and its students, with one candidate."""
+    return [e for e in entries if e["stage"] in OWN and (e["candidates"] or 1) == 1]
+
+
+def rivals(entries: list[study.Entry]) -> str:
+    """Return all methods on the tasks where others than RACTD's have run, a method a row."""
+    lines = [
+        "| task | method | NFE | candidates | score | ms an action |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task in FAMILIES["gym"]:
+        found = study.scores(e for e in entries if e["task"] == task)
+        if len(found) <= len(OWN):
+            continue
+        for method in sorted(found, key=_rank):
+            seeds = found[method][task]
+            times = [e["action_ms"] for e in seeds.values() if e["action_ms"]]
+            numbers = (method.nfe or "", method.candidates or "", study.cell(seeds))
+            ms = f"{np.median(times):.2g}" if times else ""
+            lines.append("| " + " | ".join(map(str, (task, method.label, *numbers, ms))) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def idql(entries: list[study.Entry]) -> str:
     """Return Consistency-IDQL's table: a sampler a row, its network calls the columns."""
     lines = ["| task | sampler | candidates | NFE 1 | NFE 2 | NFE 4 | published, 1 of 256 |"]
@@ -104,7 +130,11 @@ def blocks(entries: list[study.Entry]) -> dict[str, str]:
     for family, names in FAMILIES.items():
         here = [e for e in entries if e["task"] in names]
         if here:
-            made[family] = protocol(here) + "\n" + table(here, family)
+            own = pipeline(here) if family == "gym" else here
+            made[family] = protocol(own) + "\n" + table(own, family)
+    gym = [e for e in entries if e["task"] in FAMILIES["gym"]]
+    if len(pipeline(gym)) < len(gym):
+        made["rivals"] = rivals(gym)
     return made
 
 
