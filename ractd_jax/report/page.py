@@ -190,25 +190,37 @@ def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
     """Return the page: for each family of tasks its table and figures, then rollouts."""
     parts = ["<!doctype html><meta charset=utf-8><title>ractd_jax: results</title>"]
     parts += [f"<style>{STYLE}</style><h1>ractd_jax: results</h1>"]
+    entries = [e for e in entries if "published" not in e]
     for family, names in FAMILIES.items():
-        here = [e for e in entries if e["task"] in names and "published" not in e]
+        here = [e for e in entries if e["task"] in names]
         if not here:
             continue
-        present = [name for name in names if any(e["task"] == name for e in here)]
-        found = study.scores(here)
-        runs = {m: study.matrix(found[m], present) for m in sorted(found, key=_rank)}
-        parts += [f"<h2>{family}</h2><p>{html.escape(protocol(here))}</p>"]
-        parts += [_html_table(table(here, family))]
-        parts += [_image(study_plots.by_task(runs, present), f"{family}: score of every run")]
-        whole = {m: r for m, r in runs.items() if all(map(len, r)) and m.stage != "dataset"}
-        if whole:
-            parts += [
-                _image(study_plots.aggregates(whole), "mean and interquartile mean"),
-                _image(study_plots.profiles(whole), "performance profiles"),
-                _image(study_plots.trade_off(here, whole), "score against time"),
-            ]
+        own = pipeline(here) if family == "gym" else here
+        parts += [f"<h2>{family}</h2><p>{html.escape(protocol(own))}</p>"]
+        parts += [_html_table(table(own, family)), *_figures(family, names, own)]
+        for task in names:
+            there = [e for e in here if e["task"] == task]
+            if len(there) > len(pipeline(there)) and family == "gym":
+                parts += [f"<h2>{task}: all methods</h2>", _html_table(rivals(there))]
+                parts += _figures(task, [task], there)
     parts += ["<h2>Rollouts</h2>"] * bool(pictures)
     return "\n".join(parts + [_gif(path) for path in pictures]) + "\n"
+
+
+def _figures(name: str, tasks_: list[str], entries: list[study.Entry]) -> list[str]:
+    """Return pictures of some results: every run, and aggregates of methods that did every task."""
+    present = [task for task in tasks_ if any(e["task"] == task for e in entries)]
+    found = study.scores(entries)
+    runs = {m: study.matrix(found[m], present) for m in sorted(found, key=_rank)}
+    images = [_image(study_plots.by_task(runs, present), f"{name}: score of every run")]
+    whole = {m: r for m, r in runs.items() if all(map(len, r)) and m.stage != "dataset"}
+    if whole:
+        images += [
+            _image(study_plots.aggregates(whole), f"{name}: mean and interquartile mean"),
+            _image(study_plots.profiles(whole), f"{name}: performance profiles"),
+            _image(study_plots.trade_off(entries, whole), f"{name}: score against time"),
+        ]
+    return images
 
 
 def main(argv: list[str] | None = None) -> int:

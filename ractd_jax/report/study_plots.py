@@ -25,6 +25,7 @@ def by_task(runs: Scores, tasks: list[str]) -> Figure:
         names = [method.label for method in runs] if first else [""] * len(runs)
         panel.set_yticks([-row for row in range(len(runs))], names)
         plots.dress(panel, task.removesuffix("-v2"), "", grid="x")
+        panel.set_ylim(0.6 - len(runs), 0.6)  # methods that are missing keep their row
         panel.tick_params(axis="y", length=0)
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
