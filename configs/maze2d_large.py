@@ -5,7 +5,8 @@
 
 Published, on D4RL's data, open loop: RACTD 143.8 +- 0.0 (1 network call), CTD 127.1 (1), its EDM
 teacher 149.0 (80 bins), Diffuser 123.0 (256).
-Ours: none yet, see docs/results.md.
+Ours, on simulated data, size demo, training seed 0, 100 episodes: RACTD 83.6 +- 8.5 (1 call a
+plan), in closed loop 130.3; EDM teacher 8.4 (158). docs/results.md says how.
 """
 
 from configs import maze2d
