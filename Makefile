@@ -20,7 +20,7 @@ report: .venv/ready
 	$(BIN)/python -m ractd_jax.report.page
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+	$(BIN)/python -m pytest -m "" --numprocesses=auto --dist=worksteal
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -76,6 +76,7 @@ def count(config, stage):
     needed = {
         "task": task.name,
         "noise": config["noise"],
+        "training": {},
         "data": {k: v for k, v in config["data"].items() if k not in values},
         "reward": {
             "kind": "returns",
@@ -318,6 +319,7 @@ def test_every_file_takes_a_step(name, tmp_path):
         frozen[stage] = before.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINS.values())
 def test_every_stage_trains(name, tmp_path):
     job = tiny(name, tmp_path)
@@ -328,6 +330,7 @@ def test_every_stage_trains(name, tmp_path):
         assert np.isfinite(json.loads(line)["loss"])
 
 
+@pytest.mark.slow
 def test_the_critic_can_judge_a_student_if_it_sees_the_data_alike(tmp_path):
     job = tiny("hopper_mr", tmp_path, reward={"kind": "iql"})
     job.ensure("student")

@@ -189,6 +189,7 @@ def test_devices_that_cannot_be_had_are_refused(wanted, batch, says):
         training.devices_for(wanted, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() > 1, reason="these are the devices")
 def test_on_eight_virtual_devices():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={COUNT}"

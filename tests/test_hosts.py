@@ -48,6 +48,7 @@ def data(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_resume_after_a_kill(data, tmp_path):
     one = start(data, tmp_path / "one", 0, 0, count=1, devices=PROCESSES * DEVICES)
 

@@ -100,6 +100,7 @@ def test_all_trains_evaluates_and_draws(data, tmp_path):
     assert "teacher.optimiser.b1" in err
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(data, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     more = ["--config.teacher.optimiser.steps=400"]

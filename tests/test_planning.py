@@ -165,6 +165,7 @@ def test_a_plan_every_minus_one_steps_is_refused():
 # ---- end to end ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_main_trains_plans_evaluates_and_draws(tmp_path):
     maze2d.make(TASK, tmp_path / "data.hdf5", transitions=30_000)
     flags = [f"--config.{stage}.network.hidden=16" for stage in ("teacher", "ctd", "student")]

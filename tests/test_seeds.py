@@ -98,6 +98,7 @@ def curve(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_folder_is_that_of_a_single_run(config, tmp_path):
     jobs = seeds.experiments(config, 2, str(tmp_path / "together"))
     assert [job.config["seed"] for job in jobs] == [3, 4]
