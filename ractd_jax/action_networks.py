@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from ractd_jax.networks import Dense, mish, sinusoidal
+from ractd_jax.layers import Cond, Dense, Noisy, Times, mish, sinusoidal
 
 FEATURES_SEED = 0  # of the frequencies of `fourier`, which are not trained
 
@@ -74,6 +73,17 @@ class GaussianPolicy(nn.Module):
         return jnp.tanh(h), jnp.clip(log_std, -5.0, 2.0)
 
 
+def fourier(t: Float[Array, "..."], features: int, scale: float) -> Float[Array, "... {features}"]:
+    """Embed a scalar as sines, then cosines, of fixed frequencies drawn from N(0, scale^2).
+
+    The frequencies are the same in every run and model: random ones could not be told apart from
+    weights, and a student starts from its teacher's.
+    """
+    draw = jax.random.normal(jax.random.key(FEATURES_SEED), (features // 2,))
+    angles = jnp.multiply.outer(t, 2 * jnp.pi * scale * draw)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
 class StepMLP(nn.Module):
     """Diffusion-QL's denoising network: an MLP over action, embedded step and observation.
 
@@ -88,12 +98,7 @@ class StepMLP(nn.Module):
     activation: str = "mish"
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch 1 dim"],
-        times: Float[Array, "batch 1"],
-        cond: Float[Array, "batch cond"],
-    ) -> Float[Array, "batch 1 dim"]:
+    def __call__(self, x: Noisy, times: Times, cond: Cond) -> Noisy:
         """Return F(x, times, cond)."""
         e = Dense(2 * self.embed_dim, name="embed0")(sinusoidal(times[:, 0], self.embed_dim))
         e = Dense(self.embed_dim, name="embed1")(mish(e))
@@ -122,21 +127,11 @@ class FourierMLP(nn.Module):
     dropout: float = 0.1
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch horizon dim"],
-        times: Float[Array, "batch n_times"],
-        cond: Float[Array, "batch cond"],
-        *,
-        train: bool = False,
-    ) -> Float[Array, "batch horizon dim"]:
+    def __call__(self, x: Noisy, times: Times, cond: Cond, *, train: bool = False) -> Noisy:
         """Return F(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
         batch, horizon, dim = x.shape
-        # The same at every call and for every model, so that a student can start from a teacher.
-        frequencies = self.scale * np.random.default_rng(0).normal(size=self.embed_dim // 2)
         # `times` are 250 ln t; this network was published with ln(t) / 4.
-        angles = jnp.multiply.outer(times / 1000, np.float32(2 * np.pi * frequencies))
-        e = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+        e = fourier(times / 1000, self.embed_dim, self.scale)
         e = mish(Dense(2 * self.embed_dim, name="time0")(e))
         e = Dense(self.embed_dim, name="time1")(e).reshape(batch, -1)
         h = jnp.concatenate([x.reshape(batch, horizon * dim), e, cond], axis=-1)
@@ -150,16 +145,6 @@ class FourierMLP(nn.Module):
 
 
 # ---- EDA's network -------------------------------------------------------------------------------
-
-
-def fourier(t: Float[Array, "..."], features: int, scale: float) -> Float[Array, "... {features}"]:
-    """Embed a scalar as sines, then cosines, of fixed frequencies drawn from N(0, scale^2).
-
-    The frequencies are the same in every run: a random one could not be told apart from weights.
-    """
-    draw = jax.random.normal(jax.random.key(FEATURES_SEED), (features // 2,))
-    angles = jnp.multiply.outer(t, 2 * jnp.pi * scale * draw)
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class Bottleneck(nn.Module):
@@ -187,12 +172,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "batch horizon dim"],
-        times: Float[Array, "batch 1"],
-        cond: Float[Array, "batch cond"],
-        *,
-        train: bool = False,
+        self, x: Noisy, times: Times, cond: Cond, *, train: bool = False
     ) -> Float[Array, " batch"]:
         """Return f(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
         x = x.reshape(x.shape[0], -1)

@@ -231,13 +231,13 @@ def test_network_is_the_published_one():
 def test_network_sees_a_quarter_of_the_logarithm_of_the_level(weights):
     """A level times e^4 turns the angle of a frequency f by 2 pi f: here by whole turns."""
     net = action_networks.FourierMLP(hidden=8, blocks=1, embed_dim=2, scale=1.0)
-    frequency = np.random.default_rng(0).normal()
+    (frequency,) = jax.random.normal(jax.random.key(action_networks.FEATURES_SEED), (1,))
     params, x, cond = weights(net, 1), jnp.ones((1, *SHAPE)), jnp.ones((1, COND))
 
     def f(t):
         return net.apply({"params": params}, x, diffusion.c_noise(jnp.full((1, 1), t)), cond)
 
-    turn = math.exp(4 / abs(frequency))
+    turn = math.exp(4 / abs(float(frequency)))
     np.testing.assert_allclose(f(0.01), f(0.01 * turn), rtol=2e-3)
     assert np.abs(f(0.01) - f(0.01 * math.sqrt(turn))).max() > 0.01
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import networks
+from ractd_jax import layers, networks
 
 # ---- convolutions --------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def test_convolution_as_product_equals_lax_in_value_and_gradients(key, stride, w
     x = jax.random.normal(key_x, (2, length, 3))
     kernel = jax.random.normal(key_kernel, (width, 3, 4))
     cotangent = jax.random.normal(key_y, (2, -(-length // stride), 4))
-    compare_convolutions(networks.conv1d, x, kernel, cotangent, stride=stride)
+    compare_convolutions(layers.conv1d, x, kernel, cotangent, stride=stride)
 
 
 @pytest.mark.parametrize("length", [1, 4, 5])
@@ -45,7 +45,7 @@ def test_transposed_convolution_as_product_equals_lax_in_value_and_gradients(key
     x = jax.random.normal(key_x, (2, length, 3))
     kernel = jax.random.normal(key_kernel, (4, 3, 5))
     cotangent = jax.random.normal(key_y, (2, 2 * length, 5))
-    compare_convolutions(networks.conv1d_transpose, x, kernel, cotangent)
+    compare_convolutions(layers.conv1d_transpose, x, kernel, cotangent)
 
 
 def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
@@ -59,7 +59,7 @@ def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
         return jax.lax.conv_general_dilated(y, backward, (2,), [(1, 1)], dimension_numbers=names)
 
     (expected,) = jax.linear_transpose(halve, jnp.zeros((2, 12, 5)))(x)
-    np.testing.assert_allclose(networks.conv1d_transpose(x, kernel), expected, atol=1e-5)
+    np.testing.assert_allclose(layers.conv1d_transpose(x, kernel), expected, atol=1e-5)
 
 
 # ---- building blocks -----------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
 def test_mish_closed_values():
     x = np.array([-30.0, 0.0, 1.0, 30.0], np.float32)
     expected = x * np.tanh(np.log1p(np.exp(x.astype(np.float64))))
-    np.testing.assert_allclose(networks.mish(jnp.asarray(x)), expected, atol=1e-6)
+    np.testing.assert_allclose(layers.mish(jnp.asarray(x)), expected, atol=1e-6)
     assert expected[2] == pytest.approx(0.865098, abs=1e-6)
 
 
@@ -77,15 +77,15 @@ def test_mish_has_the_slope_of_its_textbook_form_everywhere():
         return x * jnp.tanh(jax.nn.softplus(x))
 
     x = jnp.linspace(-40.0, 40.0, 1601)
-    np.testing.assert_allclose(networks.mish(x), textbook(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layers.mish(x), textbook(x), rtol=1e-5, atol=1e-6)
     for order in (jax.grad, lambda f: jax.grad(jax.grad(f))):
-        slopes = jax.vmap(order(networks.mish))(x)
+        slopes = jax.vmap(order(layers.mish))(x)
         np.testing.assert_allclose(slopes, jax.vmap(order(textbook))(x), rtol=1e-4, atol=1e-4)
 
 
 def test_sinusoidal_embeds_from_frequency_one_to_a_ten_thousandth():
     x = np.array([[0.0, 1.5], [-978.0, 1095.5]], np.float32)
-    embedded = np.asarray(networks.sinusoidal(jnp.asarray(x), 8))
+    embedded = np.asarray(layers.sinusoidal(jnp.asarray(x), 8))
     frequencies = 10_000.0 ** -np.array([0, 1 / 3, 2 / 3, 1])
     angles = x[..., None].astype(np.float64) * frequencies
     expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
@@ -96,9 +96,9 @@ def test_sinusoidal_embeds_from_frequency_one_to_a_ten_thousandth():
 @pytest.mark.parametrize(
     ("layer", "shape", "fan_in"),
     [
-        (networks.Dense(400), (1, 9), 9),
-        (networks.Conv1d(400, 3), (1, 8, 5), 3 * 5),
-        (networks.Conv1d(40, 4, transpose=True), (1, 8, 50), 4 * 40),  # as PyTorch counts it
+        (layers.Dense(400), (1, 9), 9),
+        (layers.Conv1d(400, 3), (1, 8, 5), 3 * 5),
+        (layers.Conv1d(40, 4, transpose=True), (1, 8, 50), 4 * 40),  # as PyTorch counts it
     ],
 )
 def test_first_weights_are_uniform_within_one_over_root_fan_in(key, layer, shape, fan_in):
