@@ -9,11 +9,9 @@ Everything of one pipeline lies in one folder, the workdir (by default
 
 import contextlib
 import functools
-import importlib.metadata
 import json
 import math
 import pathlib
-import re
 import signal
 import time
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ractd_jax import checkpoints, hosts, policy, stages, tasks, train_state, training
+from ractd_jax import checkpoints, hosts, policy, provenance, stages, tasks, train_state, training
 from ractd_jax.data import columns, dataset, maze2d, normalizer, sources, transitions
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
@@ -55,7 +53,7 @@ class Experiment:
     ):
         self.config = json.loads(json.dumps(config))  # tuples become lists, as after saving
         self.task = sources.environment(tasks.from_config(self.config), self.config["source"])
-        self.workdir = pathlib.Path(workdir) if workdir else default_workdir(self.config)
+        self.workdir = pathlib.Path(workdir) if workdir else provenance.default_workdir(self.config)
         self.resume, self.overwrite = resume, overwrite
         self.progress = Progress(console if hosts.first() else Console(quiet=True))
         self.console = self.progress.console
@@ -143,7 +141,7 @@ class Experiment:
         found = checkpoints.run_status(run)
         hosts.meet(f"{stage}: seen")  # before anyone changes it
         if found and not (self.overwrite and wanted):
-            self._check_same(run, stage)
+            provenance.check_same(run, self.config, stage)
             if found == "finished" and (self.resume or not wanted):
                 self.say(f"{stage}: finished run found in {run}, kept")
                 self._ready.add(stage)
@@ -291,25 +289,6 @@ class Experiment:
                 )
         return limits
 
-    def _check_same(self, run: pathlib.Path, stage: str) -> None:
-        """Refuse to go on in a folder whose run was configured otherwise."""
-        old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
-        sections = ["task", "source", "seed", "custom", stage]
-        if stage not in stages.SINGLE:
-            sections.append("data")
-            if stage not in ("reward", "inverse"):  # the models that never see noise
-                sections.append("noise")
-        for name, now, then in _differences(self.config, old, sections):
-            if name.endswith("optimiser.steps") and not now:
-                continue  # 0 stands for the epochs that the old run has worked out
-            acting = [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]
-            if name in acting or name.startswith(f"{stage}.reselect."):
-                continue  # how it acts may change
-            raise UserError(
-                f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "
-                "again, --workdir=DIR puts the new one elsewhere"
-            )
-
     def _warn_if_slow(self, stage: str, begun: tuple[float, int], step: int, steps: int) -> None:
         """Say once how long this will take, where that is long, and what would be shorter."""
         seconds, first = begun
@@ -355,7 +334,7 @@ class Started:
         self.step = self.store.latest() or 0
         if self.step:
             self.state = self.store.restore(self.step, "state", self.state)
-        checkpoints.write_json(self.run / checkpoints.CONFIG, describe(config, stage))
+        checkpoints.write_json(self.run / checkpoints.CONFIG, provenance.describe(config, stage))
         self.log = checkpoints.Log(self.run / "metrics.jsonl", self.step)
 
     def save(self, step: int, state: train_state.TrainState) -> None:
@@ -375,38 +354,8 @@ class Started:
 # ---- helpers -------------------------------------------------------------------------------------
 
 
-def default_workdir(config: dict[str, Any]) -> pathlib.Path:
-    """Return `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`; usual choices are not named."""
-    source = config["source"]
-    short = source if source.startswith("minari:") else pathlib.Path(source).stem
-    source = "" if source == "d4rl" else f"-{short}"
-    preset = "" if config["preset"] == "default" else f"-{config['preset']}"
-    name = f"{config['size']}{source}{preset}-seed{config['seed']}"
-    return pathlib.Path("runs") / config["task"] / re.sub(r"[^\w.-]", "_", name)
-
-
-def describe(config: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Return what config.json says: stage, resolved configuration, versions, device."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
-    return {
-        "stage": stage,
-        "config": config,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "device": str(jax.devices()[0].device_kind),
-    }
-
-
 def _kept(step: int) -> str:
     return f"the checkpoint of update {step:,} is kept" if step else "no checkpoint was due before"
-
-
-def _differences(new: Any, old: Any, sections=None, prefix: str = ""):
-    """Yield (name, new value, old value) of every field that differs."""
-    if isinstance(new, dict) and isinstance(old, dict):
-        for name in sections or sorted(new.keys() | old.keys()):
-            yield from _differences(new.get(name), old.get(name), None, f"{prefix}{name}.")
-    elif new != old:
-        yield prefix.rstrip("."), new, old
 
 
 class _Stop(contextlib.AbstractContextManager):

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ractd_jax import compilation, evaluation, experiment, stages
+from ractd_jax import compilation, evaluation, experiment, provenance, stages
 from ractd_jax.errors import UserError, choose
 
 EVAL = "eval"
@@ -70,7 +70,7 @@ def _pipeline(suite, root, task: str, seed: int) -> Iterator[Entry]:
         for field in suite["fields"]:
             _set(config, field)
         config = config.to_dict()
-        folder = experiment.default_workdir(config)
+        folder = provenance.default_workdir(config)
         if root:
             folder = pathlib.Path(root) / folder.relative_to("runs")
         # What is trained is evaluated, whatever the order of the words.

@@ -25,7 +25,17 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ractd_jax import checkpoints, cli, experiment, policy, stages, tasks, torch_file, torch_weights
+from ractd_jax import (
+    checkpoints,
+    cli,
+    experiment,
+    policy,
+    provenance,
+    stages,
+    tasks,
+    torch_file,
+    torch_weights,
+)
 from ractd_jax.errors import UserError, choose
 from ractd_jax.torch_weights import params_from_torch
 from ractd_jax.types import Params
@@ -203,7 +213,7 @@ def import_checkpoint(
     store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
     store.close()
     about = {"imported": {"file": path.name, "weights": which, "normalizer": source}}
-    checkpoints.write_json(run / checkpoints.CONFIG, experiment.describe(config, stage) | about)
+    checkpoints.write_json(run / checkpoints.CONFIG, provenance.describe(config, stage) | about)
     checkpoints.mark_finished(run)
 
     count = sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -10,7 +10,17 @@ import pytest
 from test_configs import load, recorded
 
 from configs import base
-from ractd_jax import checkpoints, diffusion, edm, errors, experiment, policy, seeds, training
+from ractd_jax import (
+    checkpoints,
+    diffusion,
+    edm,
+    errors,
+    experiment,
+    policy,
+    provenance,
+    seeds,
+    training,
+)
 from ractd_jax.types import Algorithm
 
 STEPS = 7
@@ -133,7 +143,7 @@ def test_every_folder_is_that_of_a_single_run(config, tmp_path):
 def test_default_folders_are_those_of_single_runs(config):
     jobs = seeds.experiments(config, 2, None)
     assert [job.workdir for job in jobs] == [
-        experiment.default_workdir(config | {"seed": seed}) for seed in (3, 4)
+        provenance.default_workdir(config | {"seed": seed}) for seed in (3, 4)
     ]
 
 
