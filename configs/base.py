@@ -140,7 +140,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "discount": 0.99,  # of the return-to-go
                 "termination_penalty": -100.0,  # added where an episode ends in a terminal
                 "drop_last_window": False,  # the published off-by-one
-                "transitions": 0,  # of simulated data; 0: as many as D4RL has
+                "transitions": 0,  # simulated, or the first of a file; 0: all there are
             },
             "noise": {
                 "sigma_min": 0.02,

@@ -17,6 +17,8 @@ DIFFUSER = {
     "halfcheetah": {"horizon": 4, "guide_scale": 1e-3, "guide_stop": 4},
     "hopper-medium-expert-v2": {"guide_scale": 1e-4, "guide_stop": 4},
 }
+# Simulated steps at demo size, a fifth of D4RL's; replay sets are that small as D4RL has them.
+DEMO_TRANSITIONS = {"medium": 200_000, "medium-expert": 400_000}
 
 
 def make(
@@ -125,6 +127,9 @@ def _demo(config: ConfigDict) -> None:
         stage.optimiser.update(batch_size=256, learning_rate=5e-4, steps=6000, warmup=200)
     for stage in (config.teacher, config.ddpm):
         stage.optimiser.update(steps=12_000, learning_rate=1e-3, ema=0.999)
+    if config.source == "simulated":
+        quality = config.task.split("-", 1)[1].removesuffix("-v2")
+        config.data.transitions = DEMO_TRANSITIONS.get(quality, 0)
     config.data.horizon = 4  # 16 actions are too much for so small a network: docs/results.md
     for stage in (config.diffuser, config.diffuser_value):
         stage.network = ConfigDict(mlp)

@@ -196,6 +196,22 @@ def test_numbers_of_the_task_are_those_of_paper_and_yaml(name):
 MAZES = {"umaze": (128, 1400, 1e-4), "medium": (256, 320, 1e-4), "large": (384, 320, 1e-5)}
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "steps"),
+    [
+        ("hopper_m", "size=demo,source=simulated", 200_000),
+        ("walker2d_me", "size=demo,source=simulated", 400_000),
+        ("hopper_mr", "size=demo,source=simulated", 0),
+        ("hopper_me", "size=demo,source=d4rl", 0),  # whose first part is all medium
+        ("hopper_me", "size=small,source=simulated", 0),
+        ("maze2d_large", "size=demo,source=simulated", 0),
+    ],
+)
+def test_demo_simulates_a_fifth_of_the_large_sets(name, words, steps):
+    config, _ = load(name, f"student,{words}")
+    assert config.data.transitions == steps
+
+
 @pytest.mark.parametrize("maze", MAZES)
 def test_numbers_of_the_mazes_are_those_of_paper_and_yaml(maze):
     configs = {p: load(f"maze2d_{maze}", f"student,preset={p}")[0] for p in base.PRESETS}
