@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from test_configs import load
 
+from benchmarks import plot
 from ractd_jax import experiment, layers, stages
 from ractd_jax.bench import act, floor, run, train
 
@@ -137,3 +138,26 @@ def test_what_would_take_too_long_is_skipped_and_said(config):
 def test_rates_of_this_machine_are_numbers():
     assert np.isfinite(floor.bandwidth(2**16, 0.01))
     assert np.isfinite(floor.product_rate(0.01, side=64))
+
+
+def test_the_picture_shows_every_policy_and_model_that_was_measured(result):
+    found, _ = result
+    figure = plot.draw(found)
+    acting, training = figure.axes
+    drawn = {line.get_label(): line.get_ydata()[0] for line in acting.lines}
+    for entry in found["act"]:
+        if entry["policy"] in plot.POLICIES:
+            assert drawn[entry["policy"]] == entry["median_ms"]
+    assert set(plot.POLICIES) < set(drawn)
+    widths = [bar.get_width() for bar in training.patches]
+    for row in found["train"]:
+        assert row["fused_per_s"] in widths
+        assert row["stepwise_per_s"] in widths
+
+
+def test_plotting_something_else_is_refused_in_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "bench.json"
+    path.write_text("[]")
+    monkeypatch.setattr("sys.argv", ["plot", str(path)])
+    with pytest.raises(SystemExit, match="is no bench"):
+        plot.main()
