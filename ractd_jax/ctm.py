@@ -45,7 +45,7 @@ class Student:
         reward_scale: "gradient" divides L_R by the mean length of dR/da over the batch, so that
             the weight means the same for every return model and task; "none" as published.
         advantage: sharpness k of the weights exp(k A / std A) of the DSM examples, A being how much
-            better the example went than the return model expects of the student's own action there.
+            better the example went than the judge expects of the student's own action there.
             The reward then selects among the data's modes, where its gradient alone leaves the mean
             of them by a little. 0, all alike, as published.
         solver: "heun" or "euler", for the teacher's step from t to u.
@@ -261,6 +261,7 @@ def make_student(
     *,
     shape: tuple[int, int],
     cond_dim: int,
+    own_units: bool = False,
 ) -> Algorithm:
     """Make the student; its `init(key, frozen)` takes {"teacher": params, "reward": params}.
 
@@ -274,6 +275,8 @@ def make_student(
         optimiser: how to train.
         shape: (horizon, dim) of a trajectory.
         cond_dim: size of the condition.
+        own_units: the judge does not predict the data's returns, so that an example's advantage is
+            by its own estimate of it, R(s, a) - R(s, student's a), not by the return.
     """
 
     def init(key, frozen):
@@ -322,7 +325,8 @@ def make_student(
                 worth, returns = reward.maximise(judge_here, x, clip=clip, scale=scale)
                 metrics["return"] = jnp.mean(returns)
             if student.advantage:
-                dsm = dsm * advantage_weights(batch.returns, returns, student.advantage)
+                went = judge_here(batch.x) if own_units else batch.returns
+                dsm = dsm * advantage_weights(went, returns, student.advantage)
             metrics["dsm"] = jnp.mean(dsm)
             total = student.ctm_weight * ctm + student.dsm_weight * jnp.mean(dsm)
             total = total + student.reward_weight * worth

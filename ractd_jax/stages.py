@@ -223,6 +223,7 @@ def _student(config, task, stage, optimiser, sizes) -> Algorithm:
         ctm.Student(**mine["method"]),
         optimiser,
         **sizes,
+        own_units=needs(config, stage).get("reward", "reward") != "reward",
     )
 
 

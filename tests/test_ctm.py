@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -277,6 +278,53 @@ def test_update_leaves_teacher_and_return_model_alone(pull):
     case = pull(target="online", reward_on="start")
     frozen = case.update(case.state)[0].frozen
     jax.tree.map(np.testing.assert_array_equal, frozen, case.state.frozen)
+
+
+# ---- advantage weights ---------------------------------------------------------------------------
+
+
+def test_weights_are_exponentials_of_the_standardised_advantage_with_mean_one():
+    returns, values = jnp.array([1.0, 4.0, 2.0]), jnp.array([0.0, 1.0, 3.0])
+    advantage = np.array([1.0, 3.0, -1.0])
+    expected = np.exp(0.5 * (advantage - advantage.mean()) / advantage.std())
+    weights = ctm.advantage_weights(returns, values, 0.5)
+    np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-5)
+
+
+def test_no_example_weighs_more_than_twenty_times_the_usual():
+    returns = jnp.zeros(1000).at[0].set(1.0)  # 31 standard deviations above the others
+    weights = ctm.advantage_weights(returns, jnp.zeros(1000), 1.0)
+    assert float(weights[0] / weights[1]) == pytest.approx(20 / np.exp(-1 / 999**0.5), rel=1e-3)
+
+
+@pytest.mark.parametrize("own_units", [True, False])
+def test_a_judge_in_its_own_units_is_asked_for_both_sides_of_the_advantage(
+    tiny, weights, optimiser, sizes, toy, own_units
+):
+    """What a state is worth to the judge then cancels, and the returns are not asked."""
+    net, adam = tiny("small"), optimiser()
+    batch = Batch(*(a[:16] for a in toy))
+    student = ctm.Student(advantage=1.0, reward_weight=0.0, warm_start=False)
+
+    def judge(params, x, cond, key=None):
+        return params["of_states"] * cond[:, 0] + jnp.sum(x[:, 0], axis=-1)
+
+    algorithm = ctm.make_student(
+        net, net, judge, NOISE, student, adam, **sizes, own_units=own_units
+    )
+
+    def updated(of_states, returns):
+        frozen = {"teacher": weights(net, 1), "reward": {"of_states": jnp.float32(of_states)}}
+        state = train_state.create(weights(net, 2), adam, frozen)
+        after, _ = jax.jit(algorithm.update)(
+            state, batch._replace(returns=returns), jax.random.key(0)
+        )
+        return jax.flatten_util.ravel_pytree(optax.tree.get(after.opt_state, "mu"))[0]
+
+    usual = updated(0.0, batch.returns)
+    same = np.allclose(updated(3.0, batch.returns), usual, atol=1e-6)
+    assert same == own_units
+    assert np.allclose(updated(0.0, -batch.returns), usual, atol=1e-6) == own_units
 
 
 # ---- L_R -----------------------------------------------------------------------------------------
