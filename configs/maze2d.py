@@ -80,10 +80,12 @@ def _released(config: ConfigDict) -> None:
 
 
 def _default(config: ConfigDict) -> None:
-    gym_mujoco.PRESETS["default"](config, {})
+    gym_mujoco.PRESETS["default"](config, {"paper": 0.0})
     config.data.discount = 0.99
     config.teacher.method.levels = "mixed"
-    config.student.method.update(dsm_goal="teacher", reward_weight=0.05, advantage=0.0)
+    config.student.method.update(
+        dsm_goal="teacher", reward_weight=0.05, reward_scale="gradient", advantage=0.0
+    )
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}
