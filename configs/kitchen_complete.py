@@ -5,7 +5,7 @@
 
 source=minari:D4RL/kitchen/complete-v2 is another recording of it.
 
-Evaluation needs gymnasium-robotics: pip install "ractd_jax[kitchen]".
+Evaluation needs gymnasium-robotics: pip install ".[kitchen]".
 Published, on D4RL's data: Diffusion-QL 84.0 (5 network calls); RACTD gives no score.
 Ours: none yet, see docs/results.md.
 """

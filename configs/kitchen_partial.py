@@ -5,7 +5,7 @@
 
 source=minari:D4RL/kitchen/partial-v2 is another recording of it.
 
-Evaluation needs gymnasium-robotics: pip install "ractd_jax[kitchen]".
+Evaluation needs gymnasium-robotics: pip install ".[kitchen]".
 Published, on D4RL's data: RACTD's second version 59.0 (1 network call), Diffusion-QL 60.5 (5).
 Ours: none yet, see docs/results.md.
 """

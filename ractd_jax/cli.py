@@ -41,6 +41,8 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
         rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(_one_line(error)) from error
+    if files and len(rest) > 1 + files:
+        raise UserError(f"{rest[1 + files]!r} is one file too many: one at a time")
     if len(rest) > 1 + files:
         raise UserError(f"{rest[1 + files]!r} is not a flag; flags start with --, see --help")
     return rest[1:]

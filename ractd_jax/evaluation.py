@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, measure, plan_evaluation, policy, samplers, stages, tasks
+from ractd_jax import checkpoints, errors, measure, plan_evaluation, policy, samplers, stages, tasks
 from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
@@ -96,7 +96,7 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
     if experiment.task.kind == "planner":
         entries = [e for row in rows(experiment) for e in plan_evaluation.evaluate(experiment, row)]
     else:
-        entries = [evaluate_data(experiment)]
+        entries = _data_row(experiment)
         entries += [evaluate_row(experiment, row) for row in rows(experiment)]
     summary = experiment.workdir / "summary.json"
     checkpoints.write_json(summary, entries)
@@ -105,6 +105,15 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
     for path in (summary, *figures):
         experiment.say(f"wrote {path}")
     return entries
+
+
+def _data_row(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return the entry of the data, none where they cannot be had: trained policies act without."""
+    try:
+        return [evaluate_data(experiment)]
+    except errors.UserError as error:
+        experiment.say(f"without a row for the data: {error}")
+        return []
 
 
 def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.Path]:

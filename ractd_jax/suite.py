@@ -151,7 +151,7 @@ def run(suite: dict[str, Any], root: str | None = None, address: str | None = No
     try:
         import ray
     except ModuleNotFoundError:
-        raise UserError("a suite needs Ray: pip install ractd_jax[suite], or ray") from None
+        raise UserError("a suite needs Ray: pip install ray (the extra suite)") from None
     everything, skipped = list(entries(suite, root)), set()
     for entry in everything:
         if finished(entry, skipped):

@@ -157,8 +157,8 @@ class _Unpickler(pickle.Unpickler):
         known = name in TYPES if package in ("builtins", "__builtin__") else package in PACKAGES
         if not known:
             raise UserError(
-                f"it names {ascii(f'{module}.{name}')[1:81]}, which no checkpoint of the released "
-                "code needs and which could run a program; nothing of it was run"
+                f"it names {ascii(f'{module}.{name}')[1:-1][:80]}, which no checkpoint of the "
+                "released code needs and which could run a program; nothing of it was run"
             )
         if (module, name) not in self._classes:
             # A class of its own for this file, so that nothing in the file can reach another's.

@@ -98,14 +98,17 @@ def _fit(config: dict[str, Any], kind: str, network: dict) -> list[str]:
 
 def _check_sizes(task: tasks.TaskSpec, kind: str, network: dict, params: Params) -> None:
     """Refuse weights for observations and actions of other sizes than the task's."""
+    plans = task.kind == "planner"  # of states, between the first and the last
     if kind == "reward":
         have = {"inputs": params["level0_block0_dense0"]["linear"]["kernel"].shape[0]}
-        want = {"inputs": task.obs_dim + task.act_dim}
+        want = {"inputs": task.obs_dim if plans else task.obs_dim + task.act_dim}
     else:
         columns = params["mid_block0"]["film"]["linear"]["kernel"].shape[0]
         embeddings = network["embed_dim"] * (2 if kind == "student" else 1)
-        have = {"observation": columns - embeddings, "action": len(params["final_conv"]["bias"])}
-        want = {"observation": task.obs_dim, "action": task.act_dim}
+        have = {"condition": columns - embeddings, "output": len(params["final_conv"]["bias"])}
+        want = {"condition": task.obs_dim, "output": task.act_dim}
+        if plans:
+            want = {"condition": 2 * task.obs_dim, "output": task.obs_dim}
     if have != want:
         have, want = (", ".join(f"{k} {v}" for k, v in d.items()) for d in (have, want))
         raise UserError(

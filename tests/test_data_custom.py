@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import h5py
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,6 +47,22 @@ def refused(arrays, text, **fields):
     with pytest.raises(errors.UserError, match=text) as caught:
         columns.check(arrays, task_of(**fields), "robot.hdf5")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_our_columns_is_told_its_own(tmp_path):
+    hdf5.write(tmp_path / "logs.hdf5", {"obs": np.zeros(3), "acts": np.zeros(3)}, {})
+    with pytest.raises(errors.UserError, match="has no 'observations', only acts, obs"):
+        sources.load(task_of(), str(tmp_path / "logs.hdf5"))
+
+
+def test_flags_that_are_no_flags_are_refused(arrays):
+    arrays["terminals"] = np.full(N, 2.5)
+    refused(arrays, r"terminals says yes or no with 1 or 0, and in row 0 2\.5")
+
+
+def test_data_that_never_end_are_told_how_to(arrays):
+    arrays["timeouts"] = np.zeros(N, bool)
+    refused(arrays, "no episode is complete.*custom.max_episode_steps=<k> ends them")
 
 
 def test_sizes_and_limits_are_those_of_the_data(path):
@@ -173,7 +188,7 @@ def test_the_lines_of_the_readme_write_a_file_that_is_read(tmp_path, monkeypatch
         "terminals": np.zeros(N),
         "timeouts": np.arange(N) % 20 == 19,
     }
-    exec(code, {"np": np, "h5py": h5py, **logs})
+    exec(code, logs)
     (file,) = tmp_path.glob("*.hdf5")
     read = sources.load(task_of(), str(file))
     np.testing.assert_allclose(read.actions, logs["actions"], rtol=1e-6)

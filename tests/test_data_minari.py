@@ -9,6 +9,7 @@ import pytest
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import episodes, minari_reader, sources
+from ractd_jax.envs import maze2d
 
 minari = pytest.importorskip("minari")
 
@@ -138,6 +139,47 @@ def test_pointmaze_observes_what_maze2d_does(root):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_pointmaze_becomes_the_coordinates_of_a_maze2d_task(root):
+    """What gymnasium-robotics' ball does, ours does from the same place with the same push."""
+    robotics = pytest.importorskip("gymnasium_robotics")
+    gymnasium.register_envs(robotics)
+    env = gymnasium.make("PointMaze_Large-v3", max_episode_steps=100)
+    cell = {"reset_cell": np.array([5, 6]), "goal_cell": np.array([1, 1])}
+    states = [env.reset(seed=0, options=cell)[0]]
+    rng = np.random.default_rng(0)
+    actions = np.repeat(rng.uniform(-1, 1, (4, 2)), 10, axis=0).astype(np.float32)
+    states += [env.step(action)[0] for action in actions]
+    buffer = minari.data_collector.EpisodeBuffer(
+        observations={k: np.array([s[k] for s in states]) for k in states[0]},
+        actions=actions,
+        rewards=np.zeros(len(actions)),
+        terminations=np.zeros(len(actions), bool),
+        truncations=np.arange(len(actions)) == len(actions) - 1,
+    )
+    minari.create_dataset_from_buffers(
+        "D4RL/pointmaze/large-v0",
+        [buffer],
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+    )
+    task = tasks.get("maze2d-large-v1")
+    read = sources.load(task, "minari:D4RL/pointmaze/large-v0")
+
+    ours = maze2d.Maze2d("large")
+    ours.reset()
+    ours.data.qpos[:], ours.data.qvel[:] = read.observations[0, :2], read.observations[0, 2:]
+    followed = [ours.step(action)[0] for action in read.actions[:-1]]
+    np.testing.assert_allclose(read.observations[1:], followed, atol=1e-4)
+    assert np.ptp(read.observations[:, :2], axis=0).min() > 0.1  # it went somewhere
+
+    refused(
+        "minari:D4RL/pointmaze/large-v0",
+        tasks.get("maze2d-umaze-v1"),
+        "is not maze2d-umaze-v1 data: 100% of its positions lie in walls .* of another maze",
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_goal_that_never_changes_is_left_out(root):
     inner = gymnasium.spaces.Dict({"kettle": box(2), "microwave": box(1)})
 
@@ -217,7 +259,7 @@ def test_without_the_package(monkeypatch):
         return real(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    refused("minari:mujoco/hopper/medium-v0", HOPPER, r'pip install "ractd_jax\[minari\]"')
+    refused("minari:mujoco/hopper/medium-v0", HOPPER, "the extra minari")
 
 
 def test_other_folders_are_not_minari(tmp_path):

@@ -173,6 +173,13 @@ def test_medium_expert_as_published_is_medium_and_expert_in_one():
     assert (whole.return_max, whole.return_min) == (11252.04, -310.23)
 
 
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path / "file" / "folder"))
+    with pytest.raises(errors.UserError, match="cannot write"):
+        simulated.keep(TASK, 1, pytest.fail, 10, 0)
+
+
 def test_comparison_prints_what_the_file_holds(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path))
     version = simulated.VERSION

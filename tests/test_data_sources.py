@@ -146,6 +146,8 @@ def test_a_path_is_a_source(tmp_path, content):
     assert len(sources.load(TASK, str(tmp_path / "small.hdf5"), transitions=25).rewards) == 20
     with pytest.raises(errors.UserError, match="no complete episode"):
         sources.load(TASK, str(tmp_path / "small.hdf5"), transitions=9)
+    with pytest.raises(errors.UserError, match="at least 1, or 0 for all"):
+        sources.load(TASK, str(tmp_path / "small.hdf5"), transitions=-10)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,8 @@ def test_a_path_is_a_source(tmp_path, content):
         ("gym-d4rl:x", "Did you mean 'gym-d4rl'"),
         ("gymd4rl", "Did you mean 'gym-d4rl'"),
         ("nowhere/data.hdf5", "no data file nowhere/data.hdf5"),
+        ("", "unknown data source ''"),
+        ("tests", "tests is a folder, but not that of a Minari dataset"),
     ],
 )
 def test_unknown_source(source, text):

@@ -67,6 +67,8 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
     for line, word in zip(text, words, strict=True):
         assert word in line
     assert not any("terminal" in line for line in inspection.remarks(facts | odd, 16, 0.0))
+    (nothing,) = inspection.remarks(facts | {"length_min": 5, "length_max": 15}, 16, -100.0)[-1:]
+    assert "no episode is as long as the horizon of 16, the longest has 15" in nothing
 
 
 def test_table_sets_the_published_numbers_beside(transitions):

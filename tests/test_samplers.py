@@ -93,6 +93,11 @@ def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
     assert (run / "figures" / "latency.png").exists()
     assert "DDIM, NFE 4" in capsys.readouterr().out
 
+    (tmp_path / "data.hdf5").unlink()  # a trained policy acts without
+    again = evaluation.evaluate_all(experiment.Experiment(config, str(run), resume=True))
+    assert [e["returns"] for e in again] == [e["returns"] for e in entries[1:]]
+    assert "without a row for the data: no data file" in capsys.readouterr().out
+
 
 def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
     config["eval"]["follow"] = "waypoints"

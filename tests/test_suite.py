@@ -131,5 +131,5 @@ def test_work_leaves_a_finished_run_and_keeps_one(data, tmp_path, monkeypatch, c
 
 def test_without_ray_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(errors.UserError, match=r"ractd_jax\[suite\]"):
+    with pytest.raises(errors.UserError, match="the extra suite"):
         suite.run(make("simulated"))

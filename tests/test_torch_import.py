@@ -155,6 +155,26 @@ def test_weights_and_normaliser_of_a_file_are_found_in_the_folder(
     assert item["normalizer"].returns.scale == scale[0]
 
 
+MAZE = (("observations", 4), ("actions", 2), ("rewards", 1))
+
+
+@pytest.mark.parametrize("kind", ["teacher", "reward", "ctd"])
+def test_planners_are_imported_too(tmp_path, kind):
+    file = {"teacher": "teacher_maze_tiny", "ctd": "student_maze_tiny"}.get(kind, "reward_mlp")
+    weights = golden(file)
+    if kind == "reward":  # of a planner, it sees a state alone
+        for name in ("blocks.0.0.blocks.0.weight", "blocks.0.0.residual_linear.weight"):
+            weights[name] = np.ascontiguousarray(weights[name][:, :4])
+    torch_builder.checkpoint(
+        tmp_path / "file", prefixed("model.", weights), limits(0, MAZE), "maze2d-umaze-v1"
+    )
+    run = torch_import.import_checkpoint(tmp_path / "file", out=tmp_path / "run", say=silent)
+    item, meta = load(run)
+    assert (meta["stage"], meta["config"]["task"]) == (kind, "maze2d-umaze-v1")
+    params = params_from_torch(weights)[2]
+    same(item["params"], jax.tree.map(lambda w: w[None], params) if kind == "reward" else params)
+
+
 def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path):
     said = []
     run = torch_import.import_checkpoint(
@@ -243,7 +263,7 @@ def refusal(path, out, **options):
 
 def test_weights_for_another_task_are_refused(files, tmp_path):
     walker = config(task="walker2d-medium-v2")
-    for kind, numbers in (("teacher", "observation 11, action 3"), ("reward", "inputs 14")):
+    for kind, numbers in (("teacher", "condition 11, output 3"), ("reward", "inputs 14")):
         text = refusal(files / kind, tmp_path / "run", config=walker)
         assert numbers in text
         assert "walker2d-medium-v2" in text
@@ -356,7 +376,7 @@ def test_command_writes_where_main_looks_for_the_stage(files, tmp_path, monkeypa
     [
         ([], "which file"),
         (["nowhere.ckpt"], "cannot read nowhere.ckpt"),
-        (["a", "b"], "'b' is not a flag"),
+        (["a", "b"], "'b' is one file too many"),
         (["a", "--config=configs/hoper_mr.py"], "hopper_mr"),
         (["a", "--outt=x"], "outt"),
     ],

@@ -137,6 +137,7 @@ def act_table(entries: list[dict[str, Any]], *, ascii_only: bool = False) -> Tab
     )
     table.add_column("policy", no_wrap=True)
     compare = any(entry.get("torch_ms") for entry in entries)
+    full = BAR - 8 * compare  # two more columns must fit
     columns = (
         ("median_ms", "median", ".3g"),
         ("p95_ms", "p95", ".3g"),
@@ -155,7 +156,7 @@ def act_table(entries: list[dict[str, Any]], *, ascii_only: bool = False) -> Tab
             cells = (_figure(entry.get(name), form) for name, _, form in columns)
             share = (entry["median_ms"] or 0) / slowest if slowest else 0
             mark = "#" if ascii_only else "█"
-            bar = mark * max(round(BAR * share), 1) if entry["median_ms"] else "skipped: too long"
+            bar = mark * max(round(full * share), 1) if entry["median_ms"] else "skipped: too long"
             table.add_row(entry["policy"], str(batch), str(entry["nfe"]), *cells, bar)
         table.add_section()
     return table

@@ -52,6 +52,9 @@ def check(
                 raise wrong(
                     f"{name} is NaN or infinite in {bad.sum()} rows, first in {bad.argmax()}"
                 )
+            if name in ("terminals", "timeouts") and not np.isin(column, (0, 1)).all():
+                row = int(np.argmin(np.isin(column, (0, 1))))
+                raise wrong(f"{name} says yes or no with 1 or 0, and in row {row} {column[row]:g}")
             found[name] = column
 
     terminals = found["terminals"].astype(bool)
@@ -67,7 +70,10 @@ def check(
     )
     transitions = episodes.complete(transitions)
     if not len(transitions.rewards):
-        raise wrong(f"no episode is complete, no row of its {n} is a terminal or a timeout")
+        hint = ""
+        if task.name == tasks.CUSTOM:
+            hint = "; without a column 'timeouts', --config.custom.max_episode_steps=<k> ends them"
+        raise wrong(f"no episode is complete, no row of its {n} is a terminal or a timeout{hint}")
     return transitions
 
 

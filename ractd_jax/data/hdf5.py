@@ -80,11 +80,11 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
-    """Read the columns there are."""
+    """Read the columns there are, empty those that are not ours: their names help a complaint."""
     with h5py.File(path, "r") as file:
         return {
-            name: np.asarray(file[name])
-            for name in episodes.Transitions._fields
+            name: np.asarray(file[name]) if name in episodes.Transitions._fields else np.empty(0)
+            for name in file
             if isinstance(file.get(name), h5py.Dataset)
         }
 

@@ -57,7 +57,12 @@ def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
                 f"{kind}: dimension {_runs(dims)} never changes, so it is only "
                 "shifted to 0 and tells nothing"
             )
-    if facts["length_min"] < horizon:
+    if facts["length_max"] < horizon:
+        found.append(
+            f"no episode is as long as the horizon of {horizon}, the longest has "
+            f"{facts['length_max']} steps: choose a shorter --config.data.horizon"
+        )
+    elif facts["length_min"] < horizon:
         found.append(
             f"the shortest episode has {facts['length_min']} steps: those shorter than the horizon "
             f"of {horizon} give no window"

@@ -2,15 +2,15 @@
 
 Minari stores an episode at a time: `terminations` are D4RL's terminals, `truncations` its timeouts,
 and an episode that ends in neither counts as stopped by the clock. It has one observation more than
-actions, which is not used. The package is optional: `pip install "ractd_jax[minari]"`.
+actions, which is not used. The package is optional: the extra `minari`.
 
 Robotics datasets observe a dictionary with a goal. D4RL's observation there is `observation` alone:
 so it is read for PointMaze, and where the goal never changes; otherwise the goal would be lost,
-which is an error. A Kitchen task's becomes D4RL's (`envs.kitchen.from_minari`). Coordinates stay
-Minari's: its mazes are centred, D4RL's Maze2d counts cells from a corner, so the same numbers are
-other places.
+which is an error. For a Kitchen task it becomes D4RL's (`envs.kitchen.from_minari`), for a Maze2d
+task it is put into D4RL's coordinates (`envs.maze2d.from_pointmaze`).
 """
 
+import logging
 import os
 import re
 import warnings
@@ -22,9 +22,9 @@ import numpy as np
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import columns, episodes
-from ractd_jax.envs import kitchen
+from ractd_jax.envs import kitchen, maze2d
 
-INSTALL = 'pip install "ractd_jax[minari]" (or "minari[hdf5,hf]")'
+INSTALL = 'pip install "minari[hdf5,hf]" (the extra minari)'
 GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
 
 
@@ -77,10 +77,15 @@ def _open(name: str) -> Any:
 
 
 def _tried(function: Callable[[], Any], name: str, hint: str) -> Any:
+    hub = logging.getLogger("huggingface_hub")  # says of every try what the error says of all
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
         return function()
     except Exception as error:  # minari's remotes raise what their HTTP clients do
         raise errors.UserError(f"cannot get Minari dataset {name}: {_line(error)}{hint}") from error
+    finally:
+        hub.setLevel(level)
 
 
 def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarray]:
@@ -88,7 +93,7 @@ def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarra
     parts: dict[str, list[np.ndarray]] = {name: [] for name in episodes.Transitions._fields}
     goal = None
     for episode in dataset.iterate_episodes():
-        observations = episode.observations
+        observations, actions = episode.observations, episode.actions
         if isinstance(observations, Mapping):
             observations, fresh = _without_goal(observations, where)
             goal = fresh if goal is None else goal
@@ -99,7 +104,9 @@ def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarra
                 )
             if task.name.startswith("kitchen-"):
                 observations = kitchen.from_minari(observations, fresh, task, where)
-        for part in (observations, episode.actions):
+            if task.name.startswith("maze2d-"):
+                observations, actions = _from_pointmaze(observations, actions, task, where)
+        for part in (observations, actions):
             if not isinstance(part, np.ndarray) or part.ndim != 2:
                 raise errors.UserError(
                     f"{where} has observations or actions that are no vectors of numbers: "
@@ -110,7 +117,7 @@ def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarra
         timeouts = np.array(episode.truncations, bool)
         if n:
             timeouts[-1] |= not terminals[-1]
-        row = observations[:n], episode.actions, episode.rewards, terminals, timeouts
+        row = observations[:n], actions, episode.rewards, terminals, timeouts
         for name, value in zip(parts, row, strict=True):
             parts[name].append(value)
     if not parts["rewards"]:
@@ -126,6 +133,15 @@ def _without_goal(observations: Mapping[str, Any], where: str) -> tuple[np.ndarr
             f"dictionary ({', '.join(sorted(GOAL_KEYS))}) can be read"
         )
     return observations["observation"], observations["desired_goal"]
+
+
+def _from_pointmaze(observations, actions, task: tasks.TaskSpec, where: str):
+    if np.shape(observations)[1:] != (4,) or np.shape(actions)[1:] != (2,):
+        return observations, actions  # no PointMaze: what is wrong is said later
+    try:
+        return maze2d.from_pointmaze(observations, actions, maze2d.of_task(task))
+    except errors.UserError as error:
+        raise errors.UserError(f"{where} is not {task.name} data: {error}") from None
 
 
 def _same(goal: Any, other: Any) -> bool:

@@ -153,6 +153,8 @@ def keep(task: tasks.TaskSpec, version: int, make: Callable, transitions: int, s
     folder = Path(os.environ.get("RACTD_DATA_DIR") or Path.home() / ".cache" / "ractd_jax")
     path = folder / f"{task.name}-simulated{version}-{transitions}-seed{seed}.hdf5"
     if not path.exists():
+        with hdf5.atomic(folder / "writable"):  # or else say so now, not after all that work
+            pass
         shown = progress.Progress()
         shown.console.print(f"simulating {task.name} into {path}", soft_wrap=True)
         with shown.task("simulate", transitions) as bar:

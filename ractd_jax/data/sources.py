@@ -52,6 +52,8 @@ def load(
         UserError: unknown source, or data that cannot be had or read.
     """
     kind, _, name = source.partition(":")
+    if transitions is not None and transitions < 1:
+        raise errors.UserError(f"data.transitions={transitions}: at least 1, or 0 for all")
     if task.name == tasks.CUSTOM and source in WORDS:
         raise errors.UserError(
             f"source={source} is data of benchmark tasks: a custom task takes yours, "
@@ -61,9 +63,11 @@ def load(
         loaded = hdf5.read(SOURCES[source](task, transitions, seed), task)
     elif kind in READERS and bool(name) == (kind == "minari"):
         loaded = READERS[kind](task, name)
-    elif _is_path(source):
+    elif source and _is_path(source):
         path = Path(source).expanduser()
         folder = minari_reader.is_folder(path)
+        if path.is_dir() and not folder:
+            raise errors.UserError(f"{path} is a folder, but not that of a Minari dataset")
         loaded = minari_reader.load(str(path), task) if folder else hdf5.read(path, task)
     else:
         raise _unknown(source)

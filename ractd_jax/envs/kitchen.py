@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from ractd_jax import errors, tasks
 
-INSTALL = 'pip install "ractd_jax[kitchen]" (or gymnasium-robotics)'
+INSTALL = "pip install gymnasium-robotics (the extra kitchen)"
 MODEL = "../assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml"  # in gymnasium-robotics
 _SLIDER = ("microwave", "kettle", "light switch", "slide cabinet")
 SUBTASKS = {

@@ -129,6 +129,33 @@ def at_goal(
     return (distance <= GOAL_RADIUS).astype(np.float32)
 
 
+def from_pointmaze(
+    states: Float[np.ndarray, "n 4"], actions: Float[np.ndarray, "m 2"], maze: Maze
+) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "m 2"]]:
+    """Return gymnasium-robotics' PointMaze states and actions in D4RL's coordinates.
+
+    There the middle of the maze is (0, 0), x grows with the column and y against the row.
+
+    Raises:
+        UserError: positions lie in walls, so that it was another maze.
+    """
+    height, width = len(maze.rows), len(maze.rows[0])
+    x, y, vx, vy = np.asarray(states).T
+    # A cell's middle is 0.2 before its integer position, and half a cell after its edge.
+    states = np.stack([height / 2 - y - 0.7, x + width / 2 - 0.7, -vy, vx], axis=1)
+    free = np.zeros((height, width), bool)
+    free[tuple(np.transpose(maze.cells))] = True
+    cells = np.floor(states[:, :2] + 0.7).astype(int)
+    inside = ((cells >= 0) & (cells < (height, width))).all(axis=1)
+    inside[inside] = free[tuple(cells[inside].T)]
+    if not inside.all():
+        raise errors.UserError(
+            f"{(~inside).mean():.0%} of its positions lie in walls of {' / '.join(maze.rows)}: it "
+            "is of another maze"
+        )
+    return states, np.stack([-actions[:, 1], actions[:, 0]], axis=1)
+
+
 class Maze2d(gymnasium.Env):
     """A maze with D4RL's evaluation goal; an episode ends at its time limit alone.
 
