@@ -175,7 +175,7 @@ def test_pointmaze_becomes_the_coordinates_of_a_maze2d_task(root):
     refused(
         "minari:D4RL/pointmaze/large-v0",
         tasks.get("maze2d-umaze-v1"),
-        "is not maze2d-umaze-v1 data: 100% of its positions lie in walls .* of another maze",
+        r"is not maze2d-umaze-v1 data: \d+% of its positions lie in walls .* of another maze",
     )
 
 

@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import process
@@ -153,8 +154,11 @@ def keep(task: tasks.TaskSpec, version: int, make: Callable, transitions: int, s
     folder = Path(os.environ.get("RACTD_DATA_DIR") or Path.home() / ".cache" / "ractd_jax")
     path = folder / f"{task.name}-simulated{version}-{transitions}-seed{seed}.hdf5"
     if not path.exists():
-        with hdf5.atomic(folder / "writable"):  # or else say so now, not after all that work
-            pass
+        try:  # now, not after all that work
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise errors.UserError(f"cannot write {folder}: {error}") from error
         shown = progress.Progress()
         shown.console.print(f"simulating {task.name} into {path}", soft_wrap=True)
         with shown.task("simulate", transitions) as bar:
