@@ -4,6 +4,10 @@
     python main.py --config=configs/suite.py:demo                     one task, three seeds, a CPU
     python main.py --config=configs/suite.py:locomotion --config.size=small --config.seeds=(0,1,2)
     python main.py --config=configs/suite.py:locomotion --ray_address=auto      a running cluster
+    python main.py --config=configs/suite.py:table5 --config.size=demo --config.source=simulated
+
+`table...` and `figure...` do the runs behind those of the RACTD paper, at the paper's size on
+D4RL's data unless told otherwise; what each run found is in its folder's summary.json.
 
 Needs the extra `suite`. Each run lies where it would lie if it had been started alone. The same
 command again goes on: finished runs are skipped, stopped and failed ones continue. On a cluster all
@@ -17,8 +21,60 @@ from ractd_jax import errors
 _LOCOMOTION = tuple(
     f"{env}_{data}" for env in ("hopper", "walker2d", "halfcheetah") for data in ("mr", "m", "me")
 )
+_MAZES = ("maze2d_umaze", "maze2d_medium", "maze2d_large")
+_PAPER = {"size": "paper", "source": "d4rl", "gpus": 1.0}
+_RIVALS = ("iql", "edm_bc", "cd", "ct", "eda_behavior", "eda", "fql", "dql")
+_NOT_STUDENT = ("student.method.reward_weight=0.0", "student.method.advantage=0.0")
 SUITES = {
-    "locomotion": {"tasks": _LOCOMOTION, "size": "paper", "source": "d4rl", "gpus": 1.0},
+    "locomotion": _PAPER | {"tasks": _LOCOMOTION},
+    # Table 1: every method on every locomotion task.
+    "table1": _PAPER
+    | {"tasks": _LOCOMOTION, "stages": ("teacher", "ctd", "student", *_RIVALS, "eval")},
+    # Tables 2 and 11: planners, simulated data.
+    "table2": _PAPER
+    | {
+        "tasks": _MAZES,
+        "source": "simulated",
+        "stages": ("teacher", "ctd", "student", "ddpm", "diffuser", "inverse", "eval"),
+    },
+    # Table 3: score, calls and time of samplers of one task.
+    "table3": _PAPER
+    | {
+        "tasks": ("hopper_mr",),
+        "stages": ("teacher", "ctd", "student", "ddpm", "eval"),
+        "fields": (
+            "eval.samplers=('teacher', 'ddpm', 'ddpm sampler=ddim sample_steps=15', 'ctd', "
+            "'student')",
+        ),
+    },
+    # Tables 4 and 10: who knows of the reward.
+    "table4": _PAPER
+    | {
+        "tasks": _LOCOMOTION,
+        "stages": ("teacher", "student", "eval"),
+        "variants": {
+            "none": _NOT_STUDENT,
+            "teacher": ("teacher.method.reward_weight=0.1", *_NOT_STUDENT),
+            "student": (),
+            "both": ("teacher.method.reward_weight=0.1",),
+        },
+    },
+    # Table 5: network calls of an action.
+    "table5": _PAPER
+    | {
+        "tasks": _LOCOMOTION,
+        "fields": ("eval.samplers=('student', 'student nfe=2', 'student nfe=3', 'student nfe=4')",),
+    },
+    # Figure 4: the reward's weight; metrics.jsonl has it over training.
+    "figure4": _PAPER
+    | {
+        "tasks": ("hopper_mr",),
+        "stages": ("student", "eval"),
+        "variants": {
+            f"weight_{round(100 * weight):03d}": (f"student.method.reward_weight={weight}",)
+            for weight in (0.3, 0.5, 0.7, 1.0, 1.5)
+        },
+    },
     "demo": {"tasks": ("hopper_mr",), "size": "demo", "source": "simulated"},
 }
 
@@ -33,6 +89,7 @@ def get_config(arg=None):
             "seeds": (0, 1, 2),
             "preset": "default",
             "fields": (),  # of every run, for example ("student.method.nfe=2",)
+            "variants": {},  # further fields by name: everything once for each, in its own folder
             "cpus": 1.0,  # of a run, by which Ray decides how many go on at once
             "gpus": 0.0,
             "retries": 2,  # of a run that fails, from its newest checkpoint

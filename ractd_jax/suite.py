@@ -51,13 +51,18 @@ def entries(suite: dict[str, Any], root: str | None = None) -> Iterator[Entry]:
         choose("stage", stage, (*stages.TRAINED, EVAL))
     files = (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
     known = {file.stem for file in files if "def get_config(" in file.read_text()} - {"suite"}
-    for task in suite["tasks"]:
-        choose("task", task, known)
-        for seed in suite["seeds"]:
-            yield from _pipeline(suite, root, task, seed)
+    for variant, fields in (suite["variants"] or {"": ()}).items():
+        place, fields = root, (*suite["fields"], *fields)
+        if variant:  # other fields, other folders
+            place = pathlib.Path(root or "runs") / suite["suite"] / variant
+        for task in suite["tasks"]:
+            choose("task", task, known)
+            for seed in suite["seeds"]:
+                title = f"{task} seed {seed}" + f" {variant}" * bool(variant)
+                yield from _pipeline(suite, place, task, seed, fields, title)
 
 
-def _pipeline(suite, root, task: str, seed: int) -> Iterator[Entry]:
+def _pipeline(suite, root, task: str, seed: int, fields, title: str) -> Iterator[Entry]:
     words = ",".join(f"{name}={suite[name]}" for name in ("size", "source", "preset"))
     done: dict[str, Entry] = {}
 
@@ -67,7 +72,7 @@ def _pipeline(suite, root, task: str, seed: int) -> Iterator[Entry]:
         config = importlib.import_module(f"configs.{task}").get_config(
             f"{stage},{words},seed={seed}"
         )
-        for field in suite["fields"]:
+        for field in fields:
             _set(config, field)
         config = config.to_dict()
         folder = provenance.default_workdir(config)
@@ -79,7 +84,7 @@ def _pipeline(suite, root, task: str, seed: int) -> Iterator[Entry]:
         for need in needs:
             add(need)
         names = tuple(done[need].name for need in needs)
-        done[stage] = Entry(f"{task} seed {seed} {stage}", config, str(folder), names)
+        done[stage] = Entry(f"{title} {stage}", config, str(folder), names)
 
     for stage in suite["stages"]:
         add(stage)

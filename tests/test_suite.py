@@ -54,6 +54,27 @@ def test_an_entry_comes_after_what_it_needs(tmp_path):
     assert found[0].workdir != found[4].workdir
 
 
+def test_variants_have_other_fields_and_other_folders(tmp_path):
+    variants = {"small": ("ctd.network.hidden=8",), "large": ("ctd.network.hidden=16",)}
+    words = make("simulated", stages=("ctd",), seeds=(0,), variants=variants)
+    found = {entry.name: entry for entry in suite.entries(words, str(tmp_path))}
+    for variant, hidden in (("small", 8), ("large", 16)):
+        entry = found[f"hopper_mr seed 0 {variant} ctd"]
+        assert entry.config["ctd"]["network"]["hidden"] == hidden
+        assert entry.config["ctd"]["optimiser"]["steps"] == 2  # of all
+        assert pathlib.Path(entry.workdir).is_relative_to(tmp_path / "demo" / variant)
+    assert len({entry.workdir for entry in found.values()}) == 2
+
+
+@pytest.mark.parametrize("name", configuration.SUITES)
+def test_every_suite_is_made_of_real_tasks_stages_and_fields(name):
+    config = configuration.get_config(name).to_dict() | {"seeds": (0,)}
+    found = list(suite.entries(config))
+    runs = len(config["tasks"]) * max(len(config["variants"]), 1)
+    assert sum(entry.config["stage"] == "eval" for entry in found) == runs
+    assert len({entry.name for entry in found}) == len(found)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
