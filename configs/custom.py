@@ -28,7 +28,7 @@ def get_config(arg=None):
     config = base.base(task, values)
     config.custom = fields
     config.data.termination_penalty = 0.0  # -100 is on the scale of Gym's rewards
-    weights = {"paper": 1.0, "released": 1.0}
+    weights = {"default": 0.5, "paper": 1.0, "released": 1.0}
     gym_mujoco.PRESETS[values["preset"]](config, weights)
     gym_mujoco.SIZES[values["size"]](config)
     return config

@@ -35,7 +35,8 @@ def make(
         name: D4RL's dataset id.
         arg: what follows the colon on the command line.
         epochs: of the student at paper size, as released.
-        reward_weight: sigma of Eq. 9 by preset: "paper" (Table 9) and "released" (YAML).
+        reward_weight: sigma of Eq. 9 by preset: "default" (docs/results.md), "paper" (Table 9) and
+            "released" (YAML).
         return_model: fields of its training at paper size where the released YAML of the task is
             not like the others' (`batch_size`, `learning_rate`, `epochs`).
     """
@@ -86,7 +87,7 @@ def _default(config: ConfigDict, reward_weight: dict[str, float]) -> None:
     config.reward.method.update(members=6, drawn=1)
     config.student.method.update(
         distance="squared",
-        reward_weight=0.5 * reward_weight["paper"],
+        reward_weight=reward_weight["default"],
         reward_on="dsm",
         reward_clip=True,
         advantage=1.0,

@@ -18,6 +18,6 @@ def get_config(arg=None):
         "halfcheetah-medium-v2",
         arg,
         epochs=400,
-        reward_weight={"paper": 0.5, "released": 0.5},
+        reward_weight={"default": 0.5, "paper": 0.5, "released": 0.5},
         return_model={"batch_size": 32, "learning_rate": 1e-4, "epochs": 100},
     )

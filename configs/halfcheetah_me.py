@@ -18,6 +18,6 @@ def get_config(arg=None):
         "halfcheetah-medium-expert-v2",
         arg,
         epochs=400,
-        reward_weight={"paper": 0.0, "released": 0.0},
+        reward_weight={"default": 0.0, "paper": 0.0, "released": 0.0},
         return_model={"batch_size": 32},
     )

@@ -18,6 +18,6 @@ def get_config(arg=None):
         "halfcheetah-medium-replay-v2",
         arg,
         epochs=400,
-        reward_weight={"paper": 1.0, "released": 1.0},
+        reward_weight={"default": 0.5, "paper": 1.0, "released": 1.0},
         return_model={"batch_size": 32},
     )

@@ -19,5 +19,5 @@ def get_config(arg=None):
         "hopper-medium-v2",
         arg,
         epochs=700,
-        reward_weight={"paper": 3.0, "released": 1.0},
+        reward_weight={"default": 0.5, "paper": 3.0, "released": 1.0},
     )

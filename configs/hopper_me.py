@@ -19,5 +19,5 @@ def get_config(arg=None):
         "hopper-medium-expert-v2",
         arg,
         epochs=400,
-        reward_weight={"paper": 0.0, "released": 0.5},
+        reward_weight={"default": 0.0, "paper": 0.0, "released": 0.5},
     )

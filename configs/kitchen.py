@@ -21,7 +21,7 @@ def make(name: str, arg: str | None) -> ConfigDict:
     values = base.parse(arg)
     config = base.base(tasks.get(name), values)
     config.data.termination_penalty = 0.0  # an episode ends when everything is done: no failure
-    weights = {"paper": 1.0, "released": 1.0}
+    weights = {"default": 0.5, "paper": 1.0, "released": 1.0}
     gym_mujoco.PRESETS[values["preset"]](config, weights)
     gym_mujoco.SIZES[values["size"]](config)
     return config

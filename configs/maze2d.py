@@ -80,7 +80,7 @@ def _released(config: ConfigDict) -> None:
 
 
 def _default(config: ConfigDict) -> None:
-    gym_mujoco.PRESETS["default"](config, {"paper": 0.0})
+    gym_mujoco.PRESETS["default"](config, {"default": 0.0})
     config.data.discount = 0.99
     config.teacher.method.levels = "mixed"
     config.student.method.update(

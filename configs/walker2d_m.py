@@ -18,5 +18,5 @@ def get_config(arg=None):
         "walker2d-medium-v2",
         arg,
         epochs=700,
-        reward_weight={"paper": 0.4, "released": 0.4},
+        reward_weight={"default": 0.5, "paper": 0.4, "released": 0.4},
     )
