@@ -19,5 +19,5 @@ def get_config(arg=None):
         "walker2d-medium-expert-v2",
         arg,
         epochs=700,
-        reward_weight={"default": 0.1, "paper": 0.2, "released": 0.2},
+        reward_weight={"default": 0.5, "paper": 0.2, "released": 0.2},
     )

@@ -5,7 +5,7 @@
 
 Published, on D4RL's data: RACTD 91.5 +- 2.6 (1 network call); Diffusion-QL 98.0 (5),
 Consistency-AC 83.0 (2), Diffuser 70.6 (20).
-Ours, on simulated data, size demo, training seed 0, 50 episodes: RACTD 53.9 +- 3.2 (1 call), CTD
+Ours, on simulated data, size demo, training seed 0, 50 episodes: RACTD 62.4 +- 3.1 (1 call), CTD
 7.9 (1), EDM teacher 15.1 (158); the data 14.6. docs/results.md says how.
 """
 
