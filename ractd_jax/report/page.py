@@ -190,6 +190,7 @@ def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
     """Return the page: for each family of tasks its table and figures, then rollouts."""
     parts = ["<!doctype html><meta charset=utf-8><title>ractd_jax: results</title>"]
     parts += [f"<style>{STYLE}</style><h1>ractd_jax: results</h1>"]
+    tutorial = [e for e in entries if "published" in e]
     entries = [e for e in entries if "published" not in e]
     for family, names in FAMILIES.items():
         here = [e for e in entries if e["task"] in names]
@@ -203,6 +204,9 @@ def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
             if len(there) > len(pipeline(there)) and family == "gym":
                 parts += [f"<h2>{task}: all methods</h2>", _html_table(rivals(there))]
                 parts += _figures(task, [task], there)
+    if tutorial:
+        parts += [f"<h2>Consistency-IDQL</h2><p>{html.escape(protocol(tutorial))}</p>"]
+        parts += [_html_table(idql(tutorial))]
     parts += ["<h2>Rollouts</h2>"] * bool(pictures)
     return "\n".join(parts + [_gif(path) for path in pictures]) + "\n"
 
