@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.fft
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -127,10 +128,17 @@ class ConditionalUnet1D(nn.Module):
 class ResidualMLP(nn.Module):
     """`networks.ResidualMLP`."""
 
-    def __init__(self, horizon, dim, cond, n_times, *, hidden, blocks, embed_dim, dropout):
+    def __init__(
+        self, horizon, dim, cond, n_times, *, hidden, blocks, embed_dim, dropout, spectral=False
+    ):
         super().__init__()
         self.blocks, c_dim = blocks, n_times * embed_dim + cond
         self.condition = Condition(embed_dim)
+        self.spectral = spectral
+        if spectral:
+            transform = torch.from_numpy(scipy.fft.dct(np.eye(horizon), axis=0, norm="ortho"))
+            self.register_buffer("transform", transform.float(), persistent=False)
+            self.around = nn.Linear(c_dim, horizon * dim)
         self.input = nn.Linear(horizon * dim + cond, hidden)
         for i in range(blocks):
             self.add_module(f"block{i}_film", nn.Linear(c_dim, 2 * hidden))
@@ -142,13 +150,18 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor, times: Tensor, cond: Tensor) -> Tensor:
         c = self.condition(times, cond)
+        if self.spectral:
+            x = self.transform @ x
         h = F.mish(self.input(torch.cat([x.flatten(1), cond], dim=-1)))
         for i in range(self.blocks):
             scale, shift = self.get_submodule(f"block{i}_film")(c).chunk(2, dim=-1)
             r = self.get_submodule(f"block{i}_norm")(h) * (1 + scale) + shift
             r = self.drop(F.mish(self.get_submodule(f"block{i}_dense0")(r)))
             h = h + self.get_submodule(f"block{i}_dense1")(r)
-        return self.output(F.mish(h)).view_as(x)
+        out = self.output(F.mish(h)).view_as(x)
+        if self.spectral:
+            out = self.transform.T @ (out + self.around(F.mish(c)).view_as(x) * x)
+        return out
 
 
 def network(

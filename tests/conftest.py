@@ -115,6 +115,10 @@ def tiny():
             {"down_dims": (16, 16), "embed_dim": 8, "groups": 1},
         ),
         "mlp": (networks.ResidualMLP, {"hidden": 16, "blocks": 2, "embed_dim": 8}),
+        "spectral": (
+            networks.ResidualMLP,
+            {"hidden": 16, "blocks": 2, "embed_dim": 8, "spectral": True},
+        ),
         "return": (networks.ReturnMLP, {"dims": (16, 16)}),
     }
 

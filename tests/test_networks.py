@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import layers, networks
+from ractd_jax import diffusion, edm, layers, networks, types
 
 # ---- convolutions --------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ def parameters(net, key, *example):
 
 
 @pytest.mark.parametrize("n_times", [1, 2])
-@pytest.mark.parametrize("kind", ["unet", "mlp", "value_unet"])
+@pytest.mark.parametrize("kind", ["unet", "mlp", "spectral", "value_unet"])
 def test_output_depends_on_every_input_of_its_own_row_only(key, tiny, weights, kind, n_times):
     net = tiny(kind)
     params = weights(net, n_times)
@@ -193,6 +193,42 @@ def test_output_depends_on_every_input_of_its_own_row_only(key, tiny, weights, k
         after = apply(**inputs | {name: inputs[name].at[(0, *i)].add(1.0)})
         assert np.abs(after - before)[0].max() > 1e-5, (name, i)
         np.testing.assert_array_equal(after[1], before[1])
+
+
+@pytest.mark.slow
+def test_spectral_network_takes_noise_off_plans_that_are_longer_than_it_is_wide(tiny, optimiser):
+    # Smooth plans, one of four frequencies, 64 steps of 2 numbers: eight times the hidden units.
+    steps, noise = jnp.arange(64) / 64, diffusion.Noise()
+
+    def draw(key):
+        turns = jax.random.uniform(key, (32, 1, 2)) + jnp.arange(4).repeat(8)[:, None, None] / 4
+        return jnp.sin(2 * jnp.pi * (steps[None, :, None] + turns))
+
+    def error(kind):
+        net = tiny(kind)
+        algorithm = edm.make_teacher(
+            net,
+            noise,
+            edm.Teacher(distance="squared"),
+            optimiser(ema=0.0),
+            shape=(64, 2),
+            cond_dim=COND,
+        )
+
+        def update(state, keys):
+            batch = types.Batch(draw(keys[0]), jnp.zeros((32, COND)), jnp.zeros(32))
+            return algorithm.update(state, batch, keys[1])[0], None
+
+        train = jax.jit(lambda state, keys: jax.lax.scan(update, state, keys)[0])
+        keys = jax.random.split(jax.random.key(3), (200, 2))
+        state = train(algorithm.init(jax.random.key(4)), keys)
+        x, t = draw(jax.random.key(1)), jnp.full(32, 0.5)
+        noisy = x + 0.5 * jax.random.normal(jax.random.key(2), x.shape)
+        d = edm.denoise(net, state.params, noise, noisy, t, jnp.zeros((32, COND)))
+        return float(jnp.sqrt(jnp.mean((d - x) ** 2)))
+
+    e = {kind: error(kind) for kind in ("spectral", "mlp")}
+    assert e["spectral"] < 0.7 * e["mlp"], e
 
 
 def test_network_runs_under_vmap_over_weights(key, tiny, weights):

@@ -26,6 +26,7 @@ FIELDS = {
         "dropout": 0.0, "mid_dropout": 0.0,
     },
 }  # fmt: skip
+FIELDS["spectral"] = FIELDS["mlp"] | {"spectral": True}
 METHODS = {
     "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
     "released": (
@@ -77,7 +78,8 @@ def test_networks_agree(pair, kind, n_times):
 
 
 @pytest.mark.parametrize(
-    ("kind", "preset"), [*(("mlp", preset) for preset in METHODS), ("unet", "released")]
+    ("kind", "preset"),
+    [*(("mlp", preset) for preset in METHODS), ("unet", "released"), ("spectral", "default")],
 )
 def test_student_loss_and_gradient_agree_for_the_same_draws(
     pair, optimiser, sizes, toy, kind, preset
