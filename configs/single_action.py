@@ -56,12 +56,11 @@ BETA = {
     "kitchen-complete-v0": 2.0,
     "kitchen-partial-v0": 3.0,
     "kitchen-mixed-v0": 3.0,
-    # Antmaze has no configuration here. There the critic's expectile is 0.9 and rewards are r - 1.
-    "antmaze-umaze-v2": 0.5,
-    "antmaze-umaze-diverse-v2": 5.0,
-    "antmaze-medium-play-v2": 1.0,
-    "antmaze-medium-diverse-v2": 1.0,
 }
+# Antmaze has no environment here. For a file of one's own (configs/custom.py), whose rewards are to
+# be r - 1: beta by its name, and fields of `eda_critic.method`, `iql.method` and of `reselect`.
+ANTMAZE_BETA = {"umaze": 0.5, "umaze-diverse": 5.0, "medium-play": 1.0, "medium-diverse": 1.0}
+ANTMAZE = {"expectile": 0.9, "temperature": 10.0, "inverse_temperature": 5.0}
 
 
 def sections() -> dict:
@@ -92,6 +91,7 @@ def sections() -> dict:
             "data": {"frame": "none", "reward_scale": "none"},
             "optimiser": optimiser(steps=500_000, schedule="constant"),
             "weights": "live",
+            "reselect": {"judge": "fql", "candidates": 1, "inverse_temperature": 0.0},
         },
         "dql": {
             "network": {
@@ -155,6 +155,7 @@ def sections() -> dict:
             "data": {"frame": "none", "reward_scale": "range"},
             "optimiser": optimiser(batch_size=2048, ema=0.0, schedule="constant"),
             "weights": "live",
+            "reselect": {"judge": "eda_critic", "candidates": 1, "inverse_temperature": 0.0},
         },
         "eda_critic": {
             "network": {"hidden": (256, 256), "activation": "relu", "layer_norm": ""},
@@ -240,6 +241,8 @@ def add(config: ConfigDict, values: dict) -> None:
         values: what follows the colon on the command line (`base.parse`).
     """
     config.update(sections())
+    for stage in ("teacher", "ctd", "student", "ddpm"):  # judge "": that of `reward.kind`
+        config[stage].reselect = {"judge": "", "candidates": 1, "inverse_temperature": 0.0}
     if config.task in DQL:
         dql = config.dql
         dql.optimiser.clip, dql.method.eta, dql.optimiser.steps = DQL[config.task]
@@ -265,6 +268,8 @@ def _released(config: ConfigDict) -> None:
     config.dql.optimiser.schedule = "constant"  # its steps are counted in tens of thousands
     for stage in IDQL:
         config[stage].optimiser.weight_decay = 0.01  # only the learning rate is passed on
+        if config.task == "halfcheetah-medium-v2":  # the tutorial takes that of medium-replay
+            config[stage].reselect.inverse_temperature = 100.0
     config.cd.optimiser.schedule = "constant"  # the schedule is made and never stepped
     config.cd.method.clip = True
     config.ct.method.update(clip=True, rounding="ceil", target_dropout="own")

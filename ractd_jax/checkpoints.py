@@ -22,6 +22,7 @@ from ractd_jax import hosts
 from ractd_jax.errors import UserError
 
 CONFIG = "config.json"
+TIMING = "timing.json"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -196,7 +197,7 @@ def clear_run(run: pathlib.Path) -> None:
     if not hosts.first():
         return
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    for name in (FINISHED, CONFIG, "metrics.jsonl", "eval.json"):
+    for name in (FINISHED, CONFIG, TIMING, "metrics.jsonl", "eval.json"):
         (run / name).unlink(missing_ok=True)
 
 

@@ -230,8 +230,8 @@ def sample(
 def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -> Params:
     """Copy the teacher's weights into a student; the second time gets zero weights.
 
-    Every layer that reads the condition ("film", "around") has rows for [embedding of t, observation];
-    the student's has rows for [embedding of t, embedding of s, observation].
+    Every layer that reads the condition ("film", "around") has rows for [embedding of t,
+    observation]; the student's has rows for [embedding of t, embedding of s, observation].
     """
 
     def copy(mine, teachers):

@@ -58,7 +58,8 @@ def trained(experiment: Experiment) -> list[str]:
 def rows(experiment: Experiment) -> list[samplers.Sampler]:
     """Return the rows that `eval.samplers` lists, after training what is missing; or all there are.
 
-    All: every stage with a finished run, and once more with `eval.candidates`.
+    All: every stage with a finished run, as its method acts, and once more with `eval.candidates`,
+    or with one where its method has several of its own.
     """
     config = experiment.config
     if config["eval"]["samplers"]:
@@ -69,7 +70,9 @@ def rows(experiment: Experiment) -> list[samplers.Sampler]:
     found = []
     for stage in trained(experiment):
         found.append(samplers.parse(config, stage))
-        if several(experiment, found[-1]):
+        if found[-1].candidates > 1:
+            found.append(samplers.parse(config, f"{stage} candidates=1"))
+        elif several(experiment, found[-1]):
             wanted = config["eval"]["candidates"]
             found.append(samplers.parse(config, f"{stage} candidates={wanted}"))
     return found
@@ -78,17 +81,21 @@ def rows(experiment: Experiment) -> list[samplers.Sampler]:
 def several(experiment: Experiment, sampler: samplers.Sampler) -> bool:
     """Tell if a row is also to be evaluated with `eval.candidates` candidates.
 
-    It is if it samples, acts on its first sample by itself, and its judge is trained.
+    It is if it samples, and its judge is trained and sees observations in the same frame.
     """
-    if experiment.config["eval"]["candidates"] < 2 or sampler.candidates > 1:
+    if experiment.config["eval"]["candidates"] < 2:
         return False
     if sampler.stage in stages.DETERMINISTIC or experiment.task.kind == "planner":
         return False
     judge = sampler.reselect["judge"]
-    if checkpoints.run_status(experiment.workdir / judge) == checkpoints.FINISHED:
-        return True
-    experiment.say(f"{sampler.stage}: no {judge} is trained that could choose a candidate")
-    return False
+    if checkpoints.run_status(experiment.workdir / judge) != checkpoints.FINISHED:
+        experiment.say(f"{sampler.stage}: no {judge} is trained that could choose a candidate")
+        return False
+    frames = {s: stages.frame(experiment.config, s) for s in (sampler.stage, judge)}
+    if len(set(frames.values())) > 1:
+        experiment.say(f"{sampler.stage}: one candidate only, {judge} sees another frame: {frames}")
+        return False
+    return True
 
 
 def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:

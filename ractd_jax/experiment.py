@@ -332,18 +332,24 @@ class Started:
         self.state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
         self.store = checkpoints.Checkpoints(self.run, config["training"]["keep"])
         self.step = self.store.latest() or 0
+        timing = self.run / checkpoints.TIMING
+        self._before, self._begun = 0.0, time.monotonic()
         if self.step:
             self.state = self.store.restore(self.step, "state", self.state)
+            if timing.exists():
+                self._before = checkpoints.read_json(timing)["seconds"]
         checkpoints.write_json(self.run / checkpoints.CONFIG, provenance.describe(config, stage))
         self.log = checkpoints.Log(self.run / "metrics.jsonl", self.step)
 
     def save(self, step: int, state: train_state.TrainState) -> None:
-        """Save a checkpoint."""
+        """Save a checkpoint, and how long it took to get there."""
         weights = state.ema if self._weights == "ema" else state.params
         if self._acting:
             weights = self._acting(weights, state.frozen, self._limits)
         item = {"params": weights, "normalizer": self._limits}
         self.store.save(step, item, state, {"step": step, "stage": self._stage})
+        seconds = self._before + time.monotonic() - self._begun
+        checkpoints.write_json(self.run / checkpoints.TIMING, {"seconds": round(seconds, 1)})
 
     def finish(self) -> None:
         """Wait for the last checkpoint and note that the run is complete."""

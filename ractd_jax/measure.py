@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import samplers
+from ractd_jax import provenance, samplers
 from ractd_jax.data import sources
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
@@ -35,6 +35,10 @@ def play(
             bar.update(done, episodes=finished)
 
         result = rollouts.rollout(act, task, seeds, on_step=on_step)
+    trained = [sampler.stage]
+    if sampler.candidates > 1:
+        trained.append(sampler.reselect["judge"])
+    seconds = provenance.training_seconds(experiment.workdir, experiment.config, trained)
     return entry(experiment, name, result.returns) | {
         "model": sampler.stage,
         "name": sampler.name,
@@ -42,6 +46,7 @@ def play(
         "candidates": sampler.candidates,
         "selection": SELECTION,
         "seeds": seeds,
+        "training_seconds": seconds,
         "score_released": float(task.score(result.returns_released).mean()),
     }
 

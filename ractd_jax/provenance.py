@@ -3,6 +3,7 @@
 import importlib.metadata
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -32,6 +33,27 @@ def describe(config: dict[str, Any], stage: str) -> dict[str, Any]:
     }
 
 
+def training_seconds(
+    workdir: pathlib.Path, config: dict[str, Any], names: Iterable[str]
+) -> float | None:
+    """Return how long some stages and all they need were trained; None if one does not say.
+
+    Args:
+        workdir: folder of the pipeline.
+        config: the resolved configuration.
+        names: stages.
+    """
+    found, left = {}, list(names)
+    while left:
+        stage = left.pop()
+        path = workdir / stage / checkpoints.TIMING
+        if not path.exists():  # imported, or trained by an earlier version
+            return None
+        found[stage] = checkpoints.read_json(path)["seconds"]
+        left += set(stages.needs(config, stage).values()) - found.keys()
+    return sum(found.values())
+
+
 def check_same(run: pathlib.Path, config: dict[str, Any], stage: str) -> None:
     """Refuse to go on in a folder whose run was configured otherwise.
 
@@ -44,11 +66,15 @@ def check_same(run: pathlib.Path, config: dict[str, Any], stage: str) -> None:
         sections.append("data")
         if stage not in ("reward", "inverse"):  # the models that never see noise
             sections.append("noise")
-    for name, now, then in _differences(config, old, sections):
+    differences = list(_differences(config, old, sections))
+    if "reward" in stages.needs(config, stage):
+        kinds = (c["reward"].get("kind", "returns") for c in (config, old))
+        differences += _differences(*kinds, prefix="reward.kind")
+    for name, now, then in differences:
         if name.endswith("optimiser.steps") and not now:
             continue  # 0 stands for the epochs that the old run has worked out
         acting = [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]
-        if name in acting or name.startswith(f"{stage}.reselect."):
+        if name in acting or f"{name}.".startswith(f"{stage}.reselect."):
             continue  # how it acts may change
         raise UserError(
             f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "

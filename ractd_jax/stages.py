@@ -335,8 +335,9 @@ def sampling(config: dict[str, Any], stage: str) -> dict[str, Any]:
 
 def reselection(config: dict[str, Any], stage: str) -> dict[str, Any]:
     """Return who chooses among how many candidates of a stage, and how (`policy.Reselect`)."""
-    none = {"judge": judging(config), "candidates": 1, "inverse_temperature": 0.0}
-    return none | config[stage].get("reselect", {})
+    found = {"judge": "", "candidates": 1, "inverse_temperature": 0.0}
+    found |= config[stage].get("reselect", {})
+    return found | {"judge": found["judge"] or judging(config)}
 
 
 def nfe(config: dict[str, Any], stage: str) -> int:

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import io
+import itertools
 import math
 import shutil
 
@@ -31,6 +33,7 @@ from ractd_jax import (
 )
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)
+DATA = ("me", "m", "mr")
 CD, CT = consistency.Distillation(), consistency.Training()
 
 
@@ -146,6 +149,42 @@ def test_distillation_finds_the_map_of_eulers_steps(gaussian, weight):
     keys = jax.random.split(jax.random.key(0), 2000)
     (theta, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, keys))((theta, adam.init(theta)))
     np.testing.assert_allclose(theta, jnp.cumprod(steps), rtol=0.03)
+
+
+def test_map_of_eulers_steps_converges_to_the_exact_one(gaussian):
+    """What distillation finds errs by O(1/N) in the logarithm of its factor at sigma_max."""
+    top = jnp.full(1, NOISE.sigma_max)
+    goal = float(exact(gaussian)(jnp.ones((1, 1, 1)), top)[0, 0, 0])
+
+    def error(n):
+        levels = consistency.level(NOISE, jnp.arange(n + 1), n)
+        steps = edm.euler(gaussian.denoise, jnp.ones((n, 1, 1)), levels[1:], levels[:-1])
+        return abs(math.log(float(jnp.prod(steps)) / goal))
+
+    errors_ = [error(n) for n in (18, 72, 288, 1152)]
+    assert errors_[0] < 0.2
+    falls = [math.log(a / b, 4) for a, b in itertools.pairwise(errors_)]
+    assert falls == pytest.approx([1, 1, 1], abs=0.15)
+
+
+@pytest.mark.parametrize(("stage", "averaged"), [("cd", True), ("ct", False)])
+def test_target_is_the_average_in_distillation_and_the_live_model_in_training(
+    stage, averaged, weights, optimiser, toy, sizes
+):
+    net, adam = action_networks.FourierMLP(hidden=8, blocks=1, dropout=0.5), optimiser(ema=0.99)
+    if stage == "cd":
+        algorithm = consistency.make_cd(net, net, NOISE, CD, adam, **sizes)
+        state = algorithm.init(jax.random.key(0), {"teacher": weights(net, 1)})
+    else:
+        algorithm = consistency.make_ct(net, NOISE, CT, adam, **sizes)
+        state = algorithm.init(jax.random.key(0))
+    update = jax.jit(algorithm.update)
+
+    def loss(state):
+        return float(update(state, toy, jax.random.key(2))[1]["loss"])
+
+    moved = jax.tree.map(lambda p: p + 0.1, state.ema)
+    assert (loss(state) != loss(state.replace(ema=moved))) == averaged
 
 
 def test_trained_map_is_weighted_by_its_interval(gaussian, key):
@@ -388,9 +427,75 @@ def test_calls_are_counted(stage, calls):
     assert stages.nfe(config, stage) == {"edm_bc": 4, "cd": 1, "ct": 1}[stage]  # untouched
 
 
+# From the papers and the published code, written down a second time.
+PUBLISHED = {
+    "iql.method.expectile": 0.7,
+    "iql.method.discount": 0.99,
+    "iql.network.hidden": [256, 256],
+    "iql.optimiser.learning_rate": 3e-4,
+    "iql.optimiser.batch_size": 256,
+    "iql.optimiser.steps": 1_000_000,
+    "iql.optimiser.ema": {"paper": 0.995, "released": 0.005},
+    "edm_bc.noise.sigma_min": 0.002,
+    "edm_bc.noise.sigma_max": 80.0,
+    "edm_bc.noise.rho": 7.0,
+    "edm_bc.noise.sigma_data": 0.5,
+    "edm_bc.network.dropout": 0.1,
+    "edm_bc.network.scale": 16.0,
+    "edm_bc.optimiser.ema": 0.9999,
+    "edm_bc.optimiser.steps": 1_000_000,
+    "cd.method.intervals": 18,
+    "cd.optimiser.steps": 200_000,
+    "ct.network.scale": 0.02,
+    "ct.method.s0": 10,
+    "ct.method.s1": 1280,
+    "ct.method.p_mean": -1.1,
+    "ct.method.p_std": 2.0,
+    "ct.method.huber_c": 0.01,
+    "ct.optimiser.steps": 1_000_000,
+    "idql_eval.candidates": 256,
+    "eda.method.alpha": 3.0,
+    "eda.method.proposals": 16,
+    "eda.method.nfe": 15,
+    "eda.reselect.candidates": 4,
+    "eda.optimiser.steps": 200_000,
+    "eda.optimiser.learning_rate": 5e-5,
+    "eda_behavior.optimiser.batch_size": 2048,
+    "eda_critic.method.expectile": 0.7,
+    "eda_critic.optimiser.steps": 1_500_000,
+    "fql.method.flow_steps": 10,
+    "fql.network.hidden": [512] * 4,
+    "fql.optimiser.steps": 500_000,
+    "dql.method.steps": 5,
+    "dql.reselect.candidates": 50,
+    "dql.optimiser.schedule": {"paper": "cosine", "released": "constant"},
+}
+
+
+@pytest.mark.parametrize("preset", ["paper", "released"])
+def test_numbers_are_the_published_ones(preset):
+    config = load("hopper_m", f"cd,preset={preset}")[1]
+
+    def of(name):
+        return functools.reduce(lambda section, word: section[word], name.split("."), config)
+
+    wanted = {k: v[preset] if isinstance(v, dict) else v for k, v in PUBLISHED.items()}
+    assert {name: of(name) for name in wanted} == wanted
+
+
+def test_numbers_of_each_task_are_the_published_ones():
+    tasks_ = [f"{env}_{data}" for env in ("halfcheetah", "hopper", "walker2d") for data in DATA]
+    found = [load(task, "cd,preset=paper")[1] for task in tasks_]
+    softmax = [c["cd"]["reselect"]["inverse_temperature"] for c in found]
+    assert softmax == [10, 400, 100, 5, 50, 50, 300, 200, 200]
+    assert [c["eda"]["method"]["beta"] for c in found] == [2, 0.1, 0.2, 2, 0.2, 0.2, 0.3, 0.5, 0.1]
+    assert [c["dql"]["optimiser"]["clip"] for c in found] == [7, 9, 2, 5, 9, 4, 5, 1, 4]
+
+
 def test_presets_are_the_published_settings_and_the_released_accidents():
     found = {preset: load("halfcheetah_m", f"cd,preset={preset}")[1] for preset in base.PRESETS}
-    assert [c["cd"]["reselect"]["inverse_temperature"] for c in found.values()] == [400] * 3
+    chosen = {p: c["cd"]["reselect"]["inverse_temperature"] for p, c in found.items()}
+    assert chosen == {"default": 400, "paper": 400, "released": 100}
     assert [c["ct"]["data"]["frame"] for c in found.values()] == ["limits", "gaussian", "gaussian"]
     for preset, config in found.items():
         released = preset == "released"

@@ -89,8 +89,8 @@ def pipeline(entries: list[study.Entry]) -> list[study.Entry]:
 def rivals(entries: list[study.Entry]) -> str:
     """Return all methods on the tasks where others than RACTD's have run, a method a row."""
     lines = [
-        "| task | method | NFE | candidates | score | ms an action |",
-        "|---|---|---|---|---|---|",
+        "| task | method | NFE | candidates | score | ms an action | minutes of training |",
+        "|---|---|---|---|---|---|---|",
     ]
     for task in FAMILIES["gym"]:
         found = study.scores(e for e in entries if e["task"] == task)
@@ -98,11 +98,16 @@ def rivals(entries: list[study.Entry]) -> str:
             continue
         for method in sorted(found, key=_rank):
             seeds = found[method][task]
-            times = [e["action_ms"] for e in seeds.values() if e["action_ms"]]
             numbers = (method.nfe or "", method.candidates or "", study.cell(seeds))
-            ms = f"{np.median(times):.2g}" if times else ""
-            lines.append("| " + " | ".join(map(str, (task, method.label, *numbers, ms))) + " |")
+            took = (_median(seeds, "action_ms"), _median(seeds, "training_seconds", 60))
+            lines.append("| " + " | ".join(map(str, (task, method.label, *numbers, *took))) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _median(seeds: dict[int, study.Entry], field: str, unit: float = 1.0) -> str:
+    """Return the median over training seeds of a field that not every entry has."""
+    values = [e[field] / unit for e in seeds.values() if e.get(field)]
+    return f"{np.median(values):.2g}" if values else ""
 
 
 def idql(entries: list[study.Entry]) -> str:
