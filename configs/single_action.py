@@ -249,10 +249,10 @@ def add(config: ConfigDict, values: dict) -> None:
     for stage in IDQL:
         config[stage].reselect.inverse_temperature = INVERSE_TEMPERATURE.get(config.task, 100.0)
     config.eda.method.beta = BETA.get(config.task, config.eda.method.beta)
-    if config.task.startswith("kitchen"):  # rewards count what is done, and stay
-        for stage in (config.eda_behavior, config.eda_critic, config.eda):
-            stage.data.reward_scale = "none"
     PRESETS[values["preset"]](config)
+    if config.task.startswith("kitchen"):  # rewards count what is done, and stay
+        for stage in ("iql", "fql", "dql", "eda_behavior", "eda_critic", "eda"):
+            config[stage].data.reward_scale = "none"
     SIZES[values["size"]](config)
 
 

@@ -5,8 +5,8 @@
 
     open loop      one plan an episode, from its first state; the rest is control, as published
                    (RACTD section 4.2; Diffuser, Janner et al. 2022)
-    closed loop    a new plan every few steps, from where the ball really is; affordable where a
-                   plan is one network call
+    closed loop    another plan every few steps, from where the ball really is, taken if it arrives
+                   sooner than the one in hand; affordable where a plan is one network call
 
 Both follow a plan by the controller `envs.waypoints.push`, which is in the released code what the
 paper calls a "reverse dynamics model", or by a learned one, `load_control`. The score is D4RL's, of
@@ -109,6 +109,8 @@ class Planner:
         return states.reshape(*obs.shape[:-1], *states.shape[1:])
 
 
+STRAYED = 0.3  # from where the plan in hand says, in cells: it does not hold any more
+
 Control = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (obs, wanted (batch, obs)) -> actions
 
 
@@ -144,8 +146,9 @@ class Follower:
     ) -> Float[np.ndarray, "batch act"]:
         """Return the action of each episode at a step, after planning where that is due.
 
-        In closed loop, where the goal is reached the plan is to rest there: a model's plans are all
-        of one length, and those from the goal to itself go for a walk.
+        A model's plans are all of one length, however short the way. So in closed loop a new plan
+        has to arrive sooner than the one in hand, or arrival would always be a plan's length ahead;
+        and where the goal is reached the plan is to rest there, not to go for a walk.
         """
         if step == 0 or (self.every and step % self.every == 0):
             goals = np.broadcast_to(self.goal, obs.shape)
@@ -153,10 +156,30 @@ class Follower:
             if self.every:
                 rests = maze2d.at_goal(obs[:, :2], self.goal[:2]) > 0
                 plans = np.where(rests[:, None, None], goals[:, None], plans)
-            self.plans.update(zip(seeds.tolist(), plans, strict=True))
-            self._begun.update(dict.fromkeys(seeds.tolist(), step))
+            for i, seed in enumerate(seeds.tolist()):
+                if step == 0 or rests[i] or self._better(plans[i], obs[i], seed, step):
+                    self.plans[seed], self._begun[seed] = plans[i], step
         wanted = [waypoints.wanted(self.plans[s], step - self._begun[s]) for s in seeds.tolist()]
         return self.control(obs, np.array(wanted))
+
+    def _better(
+        self,
+        plan: Float[np.ndarray, "horizon 4"],
+        obs: Float[np.ndarray, "4"],
+        seed: int,
+        step: int,
+    ) -> bool:
+        """Tell if a plan arrives sooner than the one in hand, or that one no longer holds."""
+        age = step - self._begun[seed]
+        planned = waypoints.wanted(self.plans[seed], age - 1)
+        strayed = np.hypot(*(obs - planned)[:2]) > STRAYED
+        left = self._arrival(self.plans[seed]) - age
+        return bool(strayed) or left <= 0 or self._arrival(plan) < left
+
+    def _arrival(self, plan: Float[np.ndarray, "horizon 4"]) -> int:
+        """Return the first step of a plan that is at the goal, or its length."""
+        there = maze2d.at_goal(plan[:, :2], self.goal[:2]) > 0
+        return int(np.argmax(there)) if there.any() else len(plan)
 
 
 def task_goal(task: tasks.TaskSpec) -> Float[np.ndarray, "4"]:

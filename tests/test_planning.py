@@ -132,19 +132,37 @@ class Counting(planning.Planner):
         return np.repeat(obs[:, None], HORIZON, axis=1)
 
 
-def test_closed_loop_plans_again_from_where_it_is():
+def test_closed_loop_plans_again_from_where_it_is_and_follows_where_it_had_to_stray():
     counting = Counting()
     follower = planning.Follower(counting, every=4)
     seeds = np.array([3, 4])
     for step in range(10):
-        obs = np.float32([[3, 1, 0, step], [3, 2, step, 0]])
+        obs = np.float32([[3, 1, 0, 0], [3 - 0.1 * step, 2, 0, 0]])  # the second one drifts
         actions = follower.act(obs, seeds, step)
         assert actions.shape == (2, 2)
-        # The plan is where it was at its making: what was gained in speed since is braked.
-        np.testing.assert_allclose(actions[1], [-min(step % 4, 1), 0], atol=1e-6)
+        # The plan in hand is to stand where it was when that was made.
+        np.testing.assert_allclose(actions[1], [0.1 * (step % 4), 0], atol=1e-6)
     assert [step for step, _ in counting.asked] == [0, 4, 8]
-    np.testing.assert_array_equal(counting.asked[1][1], [[3, 1, 0, 4], [3, 2, 4, 0]])
-    assert set(follower.plans) == {3, 4}
+    np.testing.assert_allclose(counting.asked[1][1], [[3, 1, 0, 0], [2.6, 2, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(follower.plans[4][0], [2.2, 2, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("sooner", "taken"), [(0, False), (3, False), (5, True)])
+def test_closed_loop_takes_a_plan_that_arrives_sooner_than_the_one_in_hand(sooner, taken):
+    """The first plan arrives after 8 steps; the one made at step 4 after 8 - sooner."""
+
+    class Arriving(Counting):
+        def plan(self, obs, goals, seeds, step):
+            self.asked.append(step)
+            states = np.repeat(obs[:, None], HORIZON + 1, axis=1)
+            states[:, 8 - sooner * (step > 0) :] = goals[:, None]
+            return states
+
+    follower = planning.Follower(Arriving(), every=4)
+    for step in range(5):
+        follower.act(np.float32([[3, 1, 0, 0]]), np.array([0]), step)
+    arrival = np.argmax(follower.plans[0][:, 0] == 1)
+    assert arrival == (8 - sooner if taken else 8)
 
 
 def test_closed_loop_rests_at_the_goal_and_open_loop_keeps_its_plan():
