@@ -109,7 +109,8 @@ class Planner:
         return states.reshape(*obs.shape[:-1], *states.shape[1:])
 
 
-STRAYED = 0.3  # from where the plan in hand says, in cells: it does not hold any more
+STRAYED = 0.3  # cells from where the plan in hand says to be: it does not hold any more
+NEAR = 0.1  # cells by which a plan's states may be further from the ball than the nearest of them
 
 Control = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (obs, wanted (batch, obs)) -> actions
 
@@ -148,7 +149,8 @@ class Follower:
 
         A model's plans are all of one length, however short the way. So in closed loop a new plan
         has to arrive sooner than the one in hand, or arrival would always be a plan's length ahead;
-        and where the goal is reached the plan is to rest there, not to go for a walk.
+        it is joined where it leaves the place where the ball is, without its detours before; and
+        where the goal is reached the plan is to rest there.
         """
         if step == 0 or (self.every and step % self.every == 0):
             goals = np.broadcast_to(self.goal, obs.shape)
@@ -157,14 +159,15 @@ class Follower:
                 rests = maze2d.at_goal(obs[:, :2], self.goal[:2]) > 0
                 plans = np.where(rests[:, None, None], goals[:, None], plans)
             for i, seed in enumerate(seeds.tolist()):
-                if step == 0 or rests[i] or self._better(plans[i], obs[i], seed, step):
-                    self.plans[seed], self._begun[seed] = plans[i], step
+                join = _join(plans[i], obs[i]) if self.every else 0
+                if step == 0 or rests[i] or self._better(plans[i][join:], obs[i], seed, step):
+                    self.plans[seed], self._begun[seed] = plans[i], step - join
         wanted = [waypoints.wanted(self.plans[s], step - self._begun[s]) for s in seeds.tolist()]
         return self.control(obs, np.array(wanted))
 
     def _better(
         self,
-        plan: Float[np.ndarray, "horizon 4"],
+        plan: Float[np.ndarray, "steps 4"],
         obs: Float[np.ndarray, "4"],
         seed: int,
         step: int,
@@ -176,10 +179,16 @@ class Follower:
         left = self._arrival(self.plans[seed]) - age
         return bool(strayed) or left <= 0 or self._arrival(plan) < left
 
-    def _arrival(self, plan: Float[np.ndarray, "horizon 4"]) -> int:
+    def _arrival(self, plan: Float[np.ndarray, "steps 4"]) -> int:
         """Return the first step of a plan that is at the goal, or its length."""
         there = maze2d.at_goal(plan[:, :2], self.goal[:2]) > 0
         return int(np.argmax(there)) if there.any() else len(plan)
+
+
+def _join(plan: Float[np.ndarray, "horizon 4"], obs: Float[np.ndarray, "4"]) -> int:
+    """Return the last of a plan's steps that are about as near to where the ball is as any."""
+    away = np.hypot(*(plan - obs[None])[:, :2].T)
+    return int(np.flatnonzero(away <= away.min() + NEAR)[-1])
 
 
 def task_goal(task: tasks.TaskSpec) -> Float[np.ndarray, "4"]:

@@ -147,22 +147,35 @@ def test_closed_loop_plans_again_from_where_it_is_and_follows_where_it_had_to_st
     np.testing.assert_allclose(follower.plans[4][0], [2.2, 2, 0, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize(("sooner", "taken"), [(0, False), (3, False), (5, True)])
-def test_closed_loop_takes_a_plan_that_arrives_sooner_than_the_one_in_hand(sooner, taken):
-    """The first plan arrives after 8 steps; the one made at step 4 after 8 - sooner."""
+@pytest.mark.parametrize(("steps", "taken"), [(8, False), (5, False), (2, True)])
+def test_closed_loop_takes_a_plan_that_arrives_sooner_than_the_one_in_hand(steps, taken):
+    """The first plan is at the goal, 2 cells away, after 8 steps; the one made half-way `steps`."""
 
     class Arriving(Counting):
         def plan(self, obs, goals, seeds, step):
-            self.asked.append(step)
-            states = np.repeat(obs[:, None], HORIZON + 1, axis=1)
-            states[:, 8 - sooner * (step > 0) :] = goals[:, None]
-            return states
+            share = np.minimum(np.arange(HORIZON) / (steps if step else 8), 1)[None, :, None]
+            return np.float32((1 - share) * obs[:, None] + share * goals[:, None])
 
     follower = planning.Follower(Arriving(), every=4)
     for step in range(5):
-        follower.act(np.float32([[3, 1, 0, 0]]), np.array([0]), step)
-    arrival = np.argmax(follower.plans[0][:, 0] == 1)
-    assert arrival == (8 - sooner if taken else 8)
+        follower.act(np.float32([[3 - step / 4, 1, 0, 0]]), np.array([0]), step)
+    assert follower.plans[0][0, 0] == (2 if taken else 3)
+
+
+def test_closed_loop_joins_a_plan_where_it_leaves_for_the_goal():
+    """It stands for five steps, which are left out; in open loop they are not."""
+
+    class Dawdling(Counting):
+        def plan(self, obs, goals, seeds, step):
+            share = np.maximum(np.arange(HORIZON) - 5, 0)[None, :, None] / (HORIZON - 6)
+            return np.float32((1 - share) * obs[:, None] + share * goals[:, None])
+
+    obs = np.float32([[3, 1, 0, 0]])
+    closed, opened = (
+        planning.Follower(Dawdling(), every).act(obs, np.array([0]), 0) for every in (4, 0)
+    )
+    assert closed[0, 0] < -0.5
+    assert opened[0, 0] == 0
 
 
 def test_closed_loop_rests_at_the_goal_and_open_loop_keeps_its_plan():
