@@ -120,6 +120,16 @@ def test_what_is_no_result_is_refused(tmp_path, content):
         study.add(tmp_path / "summary.json", tmp_path / "results")
 
 
+def test_adding_again_replaces_the_rows_that_come_again_and_keeps_the_others(tmp_path):
+    def add(*entries):
+        (tmp_path / "summary.json").write_text(json.dumps(entries))
+        path = study.add(tmp_path / "summary.json", tmp_path / "results")
+        return {e["stage"]: e["score_mean"] for e in json.loads(path.read_text())}
+
+    assert add(entry(1.0), entry(2.0, stage="iql")) == {"student": 1.0, "iql": 2.0}
+    assert add(entry(3.0)) == {"student": 3.0, "iql": 2.0}
+
+
 def test_a_folder_without_results_says_what_would_help(tmp_path, capsys):
     assert page.main(["--results", str(tmp_path), "--docs", str(tmp_path)]) == 2
     assert "--add" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def rivals(entries: list[study.Entry]) -> str:
         for method in sorted(found, key=_rank):
             seeds = found[method][task]
             numbers = (method.nfe or "", method.candidates or "", study.cell(seeds))
-            took = (_median(seeds, "action_ms"), _median(seeds, "training_seconds", 60))
+            took = (_median(seeds, "action_ms"), _median(seeds, "training_seconds", 60.0))
             lines.append("| " + " | ".join(map(str, (task, method.label, *numbers, *took))) + " |")
     return "\n".join(lines) + "\n"
 
