@@ -22,6 +22,7 @@ def make(
     batch_size: int,
     reward_weight: float,
     diffuser_steps: int,
+    demo_steps: tuple[int, int],
 ) -> ConfigDict:
     """Return the configuration of a maze.
 
@@ -33,10 +34,11 @@ def make(
         batch_size: of the student at paper size, as released.
         reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
         diffuser_steps: of Diffuser's schedule, as published.
+        demo_steps: updates at demo size, of teacher and students.
     """
     values = base.parse(arg)
     config = base.base(tasks.get(name), values)
-    config.data.update(horizon=horizon, discount=0.0, termination_penalty=0.0)
+    config.data.update(horizon=horizon, discount=0.0, termination_penalty=0.0, early=0.0)
     for stage in (config.teacher, config.ctd, config.student, config.ddpm):
         stage.network.update(down_dims=down_dims, embed_dim=256)
         stage.epochs = 400
@@ -62,7 +64,7 @@ def make(
         "weights": "ema",
     }
     PRESETS[values["preset"]](config)
-    SIZES[values["size"]](config)
+    SIZES[values["size"]](config, demo_steps)
     return config
 
 
@@ -81,10 +83,10 @@ def _released(config: ConfigDict) -> None:
 
 def _default(config: ConfigDict) -> None:
     gym_mujoco.PRESETS["default"](config, {"default": 0.0})
-    config.data.discount = 0.99
+    config.data.update(discount=0.99, early=0.5)
     config.teacher.method.levels = "mixed"
     config.student.method.update(
-        dsm_goal="teacher", reward_weight=0.05, reward_scale="gradient", advantage=0.0
+        dsm_goal="teacher", reward_weight=0.025, reward_scale="gradient", advantage=0.0
     )
 
 
@@ -94,11 +96,12 @@ PRESETS = {"default": _default, "paper": _paper, "released": _released}
 # ---- sizes ---------------------------------------------------------------------------------------
 
 
-def _paper_size(config: ConfigDict) -> None:
-    del config  # `make` gives the published networks
+def _paper_size(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
+    del config, demo_steps  # `make` gives the published networks
 
 
-def _small(config: ConfigDict) -> None:
+def _small(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
+    del demo_steps
     for stage in (config.teacher, config.ctd, config.student, config.ddpm):
         stage.network.update(down_dims=(64, 128, 256), embed_dim=64)
         stage.optimiser.update(batch_size=128, learning_rate=3e-4, steps=20_000)
@@ -109,17 +112,14 @@ def _small(config: ConfigDict) -> None:
     config.training.update(updates_per_dispatch=50)
 
 
-def _demo(config: ConfigDict) -> None:
-    mlp = {"kind": "mlp", "hidden": 512, "blocks": 2, "embed_dim": 32, "dropout": 0.0}
-    for stage in (config.teacher, config.ctd, config.student, config.ddpm):
+def _demo(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
+    mlp = {"kind": "mlp", "hidden": 512, "blocks": 4, "embed_dim": 32, "dropout": 0.0}
+    mlp["spectral"] = True
+    for stage in (config.teacher, config.ctd, config.student, config.ddpm, config.diffuser):
         stage.network = ConfigDict(mlp)
-        stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=4000, warmup=200)
-    for stage in (config.teacher, config.ddpm):
-        stage.optimiser.update(batch_size=128, learning_rate=1e-3, steps=15_000, ema=0.999)
-    config.diffuser.network = ConfigDict(mlp)
-    config.diffuser.optimiser.update(
-        batch_size=128, learning_rate=1e-3, steps=15_000, warmup=200, ema=0.999
-    )
+        stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=demo_steps[1], warmup=200)
+    for stage in (config.teacher, config.ddpm, config.diffuser):
+        stage.optimiser.update(batch_size=128, learning_rate=1e-3, steps=demo_steps[0], ema=0.999)
     config.reward.network.dims = (32, 64)
     config.reward.optimiser.update(
         batch_size=512, learning_rate=1e-3, steps=2000, warmup=100, ema=0.999

@@ -22,4 +22,5 @@ def get_config(arg=None):
         batch_size=320,
         reward_weight=1e-5,
         diffuser_steps=256,
+        demo_steps=(20_000, 9000),
     )

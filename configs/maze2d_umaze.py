@@ -22,4 +22,5 @@ def get_config(arg=None):
         batch_size=1400,
         reward_weight=1e-4,
         diffuser_steps=64,
+        demo_steps=(12_000, 4000),
     )

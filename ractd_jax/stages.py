@@ -118,7 +118,10 @@ def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Cal
         return horizon, functools.partial(dataset.sample_ways, ends=ends)
     # The return model judges single steps, so it sees the last ones of an episode too.
     horizon = 1 if stage == "reward" else config["data"]["horizon"]
-    return horizon, dataset.SAMPLE[task.kind]
+    draw = dataset.SAMPLE[task.kind]
+    if task.kind == "planner" and stage != "reward":
+        draw = functools.partial(draw, early=config["data"].get("early", 0.0))
+    return horizon, draw
 
 
 def precision(config: dict[str, Any]) -> str:

@@ -144,6 +144,22 @@ def test_summary_counts_complete_episodes_only():
     }
 
 
+def test_early_plans_wait_where_they_arrive():
+    horizon, rows = 5, 4000
+    transitions = transitions_of(([(6, True), (9, False)], 0))
+    data, _ = dataset.build(transitions, **PAPER | {"horizon": horizon})
+    options = {"batch_size": rows, "horizon": horizon}
+    whole = dataset.sample_plans(data, jax.random.key(0), **options)
+    early = jax.device_get(dataset.sample_plans(data, jax.random.key(0), **options, early=0.5))
+    ends = np.argmax((early.x == early.x[:, -1:]).all(axis=-1), axis=1)
+    for plan, full, end in zip(early.x, whole.x, ends, strict=True):
+        np.testing.assert_array_equal(plan, full[np.minimum(np.arange(horizon), end)])
+    np.testing.assert_array_equal(early.cond[:, 3:], early.x[:, -1])
+    # Half of them end at one of five steps, alike often: the last has the other half besides.
+    shares = np.bincount(ends, minlength=horizon) / rows
+    np.testing.assert_allclose(shares, [0.1, 0.1, 0.1, 0.1, 0.6], atol=0.03)
+
+
 @pytest.mark.parametrize("ends", [1, 2])
 def test_ways_hold_the_action_and_the_state_of_each_row(ends):
     transitions = transitions_of(([(6, True), (9, False)], 0))

@@ -105,15 +105,28 @@ def sample_windows(
 
 
 def sample_plans(
-    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int, early: float = 0.0
 ) -> types.Batch:
     """Draw windows of states, conditioned on their first and last; otherwise `sample_windows`.
 
     The windows of a return model are single states (`horizon` 1), each worth its own return-to-go.
+
+    Args:
+        dataset: from `build` with the same `horizon`.
+        key: a fresh key for each batch.
+        batch_size: windows to draw.
+        horizon: steps of a window.
+        early: share of the windows that end before their time, at a step drawn uniformly, whose
+            state is repeated to the end. So a model learns plans that arrive and wait: of windows
+            alone, those from one place to another near by are detours of full length.
     """
+    key_early, key_end = jax.random.split(jax.random.fold_in(key, 1))
     index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
     first = dataset.starts[index]
-    states = dataset.observations[first[:, None] + jnp.arange(horizon)[None, :]]
+    end = jax.random.randint(key_end, (batch_size,), 0, horizon)
+    end = jnp.where(jax.random.bernoulli(key_early, early, (batch_size,)), end, horizon - 1)
+    steps = jnp.minimum(jnp.arange(horizon)[None, :], end[:, None])
+    states = dataset.observations[first[:, None] + steps]
     cond = jnp.concatenate([states[:, 0], states[:, -1]], axis=-1)
     return types.Batch(states, cond, dataset.returns[first])
 
