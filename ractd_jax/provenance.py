@@ -73,6 +73,8 @@ def check_same(run: pathlib.Path, config: dict[str, Any], stage: str) -> None:
     for name, now, then in differences:
         if name.endswith("optimiser.steps") and not now:
             continue  # 0 stands for the epochs that the old run has worked out
+        if then is None and not now:
+            continue  # a choice that earlier versions did not have
         acting = [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]
         if name in acting or f"{name}.".startswith(f"{stage}.reselect."):
             continue  # how it acts may change
