@@ -34,7 +34,7 @@ def make(
         batch_size: of the student at paper size, as released.
         reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
         diffuser_steps: of Diffuser's schedule, as published.
-        demo_steps: updates at demo size, of teacher and students.
+        demo_steps: updates at demo size, of teacher (also DDPM and Diffuser) and students.
     """
     values = base.parse(arg)
     config = base.base(tasks.get(name), values)
@@ -52,7 +52,7 @@ def make(
     )
     config.reward.epochs = 100
     config.student.method.reward_weight = reward_weight
-    config.eval.replan_every = 10  # steps between the plans of the closed loop; 0: open loop alone
+    config.eval.replan_every = 10  # steps between proposed plans in closed loop; 0: open loop alone
     config.eval.replan = ("ctd", "student")  # stages; the teacher's plans take too long
     config.eval.follow = "inverse"  # how plans become actions: inverse (dynamics) or waypoints
     config.inverse = {  # as small as the dynamics are; the same at all sizes
@@ -113,8 +113,8 @@ def _small(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
 
 
 def _demo(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
-    mlp = {"kind": "mlp", "hidden": 512, "blocks": 4, "embed_dim": 32, "dropout": 0.0}
-    mlp["spectral"] = True
+    sizes = {"hidden": 512, "blocks": 4, "embed_dim": 32}
+    mlp = {"kind": "mlp", "dropout": 0.0, "spectral": True} | sizes
     for stage in (config.teacher, config.ctd, config.student, config.ddpm, config.diffuser):
         stage.network = ConfigDict(mlp)
         stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=demo_steps[1], warmup=200)

@@ -3,7 +3,8 @@
 Everything of one pipeline lies in one folder, the workdir (by default
 `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`), with a folder for each stage:
 
-    reward/ teacher/ ctd/ student/    config.json, metrics.jsonl, checkpoints/, eval.json
+    reward/ teacher/ ctd/ student/    config.json, metrics.jsonl, checkpoints/, timing.json,
+                                      eval.json
     summary.json, figures/            written by the stages eval and all (`evaluation`)
 """
 
@@ -15,7 +16,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -162,6 +163,7 @@ class Experiment:
                 checkpoints of the same update (`seeds.ensure`).
         """
         config, runs = self.config, (self, *others)
+        clock = _Clock(time.monotonic(), len(runs))
         saved = [run.needed(stage) for run in runs]
         examples, limits = self.examples(stage, self._given_limits(stage, saved[0]))
         optimiser = config[stage]["optimiser"]
@@ -178,7 +180,7 @@ class Experiment:
             key = jax.random.fold_in(jax.random.key(config["seed"]), 1)
             examples = algorithm.prepare(frozen, examples, key)
         started = [
-            Started(run, stage, algorithm, needed, limits, optimiser["steps"])
+            Started(run, stage, algorithm, needed, limits, optimiser["steps"], clock)
             for run, needed in zip(runs, saved, strict=True)
         ]
         state, key, start = started[0].state, started[0].key, started[0].step
@@ -302,6 +304,17 @@ class Experiment:
             )
 
 
+class _Clock(NamedTuple):
+    """When a program began to train, and how many runs share its time."""
+
+    begun: float
+    runs: int
+
+    def seconds(self) -> float:
+        """Return each run's share of the time since then."""
+        return (time.monotonic() - self.begun) / self.runs
+
+
 class Started:
     """A run that begins, or goes on from its newest checkpoint: its state, and where it is kept.
 
@@ -312,6 +325,7 @@ class Started:
         needed: see `Experiment.needed`.
         limits: the normaliser of its data.
         steps: updates in the whole run.
+        clock: of the program.
     """
 
     def __init__(
@@ -322,6 +336,7 @@ class Started:
         needed: dict[str, Any],
         limits: dataset.Normalizer,
         steps: int,
+        clock: _Clock,
     ):
         config, self.run = experiment.config, experiment.workdir / stage
         self._stage, self._limits, self._weights = stage, limits, config[stage]["weights"]
@@ -332,12 +347,11 @@ class Started:
         self.state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
         self.store = checkpoints.Checkpoints(self.run, config["training"]["keep"])
         self.step = self.store.latest() or 0
-        timing = self.run / checkpoints.TIMING
-        self._before, self._begun = 0.0, time.monotonic()
+        self._clock, self._timing, self._before = clock, self.run / checkpoints.TIMING, 0.0
         if self.step:
             self.state = self.store.restore(self.step, "state", self.state)
-            if timing.exists():
-                self._before = checkpoints.read_json(timing)["seconds"]
+            known = self._timing.exists()  # not by earlier versions
+            self._before = checkpoints.read_json(self._timing)["seconds"] if known else None
         checkpoints.write_json(self.run / checkpoints.CONFIG, provenance.describe(config, stage))
         self.log = checkpoints.Log(self.run / "metrics.jsonl", self.step)
 
@@ -348,8 +362,9 @@ class Started:
             weights = self._acting(weights, state.frozen, self._limits)
         item = {"params": weights, "normalizer": self._limits}
         self.store.save(step, item, state, {"step": step, "stage": self._stage})
-        seconds = self._before + time.monotonic() - self._begun
-        checkpoints.write_json(self.run / checkpoints.TIMING, {"seconds": round(seconds, 1)})
+        if self._before is not None:
+            seconds = round(self._before + self._clock.seconds(), 1)
+            checkpoints.write_json(self._timing, {"seconds": seconds})
 
     def finish(self) -> None:
         """Wait for the last checkpoint and note that the run is complete."""

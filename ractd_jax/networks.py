@@ -168,7 +168,11 @@ class ResidualMLP(nn.Module):
 
 
 def _cosines(n: int) -> Float[np.ndarray, "{n} {n}"]:
-    """Return the orthogonal matrix of the cosine transform (type II): frequency x step."""
+    """Return the orthogonal matrix of the cosine transform (type II): frequency x step.
+
+    For plans of some hundred steps a product takes less time than XLA's fast transform on a CPU,
+    and it computes in any precision.
+    """
     return scipy.fft.dct(np.eye(n), axis=0, norm="ortho")
 
 

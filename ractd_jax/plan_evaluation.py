@@ -1,7 +1,7 @@
 """Evaluate and draw models that plan states: in open loop as published, and in closed loop.
 
-One plan an episode, or one every `eval.replan_every` steps for the stages in `eval.replan`; see
-`planning`. The protocol is that of `evaluation`.
+One plan an episode, or another proposed every `eval.replan_every` steps for the stages in
+`eval.replan`; see `planning`. The protocol is that of `evaluation`.
 """
 
 import pathlib
@@ -115,6 +115,6 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
         episode["qpos"],
         plans=followed,
         rewards=episode["rewards"],
-        title=style.label(best) + (f", a plan every {every} steps" if every else ""),
+        title=style.label(best) + (f", plans anew every {every} steps" if every else ""),
     )
     return paths

@@ -13,6 +13,7 @@ paper calls a "reverse dynamics model", or by a learned one, `load_control`. The
 the plain sum of rewards.
 """
 
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -27,6 +28,9 @@ from ractd_jax.data import dataset, normalizer
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.errors import UserError
 from ractd_jax.types import Algorithm, Params
+
+STRAYED = 0.3  # cells from where the plan in hand says to be: it does not hold any more
+NEAR = 0.1  # cells by which a plan's states may be further from the ball than the nearest of them
 
 
 class Planner:
@@ -109,9 +113,6 @@ class Planner:
         return states.reshape(*obs.shape[:-1], *states.shape[1:])
 
 
-STRAYED = 0.3  # cells from where the plan in hand says to be: it does not hold any more
-NEAR = 0.1  # cells by which a plan's states may be further from the ball than the nearest of them
-
 Control = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (obs, wanted (batch, obs)) -> actions
 
 
@@ -125,7 +126,7 @@ class Follower:
         control: how to get from where the ball is to the next state of the plan.
 
     Attributes:
-        plans: seed of an episode -> its newest plan.
+        plans: seed of an episode -> the plan in hand.
     """
 
     def __init__(
@@ -159,9 +160,9 @@ class Follower:
                 rests = maze2d.at_goal(obs[:, :2], self.goal[:2]) > 0
                 plans = np.where(rests[:, None, None], goals[:, None], plans)
             for i, seed in enumerate(seeds.tolist()):
-                join = _join(plans[i], obs[i]) if self.every else 0
-                if step == 0 or rests[i] or self._better(plans[i][join:], obs[i], seed, step):
-                    self.plans[seed], self._begun[seed] = plans[i], step - join
+                plan = plans[i][_join(plans[i], obs[i]) if self.every else 0 :]
+                if step == 0 or rests[i] or self._better(plan, obs[i], seed, step):
+                    self.plans[seed], self._begun[seed] = plan, step
         wanted = [waypoints.wanted(self.plans[s], step - self._begun[s]) for s in seeds.tolist()]
         return self.control(obs, np.array(wanted))
 
@@ -177,12 +178,13 @@ class Follower:
         planned = waypoints.wanted(self.plans[seed], age - 1)
         strayed = np.hypot(*(obs - planned)[:2]) > STRAYED
         left = self._arrival(self.plans[seed]) - age
-        return bool(strayed) or left <= 0 or self._arrival(plan) < left
+        over = left <= 0 or age >= len(self.plans[seed])
+        return bool(strayed) or over or self._arrival(plan) < left
 
-    def _arrival(self, plan: Float[np.ndarray, "steps 4"]) -> int:
-        """Return the first step of a plan that is at the goal, or its length."""
+    def _arrival(self, plan: Float[np.ndarray, "steps 4"]) -> float:
+        """Return the first step of a plan that is at the goal; infinity if there is none."""
         there = maze2d.at_goal(plan[:, :2], self.goal[:2]) > 0
-        return int(np.argmax(there)) if there.any() else len(plan)
+        return float(np.argmax(there)) if there.any() else math.inf
 
 
 def _join(plan: Float[np.ndarray, "horizon 4"], obs: Float[np.ndarray, "4"]) -> int:

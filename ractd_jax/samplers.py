@@ -6,7 +6,8 @@ and the number of candidates that a judge chooses from (`policy.Reselect`).
     --config.eval.samplers="('ddpm sampler=ddim sample_steps=10', 'student nfe=2 candidates=8')"
 
 Without the list every finished stage is a row, sampled as its method says, and if `eval.candidates`
-is above 1 once more with so many candidates.
+is above 1 once more with so many candidates; where a method has several of its own, once more with
+one.
 """
 
 import ast

@@ -352,6 +352,12 @@ def test_the_critic_can_judge_a_student_if_it_sees_the_data_alike(tmp_path):
     job.ensure("student")
     assert not (tmp_path / "run" / "reward").exists()
     assert (tmp_path / "run" / "iql").exists()
+    other = tiny("hopper_mr", tmp_path)  # of the return model
+    other.resume = True
+    with pytest.raises(
+        errors.UserError, match=r"trained with reward\.kind = iql, now it is returns"
+    ):
+        other.ensure("student")
 
     (tmp_path / "other").mkdir()
     frame = {"data": {"frame": "gaussian", "reward_scale": "none"}}

@@ -76,6 +76,10 @@ def test_all_trains_evaluates_and_draws(data, tmp_path):
     student = entries[-1]
     assert student["nfe"] == 1
     assert student["candidates"] == 1
+    needed = ("reward", "teacher", "student")
+    timed = [json.loads((tmp_path / "run" / s / "timing.json").read_text()) for s in needed]
+    assert student["training_seconds"] == pytest.approx(sum(t["seconds"] for t in timed))
+    assert student["training_seconds"] > entries[1]["training_seconds"] > 0
     assert len(student["returns"]) == len(student["seeds"]) == 2
     assert student["score_released"] >= student["score_mean"]
     assert student == json.loads((tmp_path / "run" / "student" / "eval.json").read_text())
@@ -120,6 +124,7 @@ def test_a_killed_run_resumes_to_the_same_bits(data, tmp_path):
     assert "continues at update" in out
     for a, b in zip(saved_arrays(whole / "teacher"), saved_arrays(cut / "teacher"), strict=True):
         np.testing.assert_array_equal(a, b)
+    assert json.loads((cut / "teacher" / "timing.json").read_text())["seconds"] > 0
     curves = [(w / "teacher" / "metrics.jsonl").read_text() for w in (whole, cut)]
     assert curves[0] == curves[1]
 

@@ -162,6 +162,18 @@ def test_closed_loop_takes_a_plan_that_arrives_sooner_than_the_one_in_hand(steps
     assert follower.plans[0][0, 0] == (2 if taken else 3)
 
 
+def test_closed_loop_does_not_take_a_plan_that_never_arrives_for_one_that_does():
+    class Lost(Counting):
+        def plan(self, obs, goals, seeds, step):
+            share = np.arange(HORIZON)[None, :, None] / (HORIZON - 1) * (step == 0)
+            return np.float32((1 - share) * obs[:, None] + share * goals[:, None])
+
+    follower = planning.Follower(Lost(), every=4)
+    for step in range(5):
+        follower.act(np.float32([[3 - step / 4, 1, 0, 0]]), np.array([0]), step)
+    assert follower.plans[0][0, 0] == 3
+
+
 def test_closed_loop_joins_a_plan_where_it_leaves_for_the_goal():
     """It stands for five steps, which are left out; in open loop they are not."""
 
@@ -183,8 +195,8 @@ def test_closed_loop_rests_at_the_goal_and_open_loop_keeps_its_plan():
     closed, opened = (planning.Follower(Counting(), every) for every in (4, 0))
     for follower in (closed, opened):
         follower.act(obs, seeds, 0)
-    np.testing.assert_array_equal(closed.plans[0], np.tile([1, 1, 0, 0], (HORIZON, 1)))
-    np.testing.assert_array_equal(closed.plans[1], np.tile(obs[1], (HORIZON, 1)))
+    np.testing.assert_array_equal(closed.plans[0][-1], [1, 1, 0, 0])
+    np.testing.assert_array_equal(closed.plans[1][-1], obs[1])
     np.testing.assert_array_equal(opened.plans[0], np.tile(obs[0], (HORIZON, 1)))
 
 

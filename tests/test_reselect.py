@@ -163,6 +163,23 @@ def test_without_a_judge_only_one_can_be_asked_for(trained):
     trained.config["eval"]["candidates"] = 0
 
 
+def test_rows_are_shown_with_one_candidate_and_with_many_where_a_judge_of_their_frame_is_trained(
+    trained,
+):
+    def names():
+        return [row.name for row in evaluation.rows(trained)]
+
+    assert names() == ["teacher", "iql", "dql", "dql, 1 of 1"]
+    trained.config["eval"]["candidates"] = 8
+    assert names() == ["teacher", "iql", "dql", "dql, 1 of 1"]  # the return model is not trained
+    trained.config["teacher"]["reselect"]["judge"] = "dql"
+    assert names() == ["teacher", "teacher, 1 of 8", "iql", "dql", "dql, 1 of 1"]
+    trained.config["teacher"]["reselect"]["judge"] = "iql"  # of another frame
+    assert names() == ["teacher", "iql", "dql", "dql, 1 of 1"]
+    trained.config["teacher"]["reselect"]["judge"] = ""
+    trained.config["eval"]["candidates"] = 0
+
+
 def test_judges_that_cannot_judge_are_refused(trained):
     run = trained.workdir
     with pytest.raises(errors.UserError, match="different frames") as caught:

@@ -120,7 +120,7 @@ def sample_plans(
             state is repeated to the end. So a model learns plans that arrive and wait: of windows
             alone, those from one place to another near by are detours of full length.
     """
-    key_early, key_end = jax.random.split(jax.random.fold_in(key, 1))
+    key_early, key_end = jax.random.split(jax.random.fold_in(key, 1))  # `key` draws all windows
     index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
     first = dataset.starts[index]
     end = jax.random.randint(key_end, (batch_size,), 0, horizon)

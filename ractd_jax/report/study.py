@@ -62,15 +62,15 @@ def name(entry: Entry) -> str:
     return re.sub(r"[^a-zA-Z0-9._-]", "_", "-".join(words))
 
 
-def row(entry: Entry) -> tuple:
-    """Return what tells an entry from the others of its pipeline."""
-    return tuple(entry.get(field) for field in ("stage", "nfe", "candidates"))
+def model(entry: Entry) -> str:
+    """Return the stage whose model acted; "dataset" for the data."""
+    return entry.get("model") or entry["stage"]
 
 
 def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path:
     """Copy a pipeline's summary.json into a folder of results, returns to three decimals.
 
-    Of what the folder has of the same pipeline, rows that the summary does not have stay.
+    Of what the folder has of the same pipeline and data, models that the summary lacks stay.
 
     Raises:
         UserError: the file is missing or holds nothing.
@@ -83,8 +83,9 @@ def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path
     path = pathlib.Path(folder) / f"{name(entries[0])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        new = {row(entry) for entry in entries}
-        entries = [e for e in checkpoints.read_json(path) if row(e) not in new] + entries
+        new, source = {model(entry) for entry in entries}, entries[0]["source"]
+        old = [e for e in checkpoints.read_json(path) if e["source"] == source]
+        entries = [e for e in old if model(e) not in new] + entries
     checkpoints.write_json(path, entries)
     return path
 
