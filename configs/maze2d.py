@@ -22,6 +22,7 @@ def make(
     batch_size: int,
     reward_weight: float,
     diffuser_steps: int,
+    early: float,
     demo_steps: tuple[int, int],
 ) -> ConfigDict:
     """Return the configuration of a maze.
@@ -34,6 +35,7 @@ def make(
         batch_size: of the student at paper size, as released.
         reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
         diffuser_steps: of Diffuser's schedule, as published.
+        early: share of windows that arrive before their time, in preset `default` (docs/maze2d.md).
         demo_steps: updates at demo size, of teacher (also DDPM and Diffuser) and students.
     """
     values = base.parse(arg)
@@ -63,7 +65,7 @@ def make(
         ),
         "weights": "ema",
     }
-    PRESETS[values["preset"]](config)
+    PRESETS[values["preset"]](config, early)
     SIZES[values["size"]](config, demo_steps)
     return config
 
@@ -71,19 +73,20 @@ def make(
 # ---- presets -------------------------------------------------------------------------------------
 
 
-def _paper(config: ConfigDict) -> None:
-    del config  # `make` gives the paper's numbers
+def _paper(config: ConfigDict, early: float) -> None:
+    del config, early  # `make` gives the paper's numbers
 
 
-def _released(config: ConfigDict) -> None:
+def _released(config: ConfigDict, early: float) -> None:
+    del early
     weight = config.student.method.reward_weight  # in `make`: as released
     gym_mujoco.PRESETS["released"](config, {"released": weight})
     config.eval.follow = "waypoints"
 
 
-def _default(config: ConfigDict) -> None:
+def _default(config: ConfigDict, early: float) -> None:
     gym_mujoco.PRESETS["default"](config, {"default": 0.0})
-    config.data.update(discount=0.99, early=0.5)
+    config.data.update(discount=0.99, early=early)
     config.teacher.method.levels = "mixed"
     config.student.method.update(
         dsm_goal="teacher", reward_weight=0.025, reward_scale="gradient", advantage=0.0

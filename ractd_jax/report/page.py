@@ -38,21 +38,22 @@ def _rank(method: study.Method) -> tuple:
 
 
 def table(entries: list[study.Entry], family: str) -> str:
-    """Return the scores of a family of tasks as a Markdown table, a method a column."""
+    """Return the scores of a family of tasks as a Markdown table, the longer list downwards."""
     names = [t for t in FAMILIES[family] if any(e["task"] == t for e in entries)]
     found = study.scores(e for e in entries if e["task"] in names)
     methods = sorted(found, key=_rank)
-    lines = [
-        "| task | " + " | ".join(map(_heading, methods)) + " |",
-        "|---" * (len(methods) + 1) + "|",
-    ]
-    for task in names:
-        cells = [study.cell(found[method].get(task, {})) for method in methods]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    columns = [["task", *names]]
+    for method in methods:
+        cells = [study.cell(found[method].get(task, {})) for task in names]
+        columns.append([_heading(method), *cells])
     if len(names) > 1:
-        runs = {method: study.matrix(found[method], names) for method in methods}
-        means = [f"{study.mean(r):.1f}" if all(map(len, r)) else "" for r in runs.values()]
-        lines.append(f"| mean of {len(names)} | " + " | ".join(means) + " |")
+        columns[0].append(f"mean of {len(names)}")
+        for column, method in zip(columns[1:], methods, strict=True):
+            runs = study.matrix(found[method], names)
+            column.append(f"{study.mean(runs):.1f}" if all(map(len, runs)) else "")
+    rows = columns if len(methods) > len(names) else [*zip(*columns, strict=True)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|---" * len(rows[0]) + "|")
     return "\n".join(lines) + "\n"
 
 
