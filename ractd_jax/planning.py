@@ -121,7 +121,7 @@ class Follower:
 
     Args:
         planner: makes the plans.
-        every: steps between plans; 0 plans once an episode (open loop).
+        every: steps between proposed plans; 0 plans once an episode (open loop).
         goal: the state to plan to; by default the task's, at rest.
         control: how to get from where the ball is to the next state of the plan.
 
@@ -141,7 +141,7 @@ class Follower:
         self.planner, self.every, self.control = planner, every, control
         self.goal = task_goal(planner.task) if goal is None else np.asarray(goal, np.float32)
         self.plans: dict[int, np.ndarray] = {}
-        self._begun: dict[int, int] = {}  # seed -> step of its newest plan
+        self._begun: dict[int, int] = {}  # seed -> the step at which that begins
 
     def act(
         self, obs: Float[np.ndarray, "batch obs"], seeds: Int[np.ndarray, " batch"], step: int
