@@ -116,8 +116,14 @@ def _small(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
 
 
 def _demo(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
-    sizes = {"hidden": 512, "blocks": 4, "embed_dim": 32}
-    mlp = {"kind": "mlp", "dropout": 0.0, "spectral": True} | sizes
+    mlp = {
+        "kind": "mlp",
+        "hidden": 512,
+        "blocks": 4,
+        "embed_dim": 32,
+        "dropout": 0.0,
+        "spectral": True,
+    }
     for stage in (config.teacher, config.ctd, config.student, config.ddpm, config.diffuser):
         stage.network = ConfigDict(mlp)
         stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=demo_steps[1], warmup=200)

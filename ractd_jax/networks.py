@@ -170,8 +170,8 @@ class ResidualMLP(nn.Module):
 def _cosines(n: int) -> Float[np.ndarray, "{n} {n}"]:
     """Return the orthogonal matrix of the cosine transform (type II): frequency x step.
 
-    For plans of some hundred steps a product takes less time than XLA's fast transform on a CPU,
-    and it computes in any precision.
+    A matrix in the place of `jax.scipy.fft.dct`: for plans of some hundred steps a product takes the
+    same time on a CPU, and it computes in bfloat16 too.
     """
     return scipy.fft.dct(np.eye(n), axis=0, norm="ortho")
 

@@ -17,6 +17,7 @@ import sys
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ractd_jax import checkpoints, errors, tasks
 from ractd_jax.report import study, study_plots, style
@@ -174,7 +175,9 @@ def _image(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     # No version or date inside, so that the same results give the same page.
     figure.savefig(buffer, dpi=110, facecolor="white", metadata={"Software": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
+    small = io.BytesIO()  # a palette does for flat colours, and takes a third of the bytes
+    Image.open(buffer).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    data = base64.b64encode(small.getvalue()).decode()
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
 
