@@ -129,37 +129,38 @@ class ResidualMLP(nn.Module):
     """`networks.ResidualMLP`."""
 
     def __init__(
-        self, horizon, dim, cond, n_times, *, hidden, blocks, embed_dim, dropout, spectral=False
+        self, horizon, dim, cond, n_times, *, hidden, blocks, embed_dim, dropout, frequencies=0
     ):
         super().__init__()
         self.blocks, c_dim = blocks, n_times * embed_dim + cond
         self.condition = Condition(embed_dim)
-        self.spectral = spectral
-        if spectral:
+        self.frequencies, self.seen = frequencies, min(frequencies, horizon) or horizon
+        if frequencies:
             transform = torch.from_numpy(scipy.fft.dct(np.eye(horizon), axis=0, norm="ortho"))
             self.register_buffer("transform", transform.float(), persistent=False)
             self.around = nn.Linear(c_dim, horizon * dim)
-        self.input = nn.Linear(horizon * dim + cond, hidden)
+        self.input = nn.Linear(self.seen * dim + cond, hidden)
         for i in range(blocks):
             self.add_module(f"block{i}_film", nn.Linear(c_dim, 2 * hidden))
             self.add_module(f"block{i}_norm", nn.LayerNorm(hidden, eps=1e-6))
             self.add_module(f"block{i}_dense0", nn.Linear(hidden, hidden))
             self.add_module(f"block{i}_dense1", nn.Linear(hidden, hidden))
-        self.output = nn.Linear(hidden, horizon * dim)
+        self.output = nn.Linear(hidden, self.seen * dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, times: Tensor, cond: Tensor) -> Tensor:
         c = self.condition(times, cond)
-        if self.spectral:
+        if self.frequencies:
             x = self.transform @ x
-        h = F.mish(self.input(torch.cat([x.flatten(1), cond], dim=-1)))
+        h = F.mish(self.input(torch.cat([x[:, : self.seen].flatten(1), cond], dim=-1)))
         for i in range(self.blocks):
             scale, shift = self.get_submodule(f"block{i}_film")(c).chunk(2, dim=-1)
             r = self.get_submodule(f"block{i}_norm")(h) * (1 + scale) + shift
             r = self.drop(F.mish(self.get_submodule(f"block{i}_dense0")(r)))
             h = h + self.get_submodule(f"block{i}_dense1")(r)
-        out = self.output(F.mish(h)).view_as(x)
-        if self.spectral:
+        out = self.output(F.mish(h)).view(len(x), self.seen, -1)
+        if self.frequencies:
+            out = F.pad(out, (0, 0, 0, x.shape[1] - self.seen))
             out = self.transform.T @ (out + self.around(F.mish(c)).view_as(x) * x)
         return out
 

@@ -122,7 +122,7 @@ def _demo(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
         "blocks": 4,
         "embed_dim": 32,
         "dropout": 0.0,
-        "spectral": True,
+        "frequencies": 128,
     }
     for stage in (config.teacher, config.ctd, config.student, config.ddpm, config.diffuser):
         stage.network = ConfigDict(mlp)

@@ -66,14 +66,21 @@ def entry(experiment: Experiment, stage: str, returns: np.ndarray) -> dict[str, 
     }
 
 
-def median_ms(decide: Callable[[int], Any], repeats: int = 30) -> float:
+def median_ms(decide: Callable[[int], Any], seconds: float = 0.5) -> float:
     """Return the median time of a call in milliseconds, from numpy to numpy.
 
-    It is compiled before the clock starts.
+    It is compiled before the clock starts. The first half of the calls is not counted, as
+    processors take a while to speed up.
+
+    Args:
+        decide: what to time, given the number of the call.
+        seconds: how long to count, though 10 calls at least.
     """
+    decide(0)
     times = []
-    for step in range(repeats + 2):
-        begun = time.perf_counter()
-        decide(step)
-        times.append(time.perf_counter() - begun)
-    return 1000 * float(np.median(times[2:]))
+    begun = time.perf_counter()
+    while len(times) < 20 or time.perf_counter() - begun < 2 * seconds:
+        start = time.perf_counter()
+        decide(len(times) + 1)
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times[len(times) // 2 :]))

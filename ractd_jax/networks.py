@@ -126,52 +126,54 @@ class ResidualMLP(nn.Module):
     A long plan has more numbers than the hidden layers have units, so what they give cannot hold
     the noise that F has to take off each of them. But plans are smooth: seen by the frequencies of
     their cosine transform, an orthogonal map that leaves white noise white, they fill the lowest
-    few, and elsewhere one factor a frequency and noise level, on a path around the hidden layers,
-    takes the noise off. That is `spectral`, for plans.
+    few, which the hidden layers see; elsewhere one factor a frequency and noise level, on a path
+    around them, takes the noise off. That is `frequencies`, for plans.
 
     Attributes:
         hidden: width of the residual stream.
         blocks: number of residual blocks, each FiLM-conditioned.
         embed_dim: size of the embedding of one noise level.
         dropout: dropout inside the blocks.
-        spectral: whether it works on the cosine transform along the horizon, and has that path.
+        frequencies: how many, of a cosine transform along the horizon, the hidden layers see (all
+            if there are not as many); 0: no transform, and no path around.
     """
 
     hidden: int = 256
     blocks: int = 3
     embed_dim: int = 32
     dropout: float = 0.0
-    spectral: bool = False
+    frequencies: int = 0
 
     @nn.compact
     def __call__(self, x: Noisy, times: Times, cond: Cond, *, train: bool = False) -> Noisy:
         """Return F(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
         batch, horizon, dim = x.shape
         c = Condition(self.embed_dim, name="condition")(times, cond)
-        if self.spectral:
+        seen = min(self.frequencies, horizon) or horizon
+        if self.frequencies:
             transform = jnp.asarray(_cosines(horizon), x.dtype)
             x = jnp.einsum("kh,bhd->bkd", transform, x)
-        noisy = x.reshape(batch, horizon * dim)
-        h = mish(Dense(self.hidden, name="input")(jnp.concatenate([noisy, cond], axis=-1)))
+        h = x[:, :seen].reshape(batch, seen * dim)
+        h = mish(Dense(self.hidden, name="input")(jnp.concatenate([h, cond], axis=-1)))
         for i in range(self.blocks):
             scale, shift = jnp.split(Dense(2 * self.hidden, name=f"block{i}_film")(c), 2, axis=-1)
             r = nn.LayerNorm(name=f"block{i}_norm")(h) * (1 + scale) + shift
             r = mish(Dense(self.hidden, name=f"block{i}_dense0")(r))
             r = nn.Dropout(self.dropout, deterministic=not train)(r)
             h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
-        out = Dense(horizon * dim, name="output")(mish(h))
-        if self.spectral:
-            out = out + Dense(horizon * dim, name="around")(mish(c)) * noisy
-            out = out.reshape(batch, horizon, dim)
+        out = Dense(seen * dim, name="output")(mish(h)).reshape(batch, seen, dim)
+        if self.frequencies:
+            around = Dense(horizon * dim, name="around")(mish(c)).reshape(batch, horizon, dim)
+            out = around * x + jnp.pad(out, ((0, 0), (0, horizon - seen), (0, 0)))
             return jnp.einsum("kh,bkd->bhd", transform, out)
-        return out.reshape(batch, horizon, dim)
+        return out
 
 
 def _cosines(n: int) -> Float[np.ndarray, "{n} {n}"]:
     """Return the orthogonal matrix of the cosine transform (type II): frequency x step.
 
-    A matrix in the place of `jax.scipy.fft.dct`: for plans of some hundred steps a product takes the
-    same time on a CPU, and it computes in bfloat16 too.
+    A matrix in the place of `jax.scipy.fft.dct`: for plans of some hundred steps a product takes as
+    long on a CPU, and it computes in bfloat16 too.
     """
     return scipy.fft.dct(np.eye(n), axis=0, norm="ortho")
 

@@ -117,7 +117,7 @@ def tiny():
         "mlp": (networks.ResidualMLP, {"hidden": 16, "blocks": 2, "embed_dim": 8}),
         "spectral": (
             networks.ResidualMLP,
-            {"hidden": 16, "blocks": 2, "embed_dim": 8, "spectral": True},
+            {"hidden": 16, "blocks": 2, "embed_dim": 8, "frequencies": 3},
         ),
         "return": (networks.ReturnMLP, {"dims": (16, 16)}),
     }

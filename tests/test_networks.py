@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.fft
 from conftest import COND, SHAPE
 
 from ractd_jax import diffusion, edm, layers, networks, types
@@ -195,6 +196,22 @@ def test_output_depends_on_every_input_of_its_own_row_only(key, tiny, weights, k
         np.testing.assert_array_equal(after[1], before[1])
 
 
+def test_hidden_layers_see_the_lowest_frequencies_only(key, tiny, weights):
+    net = tiny("spectral", frequencies=2)
+    params = weights(net, 1)
+    x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    transform = scipy.fft.dct(np.eye(len(x)), axis=0, norm="ortho")
+
+    def frequencies(x):
+        out = net.apply({"params": params}, x[None], jnp.ones((1, 1)), jnp.zeros((1, COND)))
+        return transform @ np.asarray(out[0])
+
+    for k, others in ((0, True), (1, True), (2, False), (3, False)):
+        change = np.abs(frequencies(x + transform[k][:, None]) - frequencies(x)).max(axis=1)
+        assert change[k] > 1e-4
+        assert (np.delete(change, k) > 1e-4).any() == others
+
+
 @pytest.mark.slow
 def test_spectral_network_takes_noise_off_plans_that_are_longer_than_it_is_wide(tiny, optimiser):
     # Smooth plans, one of four frequencies, 64 steps of 2 numbers: eight times the hidden units.
@@ -205,7 +222,7 @@ def test_spectral_network_takes_noise_off_plans_that_are_longer_than_it_is_wide(
         return jnp.sin(2 * jnp.pi * (steps[None, :, None] + turns))
 
     def error(kind):
-        net = tiny(kind)
+        net = tiny(kind, **({"frequencies": 16} if kind == "spectral" else {}))
         algorithm = edm.make_teacher(
             net,
             noise,

@@ -26,7 +26,7 @@ FIELDS = {
         "dropout": 0.0, "mid_dropout": 0.0,
     },
 }  # fmt: skip
-FIELDS["spectral"] = FIELDS["mlp"] | {"spectral": True}
+FIELDS["spectral"] = FIELDS["mlp"] | {"frequencies": 3}
 METHODS = {
     "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
     "released": (
