@@ -203,7 +203,8 @@ def test_hidden_layers_see_the_lowest_frequencies_only(key, tiny, weights):
     transform = scipy.fft.dct(np.eye(len(x)), axis=0, norm="ortho")
 
     def frequencies(x):
-        out = net.apply({"params": params}, x[None], jnp.ones((1, 1)), jnp.zeros((1, COND)))
+        x = jnp.asarray(x[None], jnp.float32)
+        out = net.apply({"params": params}, x, jnp.ones((1, 1)), jnp.zeros((1, COND)))
         return transform @ np.asarray(out[0])
 
     for k, others in ((0, True), (1, True), (2, False), (3, False)):
