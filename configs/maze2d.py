@@ -22,7 +22,7 @@ def make(
     batch_size: int,
     reward_weight: float,
     diffuser_steps: int,
-    early: float,
+    errands: float,
     demo_steps: tuple[int, int],
 ) -> ConfigDict:
     """Return the configuration of a maze.
@@ -35,12 +35,12 @@ def make(
         batch_size: of the student at paper size, as released.
         reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
         diffuser_steps: of Diffuser's schedule, as published.
-        early: share of windows that arrive before their time, in preset `default` (docs/maze2d.md).
+        errands: share of plans that go and rest, in preset `default` (docs/maze2d.md).
         demo_steps: updates at demo size, of teacher (also DDPM and Diffuser) and students.
     """
     values = base.parse(arg)
     config = base.base(tasks.get(name), values)
-    config.data.update(horizon=horizon, discount=0.0, termination_penalty=0.0, early=0.0)
+    config.data.update(horizon=horizon, discount=0.0, termination_penalty=0.0, errands=0.0)
     for stage in (config.teacher, config.ctd, config.student, config.ddpm):
         stage.network.update(down_dims=down_dims, embed_dim=256)
         stage.epochs = 400
@@ -65,7 +65,7 @@ def make(
         ),
         "weights": "ema",
     }
-    PRESETS[values["preset"]](config, early)
+    PRESETS[values["preset"]](config, errands)
     SIZES[values["size"]](config, demo_steps)
     return config
 
@@ -73,20 +73,20 @@ def make(
 # ---- presets -------------------------------------------------------------------------------------
 
 
-def _paper(config: ConfigDict, early: float) -> None:
-    del config, early  # `make` gives the paper's numbers
+def _paper(config: ConfigDict, errands: float) -> None:
+    del config, errands  # `make` gives the paper's numbers
 
 
-def _released(config: ConfigDict, early: float) -> None:
-    del early
+def _released(config: ConfigDict, errands: float) -> None:
+    del errands
     weight = config.student.method.reward_weight  # in `make`: as released
     gym_mujoco.PRESETS["released"](config, {"released": weight})
     config.eval.follow = "waypoints"
 
 
-def _default(config: ConfigDict, early: float) -> None:
+def _default(config: ConfigDict, errands: float) -> None:
     gym_mujoco.PRESETS["default"](config, {"default": 0.0})
-    config.data.update(discount=0.99, early=early)
+    config.data.update(discount=0.99, errands=errands)
     config.teacher.method.levels = "mixed"
     config.student.method.update(
         dsm_goal="teacher", reward_weight=0.025, reward_scale="gradient", advantage=0.0

@@ -22,6 +22,6 @@ def get_config(arg=None):
         batch_size=320,
         reward_weight=1e-5,
         diffuser_steps=256,
-        early=0.0,
+        errands=0.5,
         demo_steps=(20_000, 9000),
     )

@@ -6,7 +6,7 @@
 Published, on D4RL's data, open loop: RACTD 130.8 +- 1.8 (1 network call), CTD 119.8 (1), its EDM
 teacher 120.1 (80 bins), Diffuser 121.5 (256).
 Ours, on simulated data, size demo, training seed 0, 100 episodes: RACTD 114.4 +- 6.7 (1 call a
-plan), in closed loop 163.1; with data.early=0 and 12,000 updates 130.8; EDM teacher 123.4 (158).
+plan), in closed loop 163.1; with data.errands=0 and 12,000 updates 130.8; EDM teacher 123.4 (158).
 docs/results.md, docs/maze2d.md.
 """
 
@@ -23,6 +23,6 @@ def get_config(arg=None):
         batch_size=320,
         reward_weight=1e-4,
         diffuser_steps=256,
-        early=0.5,
+        errands=0.5,
         demo_steps=(12_000, 4000),
     )

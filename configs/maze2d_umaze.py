@@ -23,6 +23,6 @@ def get_config(arg=None):
         batch_size=1400,
         reward_weight=1e-4,
         diffuser_steps=64,
-        early=0.5,
+        errands=0.5,
         demo_steps=(12_000, 4000),
     )

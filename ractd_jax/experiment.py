@@ -95,9 +95,9 @@ class Experiment:
         if stage in stages.SINGLE:
             fields = self.config[stage]["data"]
             return transitions.build(self.transitions, **fields, limits=limits)
-        data, recorded = self.config["data"], self.transitions
+        data, recorded, arrived = self.config["data"], self.transitions, None
         if self.task.kind == "planner":  # learns from every way that ended at the goal
-            recorded = maze2d.cut_at_goal(recorded)
+            recorded, arrived = maze2d.cut_at_goal(recorded)
         return dataset.build(
             recorded,
             horizon=stages.window(self.config, self.task, stage)[0],
@@ -105,6 +105,7 @@ class Experiment:
             termination_penalty=data["termination_penalty"],
             drop_last=data["drop_last_window"],
             limits=limits,
+            arrived=arrived,
         )
 
     # ---- training ------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def check_same(run: pathlib.Path, config: dict[str, Any], stage: str) -> None:
             continue  # 0 stands for the epochs that the old run has worked out
         if then is None and not now:
             continue  # a choice that earlier versions did not have
-        if name == "data.early" and stage in ("reward", "inverse"):
+        if name == "data.errands" and stage in ("reward", "inverse"):
             continue  # they see single states, and pairs of them
         acting = [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]
         if name in acting or f"{name}.".startswith(f"{stage}.reselect."):

@@ -110,17 +110,20 @@ def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Cal
     """Return what a stage is trained on: the steps of a window, and how to draw batches of them."""
     if stage in SINGLE:
         return 1, transitions.sample
+    errands = config["data"].get("errands", 0.0)
+    if not 0 <= errands <= 1:
+        raise errors.UserError(f"data.errands is {errands}: a share is between 0 and 1")
     if stage == "inverse":
         return 2, dataset.sample_pairs
     if stage in ("diffuser", "diffuser_value"):
         ends = 2 if task.kind == "planner" else 1
         horizon = config["diffuser"]["method"]["horizon"] or config["data"]["horizon"]
-        return horizon, functools.partial(dataset.sample_ways, ends=ends)
+        return horizon, functools.partial(dataset.sample_ways, ends=ends, errands=errands)
     # The return model judges single steps, so it sees the last ones of an episode too.
     horizon = 1 if stage == "reward" else config["data"]["horizon"]
     draw = dataset.SAMPLE[task.kind]
     if task.kind == "planner" and stage != "reward":
-        draw = functools.partial(draw, early=config["data"].get("early", 0.0))
+        draw = functools.partial(draw, errands=errands)
     return horizon, draw
 
 

@@ -144,20 +144,40 @@ def test_summary_counts_complete_episodes_only():
     }
 
 
-def test_early_plans_wait_where_they_arrive():
+def test_plans_of_errands_go_and_rest():
     horizon, rows = 5, 4000
     transitions = transitions_of(([(6, True), (9, False)], 0))
-    data, _ = dataset.build(transitions, **PAPER | {"horizon": horizon})
+    arrived = np.isin(np.arange(15), [2, 9])  # besides 5 and 14, where the episodes end
+    shifted = transitions._replace(observations=np.tile(transitions.observations[:, :1] + 1, 4))
+    data, limits = dataset.build(shifted, **PAPER | {"horizon": horizon}, arrived=arrived)
+    assert data.arrivals.tolist() == [2] * 3 + [5] * 3 + [9] * 4 + [14] * 5
     options = {"batch_size": rows, "horizon": horizon}
-    whole = dataset.sample_plans(data, jax.random.key(0), **options)
-    early = jax.device_get(dataset.sample_plans(data, jax.random.key(0), **options, early=0.5))
-    ends = np.argmax((early.x == early.x[:, -1:]).all(axis=-1), axis=1)
-    for plan, full, end in zip(early.x, whole.x, ends, strict=True):
-        np.testing.assert_array_equal(plan, full[np.minimum(np.arange(horizon), end)])
-    np.testing.assert_array_equal(early.cond[:, 3:], early.x[:, -1])
-    # Half of them end at one of five steps, alike often: the last has the other half besides.
-    shares = np.bincount(ends, minlength=horizon) / rows
-    np.testing.assert_allclose(shares, [0.1, 0.1, 0.1, 0.1, 0.6], atol=0.03)
+    plans = jax.device_get(dataset.sample_plans(data, jax.random.key(0), **options, errands=1.0))
+    states = normalizer.unnormalize(plans.x, limits.observations)
+    row_of = {float(value): i for i, value in enumerate(shifted.observations[:, 0])}
+    seen = set()
+    for plan in states:
+        first = row_of[min(row_of, key=lambda value: abs(value - plan[0, 0]))]
+        steps = min(int(data.arrivals[first]) - first, horizon - 1)
+        wanted = shifted.observations[np.minimum(first + np.arange(horizon), first + steps)].copy()
+        wanted[steps + 1 :, 2:] = 0.0
+        np.testing.assert_allclose(plan, wanted, atol=1e-4)
+        seen.add(first)
+    assert seen == set(range(15))  # any row, those near the end of an episode too
+    np.testing.assert_array_equal(plans.cond, plans.x[:, [0, -1]].reshape(rows, -1))
+    ways = dataset.sample_ways(data, jax.random.key(0), **options, errands=1.0, ends=2)
+    np.testing.assert_array_equal(ways.x[..., -4:], plans.x)
+    actions = normalizer.unnormalize(ways.x[..., :-4], limits.actions)
+    for plan, action in zip(states, actions, strict=True):
+        first = row_of[min(row_of, key=lambda value: abs(value - plan[0, 0]))]
+        driven = transitions.actions[first : int(data.arrivals[first]) + 1][:horizon]
+        np.testing.assert_allclose(action[: len(driven)], driven, atol=1e-4)
+        np.testing.assert_allclose(action[len(driven) :], 0, atol=1e-4)
+
+    half = jax.device_get(dataset.sample_plans(data, jax.random.key(0), **options, errands=0.5))
+    whole = jax.device_get(dataset.sample_plans(data, jax.random.key(0), **options))
+    same = (half.x == whole.x).all(axis=(1, 2))
+    assert 0.5 < same.mean() < 0.65  # an errand that is as long as the window is one
 
 
 @pytest.mark.parametrize("ends", [1, 2])

@@ -145,16 +145,19 @@ def test_cut_at_goal_by_hand():
     rows = np.arange(10, dtype=np.float32)
     nothing = np.zeros(10, bool)
     whole = episodes.Transitions(
-        np.tile(rows[:, None], 4), np.zeros((10, 2), np.float32), inside, nothing, nothing.copy()
+        np.tile(rows[:, None], 4), np.zeros((10, 2), np.float32), inside, nothing, rows == 2
     )
-    cut = maze2d.cut_at_goal(whole)
+    cut, arrived = maze2d.cut_at_goal(whole)
     assert cut.observations[:, 0].tolist() == [1, 2, 3, 5]  # without 0, 4 and 6, where it leaves
     assert cut.timeouts.tolist() == [False, False, True, True]
-    assert not whole.timeouts.any()
+    assert arrived.tolist() == [False, True, False, False]  # row 2, the second that is left
+    assert whole.timeouts.tolist() == (rows == 2).tolist()
 
 
 def test_cut_at_goal_keeps_whole_ways(path, data):
-    cut = maze2d.cut_at_goal(hdf5.read(path, TASK))
+    cut, arrived = maze2d.cut_at_goal(hdf5.read(path, TASK))
+    assert len(arrived) == len(cut.rewards)
+    assert 30 < arrived.sum() <= data["timeouts"].sum()
     lengths = episodes.lengths(cut)
     last = np.cumsum(lengths) - 1
     assert len(lengths) > 30

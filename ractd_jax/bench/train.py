@@ -26,7 +26,9 @@ def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
     rng = np.random.default_rng(seed)
     shapes = (ROWS, task.obs_dim), (ROWS, task.act_dim), (ROWS,)
     arrays = (jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in shapes)
-    return dataset.Dataset(*arrays, jnp.arange(ROWS - horizon, dtype=jnp.int32))
+    starts = jnp.arange(ROWS - horizon, dtype=jnp.int32)
+    arrivals = jnp.full(ROWS, ROWS - 1, jnp.int32)
+    return dataset.Dataset(*arrays, starts, arrivals, jnp.zeros(task.act_dim + task.obs_dim))
 
 
 def measure(

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ractd_jax import errors, tasks, types
 from ractd_jax.data import episodes, normalizer
@@ -24,12 +25,16 @@ class Dataset(NamedTuple):
         actions: in [-1, 1].
         returns: discounted return-to-go of each row, in [-1, 1].
         starts: the first row of each window.
+        arrivals: the last row of the errand that each row belongs to (without any: its episode).
+        rest: an action, then an observation of zeros, normalised.
     """
 
     observations: Float[Array, "n obs"]
     actions: Float[Array, "n act"]
     returns: Float[Array, " n"]
     starts: Int32[Array, " window"]
+    arrivals: Int32[Array, " n"]
+    rest: Float[Array, " act_obs"]
 
 
 class Normalizer(NamedTuple):
@@ -48,6 +53,7 @@ def build(
     termination_penalty: float,
     drop_last: bool,
     limits: Normalizer | None = None,
+    arrived: Bool[np.ndarray, " n"] | None = None,
 ) -> tuple[Dataset, Normalizer]:
     """Make a training set.
 
@@ -62,6 +68,7 @@ def build(
         termination_penalty: added to the last reward before a terminal.
         drop_last: see `episodes.window_starts`.
         limits: the normaliser to apply; None fits one.
+        arrived: rows in which an errand ends, besides those in which an episode does.
 
     Raises:
         UserError: every episode is too short for a window.
@@ -78,7 +85,14 @@ def build(
     fields = transitions.observations, transitions.actions, returns
     limits = limits or Normalizer(*(normalizer.fit(field) for field in fields))
     arrays = (normalizer.normalize(*pair) for pair in zip(fields, limits, strict=True))
-    return Dataset(*map(jnp.asarray, arrays), jnp.asarray(starts)), limits
+    zeros = (np.zeros_like(column[0]) for column in (transitions.actions, transitions.observations))
+    rest = np.concatenate(
+        [*map(normalizer.normalize, zeros, (limits.actions, limits.observations))]
+    )
+    ended = transitions.terminals | transitions.timeouts
+    last = np.flatnonzero(ended if arrived is None else ended | arrived)
+    arrivals = last[np.searchsorted(last, np.arange(len(ended)))].astype(np.int32)
+    return Dataset(*map(jnp.asarray, (*arrays, starts, arrivals, rest))), limits
 
 
 def identity(obs_dim: int, act_dim: int) -> Normalizer:
@@ -105,30 +119,54 @@ def sample_windows(
 
 
 def sample_plans(
-    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int, early: float = 0.0
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int, errands: float = 0.0
 ) -> types.Batch:
     """Draw windows of states, conditioned on their first and last; otherwise `sample_windows`.
 
     The windows of a return model are single states (`horizon` 1), each worth its own return-to-go.
 
     Args:
-        dataset: from `build` with the same `horizon`.
+        dataset: from `build` with the same `horizon`; an observation is positions, then velocities.
         key: a fresh key for each batch.
         batch_size: windows to draw.
         horizon: steps of a window.
-        early: share of the windows that end before their time, at a step drawn uniformly, whose
-            state is repeated to the end. So a model learns plans that arrive and wait: of windows
-            alone, those from one place to another near by are detours of full length.
+        errands: see `_ways`.
     """
-    key_early, key_end = jax.random.split(jax.random.fold_in(key, 1))  # `key` draws all windows
-    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
-    first = dataset.starts[index]
-    end = jax.random.randint(key_end, (batch_size,), 0, horizon)
-    end = jnp.where(jax.random.bernoulli(key_early, early, (batch_size,)), end, horizon - 1)
-    steps = jnp.minimum(jnp.arange(horizon)[None, :], end[:, None])
-    states = dataset.observations[first[:, None] + steps]
+    rows, resting = _ways(dataset, key, batch_size, horizon, errands)
+    _, states = _at_rest(dataset, rows, resting)
     cond = jnp.concatenate([states[:, 0], states[:, -1]], axis=-1)
-    return types.Batch(states, cond, dataset.returns[first])
+    return types.Batch(states, cond, dataset.returns[rows[:, 0]])
+
+
+def _ways(
+    dataset: Dataset, key: Key[Array, ""], batch_size: int, horizon: int, errands: float
+) -> tuple[Int32[Array, "batch horizon"], Bool[Array, "batch horizon"]]:
+    """Draw windows; return their rows, and in which of the steps the ball rests at the last row.
+
+    A share `errands` of them begins at any row, follows it to where its errand ends, and rests
+    there. Windows alone begin at least their own length before the end of an episode, so those from
+    one place to another near by are detours, and none ends at a goal before its time.
+    """
+    key_kind, key_row = jax.random.split(jax.random.fold_in(key, 1))  # `key` draws all windows
+    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
+    row = jax.random.randint(key_row, (batch_size,), 0, len(dataset.observations))
+    errand = jax.random.bernoulli(key_kind, errands, (batch_size,))
+    first = jnp.where(errand, row, dataset.starts[index])
+    end = jnp.where(errand, jnp.minimum(dataset.arrivals[first] - first, horizon - 1), horizon - 1)
+    steps = jnp.arange(horizon, dtype=jnp.int32)[None, :]
+    return first[:, None] + jnp.minimum(steps, end[:, None]), steps > end[:, None]
+
+
+def _at_rest(
+    dataset: Dataset, rows: Int32[Array, "batch horizon"], resting: Bool[Array, "batch horizon"]
+) -> tuple[Float[Array, "batch horizon act"], Float[Array, "batch horizon obs"]]:
+    """Return actions and states of the rows; at rest the state has no speed, the action is 0."""
+    actions, states = dataset.actions[rows], dataset.observations[rows]
+    velocity = jnp.arange(states.shape[-1]) >= states.shape[-1] // 2
+    still, rest = dataset.rest[: actions.shape[-1]], dataset.rest[actions.shape[-1] :]
+    resting = resting[..., None]
+    actions = jnp.where(resting, still[None, None], actions)
+    return actions, jnp.where(resting & velocity[None, None], rest[None, None], states)
 
 
 def sample_pairs(
@@ -143,7 +181,13 @@ def sample_pairs(
 
 
 def sample_ways(
-    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int, ends: int
+    dataset: Dataset,
+    key: Key[Array, ""],
+    *,
+    batch_size: int,
+    horizon: int,
+    ends: int,
+    errands: float = 0.0,
 ) -> types.Batch:
     """Draw windows of actions and states side by side, otherwise `sample_windows`.
 
@@ -153,14 +197,13 @@ def sample_ways(
         batch_size: windows to draw.
         horizon: steps of a window.
         ends: 1 for the first state as the condition, 2 for the first and the last.
+        errands: see `_ways`.
     """
-    index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
-    first = dataset.starts[index]
-    rows = first[:, None] + jnp.arange(horizon)[None, :]
-    states = dataset.observations[rows]
+    rows, resting = _ways(dataset, key, batch_size, horizon, errands)
+    actions, states = _at_rest(dataset, rows, resting)
     cond = jnp.concatenate([states[:, 0], states[:, -1]][:ends], axis=-1)
-    x = jnp.concatenate([dataset.actions[rows], states], axis=-1)
-    return types.Batch(x, cond, dataset.returns[first])
+    x = jnp.concatenate([actions, states], axis=-1)
+    return types.Batch(x, cond, dataset.returns[rows[:, 0]])
 
 
 SAMPLE = {"policy": sample_windows, "planner": sample_plans}  # by the kind of the task

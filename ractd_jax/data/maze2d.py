@@ -22,7 +22,7 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import episodes, hdf5, simulated
@@ -116,8 +116,12 @@ def cached(task: tasks.TaskSpec, *, transitions: int | None = None, seed: int = 
     return simulated.keep(task, VERSION, make, transitions, seed)
 
 
-def cut_at_goal(transitions: episodes.Transitions) -> episodes.Transitions:
-    """Return RACTD's episodes: an episode ends when the ball leaves the evaluation goal.
+def cut_at_goal(
+    transitions: episodes.Transitions,
+) -> tuple[episodes.Transitions, Bool[np.ndarray, " rows"]]:
+    """Return RACTD's episodes, and the rows in which an errand ends.
+
+    An episode ends when the ball leaves the evaluation goal, an errand where the file's own does.
 
     So it holds every way that ended at the goal, whatever the errands were. The row in which it
     leaves is dropped, as in the released code; so is what follows the last one (Diffuser, Janner et
@@ -128,8 +132,10 @@ def cut_at_goal(transitions: episodes.Transitions) -> episodes.Transitions:
     timeouts, keep = np.zeros_like(inside), np.ones_like(inside)
     timeouts[leaves[leaves > 0] - 1] = True
     keep[leaves] = False
+    arrived = (transitions.terminals | transitions.timeouts)[keep]
     cut = transitions._replace(timeouts=timeouts)
-    return episodes.complete(episodes.Transitions(*(column[keep] for column in cut)))
+    cut = episodes.complete(episodes.Transitions(*(column[keep] for column in cut)))
+    return cut, arrived[: len(cut.rewards)]
 
 
 def _run(
