@@ -22,7 +22,17 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ractd_jax import checkpoints, hosts, policy, provenance, stages, tasks, train_state, training
+from ractd_jax import (
+    checkpoints,
+    checks,
+    hosts,
+    policy,
+    provenance,
+    stages,
+    tasks,
+    train_state,
+    training,
+)
 from ractd_jax.data import columns, dataset, maze2d, normalizer, sources, transitions
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
@@ -54,6 +64,7 @@ class Experiment:
     ):
         self.config = json.loads(json.dumps(config))  # tuples become lists, as after saving
         self.task = sources.environment(tasks.from_config(self.config), self.config["source"])
+        checks.check(self.config, self.task)
         self.workdir = pathlib.Path(workdir) if workdir else provenance.default_workdir(self.config)
         self.resume, self.overwrite = resume, overwrite
         self.progress = Progress(console if hosts.first() else Console(quiet=True))

@@ -63,6 +63,8 @@ def parse(config: dict[str, Any], text: str) -> Sampler:
     Raises:
         UserError: there is no such stage or field, or a value is of another kind than its field's.
     """
+    if not text.split():
+        raise errors.UserError("a row of eval.samplers is empty: it begins with a stage")
     stage, *words = text.split()
     has = [name for name in stages.ACTING if name in config]
     stage = errors.choose("stage in eval.samplers", stage, has)

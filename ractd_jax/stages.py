@@ -111,8 +111,6 @@ def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Cal
     if stage in SINGLE:
         return 1, transitions.sample
     errands = config["data"].get("errands", 0.0)
-    if not 0 <= errands <= 1:
-        raise errors.UserError(f"data.errands is {errands}: a share is between 0 and 1")
     if stage == "inverse":
         return 2, dataset.sample_pairs
     if stage in ("diffuser", "diffuser_value"):

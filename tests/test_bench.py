@@ -75,7 +75,7 @@ def test_network_of_linear_layers_does_two_operations_a_weight_and_call(tiny):
 def config():
     _, config = load("hopper_mr", "bench,size=demo,source=simulated")
     for stage in stages.of(config):
-        if "network" in config[stage] and stage != "reward":
+        if config[stage].get("network", {}).get("kind") == "mlp":
             config[stage]["network"].update(hidden=8, blocks=1)
             config[stage]["optimiser"]["batch_size"] = 8
     config["reward"]["network"]["dims"] = [8]

@@ -1,0 +1,84 @@
+"""What can be seen to be wrong in a configuration before anything is computed.
+
+Each finding is one line that says what, where and what would work. What only a library, the data or
+an earlier run can tell is found where they are met.
+"""
+
+from typing import Any
+
+from ractd_jax import errors, samplers, stages
+from ractd_jax.tasks import TaskSpec
+
+FOLLOW = ("waypoints", "inverse")  # how plans become actions: the published controller, or learned
+
+
+def check(config: dict[str, Any], task: TaskSpec) -> None:
+    """Check the numbers of data, networks, optimisers and evaluation.
+
+    Args:
+        config: the resolved configuration.
+        task: what it is for.
+
+    Raises:
+        UserError: with the first that cannot work.
+    """
+    data = config["data"]
+    _at_least("data.horizon", data["horizon"], 1)
+    for name in ("discount", "errands"):
+        _share(f"data.{name}", data.get(name, 0.0))
+    for stage in stages.of(config):
+        _network(config, stage)
+        optimiser = config[stage]["optimiser"]
+        least = 0 if "epochs" in config[stage] else 1
+        _at_least(f"{stage}.optimiser.steps", optimiser["steps"], least)
+        _at_least(f"{stage}.optimiser.batch_size", optimiser["batch_size"], 1)
+        stages.make(config, task, stage)  # the methods check their own fields
+    if "eval" in config:
+        _evaluation(config, task)
+
+
+def _network(config: dict[str, Any], stage: str) -> None:
+    network = config[stage].get("network", {})
+    _at_least(f"{stage}.network.frequencies", network.get("frequencies", 0), 0)
+    if network.get("kind") != "unet":
+        return
+    horizon = config[stage]["method"].get("horizon") or config["data"]["horizon"]
+    halvings = len(network["down_dims"]) - 1
+    parts = 2**halvings
+    if horizon % parts:
+        near = " or ".join(
+            str(h) for h in (horizon - horizon % parts, horizon + -horizon % parts) if h
+        )
+        raise errors.UserError(
+            f"{stage}.network halves its {horizon} steps {halvings} times, which needs a multiple "
+            f"of {parts}: {near}, or fewer down_dims"
+        )
+
+
+def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
+    settings = config["eval"]
+    _at_least("eval.episodes", settings["episodes"], 1)
+    _at_least("eval.first_seed", settings["first_seed"], 0)
+    for text in settings["samplers"]:
+        row = samplers.parse(config, text)
+        if row.candidates > 1 and task.kind == "planner":
+            raise errors.UserError(
+                f"eval.samplers: {text!r}: plans are not chosen among candidates; leave them out"
+            )
+        acting = {**config[row.stage], "method": config[row.stage]["method"] | row.fields}
+        stages.make({**config, row.stage: acting}, task, row.stage)
+    if task.kind == "planner":
+        _at_least("eval.replan_every", settings["replan_every"], 0)
+        errors.choose("eval.follow", settings["follow"], FOLLOW)
+        for stage in settings["replan"]:
+            errors.choose("stage in eval.replan", stage, [s for s in stages.ACTING if s in config])
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise errors.UserError(f"{name} is {value}: at least {least}")
+
+
+def _share(name: str, value: float | int) -> None:
+    if not 0 <= value <= 1:
+        raise errors.UserError(f"{name} is {value}: between 0 and 1")

@@ -1,0 +1,46 @@
+"""A configuration that cannot work ends with one line before anything is computed."""
+
+import importlib
+
+import pytest
+
+from ractd_jax import errors, experiment
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "text"),
+    [
+        ("hopper_mr", {"data.horizon": 0}, "data.horizon is 0: at least 1"),
+        ("hopper_mr", {"data.discount": 1.5}, "data.discount is 1.5: between 0 and 1"),
+        ("maze2d_umaze", {"data.errands": -0.5}, "data.errands is -0.5: between 0 and 1"),
+        ("maze2d_umaze", {"teacher.network.frequencies": -3}, "frequencies is -3: at least 0"),
+        ("hopper_mr", {"diffuser.optimiser.steps": 0}, "diffuser.optimiser.steps is 0: at least 1"),
+        ("hopper_mr", {"teacher.optimiser.batch_size": 0}, "teacher.optimiser.batch_size is 0"),
+        ("hopper_mr", {"student.method.nfe": 0}, "nfe, solver_steps and max_jump start at 1"),
+        ("hopper_mr", {"eval.episodes": 0}, "eval.episodes is 0: at least 1"),
+        ("hopper_mr", {"eval.first_seed": -4}, "eval.first_seed is -4: at least 0"),
+        ("hopper_mr", {"eval.samplers": ("",)}, "a row of eval.samplers is empty"),
+        ("hopper_mr", {"eval.samplers": ("studnet",)}, "Did you mean 'student'"),
+        ("hopper_mr", {"eval.samplers": ("ddpm sample_steps=500",)}, "sample_steps"),
+        ("maze2d_umaze", {"eval.samplers": ("student candidates=4",)}, "not chosen among candid"),
+        ("maze2d_umaze", {"eval.replan_every": -3}, "eval.replan_every is -3: at least 0"),
+        ("maze2d_umaze", {"eval.follow": "invers"}, "Did you mean 'inverse'"),
+        ("maze2d_umaze", {"eval.replan": ("studnet",)}, "Did you mean 'student'"),
+    ],
+)
+def test_one_line_says_what_cannot_work(tmp_path, file, fields, text):
+    config = importlib.import_module(f"configs.{file}").get_config("all,size=demo")
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(errors.UserError, match=text) as caught:
+        experiment.Experiment(config.to_dict(), str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_horizon_must_fit_the_halvings_of_the_u_net(tmp_path):
+    config = importlib.import_module("configs.hopper_mr").get_config("all,size=small")
+    parts = 2 ** (len(config.teacher.network.down_dims) - 1)
+    config.data.horizon = 4 * parts + 1
+    with pytest.raises(errors.UserError, match=f"multiple of {parts}: {4 * parts} or {5 * parts}"):
+        experiment.Experiment(config.to_dict(), str(tmp_path))
+    config.data.horizon = 4 * parts
+    experiment.Experiment(config.to_dict(), str(tmp_path))
