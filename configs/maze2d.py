@@ -104,35 +104,27 @@ def _paper_size(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
 
 
 def _small(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
-    del demo_steps
-    for stage in (config.teacher, config.ctd, config.student, config.ddpm):
-        stage.network.update(down_dims=(64, 128, 256), embed_dim=64)
-        stage.optimiser.update(batch_size=128, learning_rate=3e-4, steps=20_000)
-    for stage in (config.teacher, config.ddpm):
-        stage.optimiser.update(steps=60_000)
-    config.diffuser.optimiser.update(steps=60_000)
-    config.reward.optimiser.update(batch_size=256, steps=50_000)
-    config.training.update(updates_per_dispatch=50)
+    teacher, students = demo_steps
+    _mlp(config, hidden=1024, steps=(2 * teacher, 2 * students))
+    config.reward.optimiser.update(batch_size=256, steps=20_000)
 
 
 def _demo(config: ConfigDict, demo_steps: tuple[int, int]) -> None:
-    mlp = {
-        "kind": "mlp",
-        "hidden": 512,
-        "blocks": 4,
-        "embed_dim": 32,
-        "dropout": 0.0,
-        "frequencies": 128,
-    }
-    for stage in (config.teacher, config.ctd, config.student, config.ddpm, config.diffuser):
-        stage.network = ConfigDict(mlp)
-        stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=demo_steps[1], warmup=200)
-    for stage in (config.teacher, config.ddpm, config.diffuser):
-        stage.optimiser.update(batch_size=128, learning_rate=1e-3, steps=demo_steps[0], ema=0.999)
+    _mlp(config, hidden=512, steps=demo_steps)
     config.reward.network.dims = (32, 64)
     config.reward.optimiser.update(
         batch_size=512, learning_rate=1e-3, steps=2000, warmup=100, ema=0.999
     )
+
+
+def _mlp(config: ConfigDict, *, hidden: int, steps: tuple[int, int]) -> None:
+    """Set networks and lengths that two cores train; U-Nets of long plans take them days."""
+    mlp = {"kind": "mlp", "hidden": hidden, "blocks": 4, "embed_dim": 32, "dropout": 0.0}
+    for stage in (config.teacher, config.ctd, config.student, config.ddpm, config.diffuser):
+        stage.network = ConfigDict(mlp | {"frequencies": 128})
+        stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=steps[1], warmup=200)
+    for stage in (config.teacher, config.ddpm, config.diffuser):
+        stage.optimiser.update(batch_size=128, learning_rate=1e-3, steps=steps[0], ema=0.999)
     config.training.update(updates_per_dispatch=100, save_every=2000)
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ractd_jax import progress
-from ractd_jax.report import style
+from ractd_jax.report import published, style
 
 
 def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False) -> Table:
@@ -23,12 +23,19 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
     """
     sign = "+-" if ascii_only else "±"
     followed = [entry for entry in entries if "follow" in entry]
+    beside = [published.score(entry["task"], entry["stage"]) for entry in entries]
+    episodes = (
+        ", ".join({str(len(entry["seeds"])): 0 for entry in entries if entry["seeds"]}) or "-"
+    )
+    known = any(figure is not None for figure in beside)
     table = Table(
         title=f"{_shared(entries, 'task')}   data: {_shared(entries, 'source')}",
         caption=(
             f"size {_shared(entries, 'size')}, preset {_shared(entries, 'preset')}, "
-            f"checkpoint: {_shared(entries, 'selection')}\nnormalised scores: 0 random, 100 expert"
+            f"checkpoint: {_shared(entries, 'selection')}, {episodes} episodes\n"
+            "normalised scores: 0 random, 100 expert"
             + (f"; plans followed by: {_shared(followed, 'follow')}" if followed else "")
+            + (f"\npublished: {published.SOURCE}" if known else "")
         ),
         title_style="bold",
         caption_style="dim",
@@ -46,10 +53,12 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
         "\nNFE",
         f"ms/{decided}\n(batch 1)",
     )
-    for header in (*headers, "candi-\ndates", "\nseeds"):
+    for header in (*headers, "candi-\ndates"):
         table.add_column(header, justify="right")
+    if known:
+        table.add_column("pub-\nlished", justify="right")
     best = max((entry["score_mean"] for entry in entries), default=None)
-    for entry in entries:
+    for entry, figure in zip(entries, beside, strict=True):
         interval, error = entry["score_ci95"], entry["score_se"]
         table.add_row(
             style.label(entry["stage"]),
@@ -59,7 +68,7 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
             _figure(entry["nfe"], "d"),
             _figure(entry["action_ms"], ".3g"),
             _figure(entry["candidates"], "d"),
-            str(len(entry["seeds"])) if entry["seeds"] else "-",
+            *([_figure(figure, ".1f")] if known else []),
             style="bold" if entry["score_mean"] == best and len(entries) > 1 else "",
         )
     return table
