@@ -100,14 +100,14 @@ def several(experiment: Experiment, sampler: samplers.Sampler) -> bool:
 
 def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
     """Evaluate the data and all `rows`; print the table, write summary and figures."""
+    found = rows(experiment)
     if experiment.task.kind == "planner":
-        entries = [e for row in rows(experiment) for e in plan_evaluation.evaluate(experiment, row)]
+        entries = [e for row in found for e in plan_evaluation.evaluate(experiment, row)]
     else:
-        entries = _data_row(experiment)
-        entries += [evaluate_row(experiment, row) for row in rows(experiment)]
+        entries = _data_row(experiment) + [evaluate_row(experiment, row) for row in found]
     summary = experiment.workdir / "summary.json"
     checkpoints.write_json(summary, entries)
-    figures = draw(experiment, entries)
+    figures = draw(experiment, entries, found)
     tables.print_results(entries, experiment.console)
     for path in (summary, *figures):
         experiment.say(f"wrote {path}")
@@ -123,8 +123,16 @@ def _data_row(experiment: Experiment) -> list[dict[str, Any]]:
         return []
 
 
-def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.Path]:
-    """Draw learning curves, return distributions, latencies and rollouts; return the paths."""
+def draw(
+    experiment: Experiment, entries: list[dict[str, Any]], found: list[samplers.Sampler]
+) -> list[pathlib.Path]:
+    """Draw learning curves, return distributions, latencies and rollouts; return the paths.
+
+    Args:
+        experiment: the pipeline.
+        entries: of the table.
+        found: the rows among them that act.
+    """
     folder, task, config = experiment.workdir / "figures", experiment.task, experiment.config
     folder.mkdir(exist_ok=True)
     logs = {
@@ -144,7 +152,7 @@ def draw(experiment: Experiment, entries: list[dict[str, Any]]) -> list[pathlib.
         timed = {e["name"]: e for e in reversed(entries) if "name" in e}
         plots.latency_bars(paths[2], [*timed.values()])
     if task.kind == "planner":
-        paths += plan_evaluation.draw(experiment, acting)
+        paths += plan_evaluation.draw(experiment, found)
     elif acting:
         best = "student" if "student" in acting else acting[-1]
         paths.append(folder / f"{best}.gif")

@@ -59,46 +59,43 @@ def control_of(experiment: Experiment) -> planning.Control:
     return planning.load_control(experiment.workdir / "inverse")
 
 
-def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
-    """Draw the visited map, plans and paths of each stage, and one episode; return the paths.
+def draw(experiment: Experiment, rows: list[samplers.Sampler]) -> list[pathlib.Path]:
+    """Draw where the data has been, plans and paths of each row, and an episode; return the paths.
 
     Args:
         experiment: the pipeline.
-        acting: stages with a trained planner.
+        rows: of the table.
     """
     folder, task, settings = experiment.workdir / "figures", experiment.task, experiment.config
     settings = settings["eval"]
     paths = [folder / "map.png"]
     source = sources.label(experiment.config["source"], task)
     maze.save_density(paths[0], experiment.transitions, task, source)
-    control = control_of(experiment)
-    shared = []  # plan and path of each stage from the first start
-    for stage in acting:
-        planner = planning.load_planner(experiment.workdir / stage)
-        follower = planning.Follower(planner, control=control)
-        seeds = [settings["first_seed"] + i for i in range(STARTS)]
-        gone = [rollouts.record(follower.act, task, seed) for seed in seeds]
-        plans = [follower.plans[seed][:, :2] for seed in seeds]
-        ways = [episode["qpos"] for episode in gone]
-        shared.append((plans[0], ways[0]))
-        paths.append(folder / f"plans_{stage}.png")
-        title = f"{style.label(stage)}: plans (dashed) and paths"
-        maze.save(paths[-1], task, plans=plans, paths=ways, title=title)
-    if not acting:
+    if not rows:
         return paths
+    control = control_of(experiment)
+    seeds = [settings["first_seed"] + i for i in range(STARTS)]
+    ways = {}
+    for row in rows:
+        planner = planning.load_planner(experiment.workdir / row.stage, **row.fields)
+        follower = planning.Follower(planner, control=control)
+        gone = [rollouts.record(follower.act, task, seed)["qpos"] for seed in seeds]
+        ways[style.label(row.name)] = [follower.plans[seed][:, :2] for seed in seeds], gone
     paths.append(folder / "plans.png")
-    maze.save(
-        paths[-1],
-        task,
-        plans=[plan for plan, _ in shared],
-        paths=[way for _, way in shared],
-        names=[style.label(stage) for stage in acting],
-        colors=[style.color(stage) for stage in acting],
-        title=f"{task.name}: plans (dashed) and paths",
-    )
-    best = acting[-1]
-    every = settings["replan_every"] if best in settings["replan"] else 0
-    planner = planning.load_planner(experiment.workdir / best)
+    maze.save_each(paths[-1], task, ways, title=f"{task.name}: plans (dashed) and paths, open loop")
+    best = next((row for row in rows if row.stage == "student"), rows[-1])
+    paths.append(folder / f"{best.stage}.gif")
+    _animate(experiment, best, control, paths[-1])
+    return paths
+
+
+def _animate(
+    experiment: Experiment, row: samplers.Sampler, control: planning.Control, path: pathlib.Path
+) -> None:
+    """Draw the first episode of a row, in closed loop where that is evaluated."""
+    settings, task = experiment.config["eval"], experiment.task
+    every = settings["replan_every"] if row.stage in settings["replan"] else 0
+    planner = planning.load_planner(experiment.workdir / row.stage, **row.fields)
     follower = planning.Follower(planner, every, control=control)
     followed = []
 
@@ -108,13 +105,12 @@ def draw(experiment: Experiment, acting: list[str]) -> list[pathlib.Path]:
         return actions
 
     episode = rollouts.record(act, task, settings["first_seed"])
-    paths.append(folder / f"{best}.gif")
+    words = f", plans anew every {every} steps" if every else ""
     maze.save_gif(
-        paths[-1],
+        path,
         task,
         episode["qpos"],
         plans=followed,
         rewards=episode["rewards"],
-        title=style.label(best) + (f", plans anew every {every} steps" if every else ""),
+        title=style.label(row.name) + words,
     )
-    return paths

@@ -243,7 +243,7 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
     assert "RACTD student, closed loop" in done.stdout
     assert "ms/plan" in done.stdout
     assert "plans followed by: inverse" in done.stdout
-    drawn = ("map", "plans", "plans_teacher", "plans_ctd", "plans_student", "returns", "latency")
+    drawn = ("map", "plans", "returns", "latency")
     for figure in (*(f"{name}.png" for name in drawn), "student.gif"):
         assert (run / "figures" / figure).stat().st_size > 1000
 

@@ -82,3 +82,14 @@ def test_the_animation_moves_the_ball_and_counts_the_return(tmp_path):
 def test_other_tasks_have_no_maze(tmp_path):
     with pytest.raises(errors.UserError, match="no Maze2d task"):
         maze.save(tmp_path / "x.png", tasks.get("hopper-medium-v2"))
+
+
+def test_each_way_of_planning_has_its_own_maze(tmp_path):
+    way = np.linspace([1.0, 1.0], [1.0, 4.0], 50)
+    ways = {"one": ([way], [way]), "another": ([], [way]), "third": ([way], [])}
+    sizes = []
+    for count in (1, 2, 3):
+        maze.save_each(tmp_path / "x.png", TASK, dict([*ways.items()][:count]), title="large")
+        sizes.append(pixels(tmp_path / "x.png").shape)
+    assert sizes[0][0] == sizes[2][0]  # side by side
+    assert sizes[0][1] * 2.5 < sizes[2][1]

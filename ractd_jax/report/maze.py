@@ -5,7 +5,7 @@ Axes are positions (see `envs.maze2d`): x downwards, y to the right.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,6 @@ def save(
     paths: Sequence[Positions] = (),
     target: Float[np.ndarray, "2"] | None = None,
     title: str = "",
-    names: Sequence[str] = (),
-    colors: Sequence[str] = _PATHS,
 ) -> None:
     """Draw a maze into a PNG file.
 
@@ -51,8 +49,6 @@ def save(
         paths: ways that were gone, with a dot where they began.
         target: position of the goal; by default the layout's.
         title: says task and data source.
-        names: of the colours: what each plan, or path, is.
-        colors: of the first plan and path, the second, and so on, then from the beginning.
 
     Raises:
         UserError: no Maze2d task.
@@ -68,19 +64,47 @@ def save(
         bar.set_label("steps in a square of 5 cm", fontsize=8.5, color=style.MUTED)
         bar.ax.tick_params(labelsize=8, color=style.RULE, labelcolor=style.INK)
         bar.outline.set_edgecolor(style.RULE)
-    for name, color in zip(names, colors, strict=False):
-        axes.plot([], [], color=color, lw=1.8, label=name)
-    if names:
-        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.09), ncols=3)
-    dashed = {"ls": (0, (3, 2)), "lw": 0.9, "alpha": 0.8}
-    for ways, look in ((plans, dashed), (paths, {"lw": 1.8})):
-        for way, color in zip(ways, itertools.cycle(colors), strict=False):
-            axes.plot(way[:, 1], way[:, 0], color=color, solid_capstyle="round", **look)
-    for way, color in zip(paths, itertools.cycle(colors), strict=False):
-        axes.plot(way[0, 1], way[0, 0], "o", color=color, mec="white", ms=6, zorder=4)
+    _draw_ways(axes, plans, paths)
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=style.INK)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="white")
+
+
+def save_each(
+    path: str | Path,
+    task: tasks.TaskSpec,
+    ways: Mapping[str, tuple[Sequence[Positions], Sequence[Positions]]],
+    *,
+    title: str = "",
+) -> None:
+    """Draw a maze for each way of planning, all from the same starts, into one PNG file.
+
+    Args:
+        path: of the file.
+        task: a Maze2d task.
+        ways: name -> plans, dashed, and the paths that were gone; the i-th of each from one start.
+        title: of the whole.
+    """
+    layout = maze2d.of_task(task)
+    height, width = len(layout.rows), len(layout.rows[0])
+    across = min(len(ways), 3 if width > height else 4)
+    down = -(-len(ways) // across)
+    panel = 3.0 * (width - 1.4) / (height - 1.4), 3.0
+    figure = Figure(
+        figsize=(across * (panel[0] + 0.2), down * (panel[1] + 0.4) + 0.5), layout="constrained"
+    )
+    for axes, (name, (plans, paths)) in zip(
+        figure.subplots(down, across, squeeze=False).flat, ways.items(), strict=False
+    ):
+        draw_maze(axes, layout, np.array(layout.goal, np.float64))
+        axes.set(xlabel="", ylabel="", xticks=[], yticks=[])
+        axes.set_title(name, loc="left", fontsize=10, color=style.INK)
+        _draw_ways(axes, plans, paths)
+    for axes in figure.axes[len(ways) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90, facecolor="white")
 
 
 def save_density(
@@ -148,6 +172,16 @@ def save_gif(
     times = [round(1000 * stride * maze2d.TIMESTEP)] * (len(frames) - 1) + [1500]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+
+
+def _draw_ways(axes: Axes, plans: Sequence[Positions], paths: Sequence[Positions]) -> None:
+    """Draw plans dashed, paths with a dot where they begin."""
+    dashed = {"ls": (0, (3, 2)), "lw": 0.9, "alpha": 0.8}
+    for ways, look in ((plans, dashed), (paths, {"lw": 1.8})):
+        for way, color in zip(ways, itertools.cycle(_PATHS), strict=False):
+            axes.plot(way[:, 1], way[:, 0], color=color, solid_capstyle="round", **look)
+    for way, color in zip(paths, itertools.cycle(_PATHS), strict=False):
+        axes.plot(way[0, 1], way[0, 0], "o", color=color, mec="white", ms=6, zorder=4)
 
 
 def draw_maze(axes: Axes, maze: maze2d.Maze, target: Float[np.ndarray, "2"]) -> None:
