@@ -137,6 +137,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
             **values,
             "data": {
                 "horizon": 16,  # actions of a trajectory
+                "history": 1,  # observations it is conditioned on: the present one, those before it
                 "discount": 0.99,  # of the return-to-go
                 "termination_penalty": -100.0,  # added where an episode ends in a terminal
                 "drop_last_window": False,  # the published off-by-one

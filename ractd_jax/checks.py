@@ -24,6 +24,12 @@ def check(config: dict[str, Any], task: TaskSpec) -> None:
     """
     data = config["data"]
     _at_least("data.horizon", data["horizon"], 1)
+    history = data.get("history", 1)
+    _at_least("data.history", history, 1)
+    if history > 1 and task.kind == "planner":
+        raise errors.UserError(
+            f"data.history is {history}: plans are made from the present state alone, which takes 1"
+        )
     for name in ("discount", "errands"):
         _share(f"data.{name}", data.get(name, 0.0))
     for stage in stages.of(config):

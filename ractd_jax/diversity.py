@@ -10,6 +10,8 @@ numbers for it. For states of the dataset, and for each policy several actions a
               teacher's actions are to another sample of its own of the same size
     return    what the return model holds the actions to be worth, in standard deviations of the
               worth of the teacher's, above their mean
+
+A policy of a history (`data.history`) is shown each state as the first of an episode.
 """
 
 import argparse

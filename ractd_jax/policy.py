@@ -6,6 +6,7 @@ best_of_16 = ractd_jax.load_policy("runs/.../student", candidates=16)
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -77,6 +78,8 @@ class Policy:
         task: what it acts in.
         seed: of the noise of `__call__`.
         reselect: how to choose among several samples; None takes the one that is drawn.
+        history: observations of an episode that an action depends on, the present one among them.
+            The policy keeps those before it; where an episode begins they are its first one.
     """
 
     def __init__(
@@ -87,8 +90,12 @@ class Policy:
         task: tasks.TaskSpec,
         seed: int = 0,
         reselect: Reselect | None = None,
+        history: int = 1,
     ):
-        self.task, self.seed, self.step = task, seed, 0
+        self.task, self.seed, self.step, self.history = task, seed, 0, history
+        # What was seen last of each episode: by its seed in `act`, by its row in `__call__`.
+        self._episodes: dict[int, np.ndarray] = {}
+        self._called: dict[int, np.ndarray] = {}
         self._limits = jax.device_put(limits)
         self._params = jax.device_put((params, reselect.params if reselect else None))
         low, high = task.action_limits()
@@ -101,11 +108,12 @@ class Policy:
             many = candidate_keys(keys, count + 1)  # the last one chooses
             x = algorithm.act(params, jnp.repeat(cond, count, axis=0), many[:, :-1].reshape(-1))
             x = x.reshape(len(cond), count, *x.shape[1:])
-            return choose_candidate(reselect, judges, x, cond, many[:, -1])
+            present = cond[:, -task.obs_dim :]  # all that judges have learnt from
+            return choose_candidate(reselect, judges, x, present, many[:, -1])
 
-        def act(params, limits, obs, seeds, step):
+        def act(params, limits, seen, seeds, step):
             keys = row_keys(seeds, step)
-            cond = normalizer.normalize(obs, limits.observations)
+            cond = normalizer.normalize(seen, limits.observations).reshape(len(seen), -1)
             plan = sample(params, cond, keys)
             return normalizer.unnormalize(plan[:, 0], limits.actions).clip(low[None], high[None])
 
@@ -114,15 +122,52 @@ class Policy:
     def act(
         self, obs: Float[np.ndarray, "batch obs"], seeds: Int[np.ndarray, " batch"], step: int
     ) -> Float[np.ndarray, "batch act"]:
-        """Return an action for each row; its noise depends on (seed of the row, step) alone."""
+        """Return an action for each row; its noise depends on (seed of the row, step) alone.
+
+        With a history a seed stands for an episode, which begins at step 0 or where it is first
+        seen.
+        """
         obs, seeds = np.asarray(obs, np.float32), np.asarray(seeds, np.int32)
-        return np.asarray(self._act(self._params, self._limits, obs, seeds, np.int32(step)))
+        seen = self._recall(self._episodes, obs, seeds.tolist(), begins=step == 0)
+        return self._decide(seen, seeds, step)
+
+    def _decide(self, seen, seeds, step) -> Float[np.ndarray, "batch act"]:
+        return np.asarray(self._act(self._params, self._limits, seen, seeds, np.int32(step)))
+
+    def _recall(
+        self,
+        memory: dict[int, np.ndarray],
+        obs: Float[np.ndarray, "batch obs"],
+        episodes: Sequence[int],
+        *,
+        begins: bool = False,
+    ) -> Float[np.ndarray, "batch history obs"]:
+        """Return what each row's episode showed last, oldest first, and keep it in `memory`."""
+        seen = np.repeat(obs[:, None], self.history, axis=1)
+        if self.history == 1:
+            return seen
+        for row, episode in enumerate(episodes):
+            if episode in memory and not begins:
+                seen[row, :-1] = memory[episode][1:]
+        memory.update(zip(episodes, seen, strict=True))  # after all: a batch may repeat an episode
+        return seen
+
+    def reset(self) -> None:
+        """Forget what `__call__` has seen: the next observations are the first of new episodes.
+
+        Only a policy of a history remembers any; the noise goes on as before.
+        """
+        self._called.clear()
 
     def __call__(self, obs: Float[np.ndarray, "*batch obs"]) -> Float[np.ndarray, "*batch act"]:
         """Return the next action for one observation (obs,) or for several (batch, obs).
 
+        A policy of a history takes each row for the next observation of the same episode as in the
+        call before; `reset` says that other episodes begin.
+
         Raises:
-            UserError: the observation has another size, or is not finite.
+            UserError: the observation has another size, or is not finite, or there are not as many
+                as there are episodes.
         """
         obs = np.asarray(obs, np.float32)
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.task.obs_dim:
@@ -133,8 +178,14 @@ class Policy:
         if not np.isfinite(obs).all():
             raise UserError("the observation holds NaN or infinity")
         rows = np.atleast_2d(obs)
-        seeds = self.seed + np.arange(len(rows))
-        action = self.act(rows, seeds, self.step).reshape(*obs.shape[:-1], -1)
+        if self._called and len(self._called) != len(rows):
+            raise UserError(
+                f"observations of {len(rows)} episodes after those of {len(self._called)}: this "
+                f"policy acts on the last {self.history} of each; call reset() before new episodes"
+            )
+        seeds = np.asarray(self.seed + np.arange(len(rows)), np.int32)
+        seen = self._recall(self._called, rows, range(len(rows)))
+        action = self._decide(seen, seeds, self.step).reshape(*obs.shape[:-1], -1)
         self.step += 1
         return action
 
@@ -211,7 +262,8 @@ def load_policy(
                 "same data.frame"
             )
         reselect = Reselect(critic, judges["params"], count, inverse_temperature)
-    return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect)
+    history = stages.history(meta["config"], meta["stage"])
+    return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect, history)
 
 
 def _load_judge(run: pathlib.Path) -> tuple[Algorithm, Params, str]:

@@ -40,6 +40,7 @@ ACTING = (
     *("edm_bc", "eda_behavior", "cd", "ct", "ddpm", "diffuser", "teacher", "ctd", "student"),
     *("iql", "eda", "fql", "dql"),
 )
+RECALLING = ("teacher", "ctd", "student", "ddpm")  # conditioned on `data.history` observations
 DETERMINISTIC = ("iql", "eda_critic")  # their samples are all the same
 JUDGES = {"returns": "reward", "iql": "iql"}  # reward.kind: the stage that judges a student
 # Fields of a stage's method that only acting heeds: they may differ from those it was trained with.
@@ -96,6 +97,12 @@ def frame(config: dict[str, Any], stage: str) -> str:
     return config[stage].get("data", {}).get("frame", "limits")
 
 
+def history(config: dict[str, Any], stage: str) -> int:
+    """Return how many observations a stage is conditioned on, the present one among them."""
+    # Runs of earlier versions do not say.
+    return config["data"].get("history", 1) if stage in RECALLING else 1
+
+
 def sizes(config: dict[str, Any], task: TaskSpec, stage: str) -> dict[str, Any]:
     """Return the sizes of what a stage generates or judges, as every `make_*` takes them."""
     if stage in SINGLE:
@@ -103,7 +110,8 @@ def sizes(config: dict[str, Any], task: TaskSpec, stage: str) -> dict[str, Any]:
     horizon = config["data"]["horizon"]
     if task.kind == "planner":
         return {"shape": (horizon, task.obs_dim), "cond_dim": 2 * task.obs_dim}
-    return {"shape": (horizon, task.act_dim), "cond_dim": task.obs_dim}
+    seen = history(config, stage)
+    return {"shape": (horizon, task.act_dim), "cond_dim": seen * task.obs_dim}
 
 
 def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Callable]:
@@ -122,6 +130,8 @@ def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Cal
     draw = dataset.SAMPLE[task.kind]
     if task.kind == "planner" and stage != "reward":
         draw = functools.partial(draw, errands=errands)
+    elif stage in RECALLING:
+        draw = functools.partial(draw, history=history(config, stage))
     return horizon, draw
 
 
@@ -200,19 +210,24 @@ def _reward(config, task, stage, optimiser, sizes) -> Algorithm:
 
 
 def _judge(config, task, stage):
-    """Return what says how much the trajectories of a stage are worth."""
+    """Return what says how much the trajectories of a stage are worth.
+
+    It has learnt from the present observation, which is the last of those that the stage sees.
+    """
+    width = sizes(config, task, "reward")["cond_dim"]
     if needs(config, stage).get("reward") == "iql":
         critic = make(config, task, "iql")
 
         def judge(params, x, cond, key):
-            return critic.judge(params, x, cond)
+            return critic.judge(params, x, cond[:, -width:])
 
     else:
         net, model = _return_parts(config)
 
         def judge(params, x, cond, key):
             drawn = reward.draw(params, model, key)
-            return reward.value(net, drawn, model, x, cond, reward.SEES[task.kind])
+            seen = cond[:, -width:]
+            return reward.value(net, drawn, model, x, seen, reward.SEES[task.kind])
 
     return judge
 

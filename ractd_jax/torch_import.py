@@ -96,7 +96,9 @@ def _fit(config: dict[str, Any], kind: str, network: dict) -> list[str]:
     return changed
 
 
-def _check_sizes(task: tasks.TaskSpec, kind: str, network: dict, params: Params) -> None:
+def _check_sizes(
+    config: dict[str, Any], task: tasks.TaskSpec, kind: str, network: dict, params: Params
+) -> None:
     """Refuse weights for observations and actions of other sizes than the task's."""
     plans = task.kind == "planner"  # of states, between the first and the last
     if kind == "reward":
@@ -106,9 +108,8 @@ def _check_sizes(task: tasks.TaskSpec, kind: str, network: dict, params: Params)
         columns = params["mid_block0"]["film"]["linear"]["kernel"].shape[0]
         embeddings = network["embed_dim"] * (2 if kind == "student" else 1)
         have = {"condition": columns - embeddings, "output": len(params["final_conv"]["bias"])}
-        want = {"condition": task.obs_dim, "output": task.act_dim}
-        if plans:
-            want = {"condition": 2 * task.obs_dim, "output": task.obs_dim}
+        sizes = stages.sizes(config, task, kind)
+        want = {"condition": sizes["cond_dim"], "output": sizes["shape"][1]}
     if have != want:
         have, want = (", ".join(f"{k} {v}" for k, v in d.items()) for d in (have, want))
         raise UserError(
@@ -199,7 +200,7 @@ def import_checkpoint(
         )
         limits = torch_weights.normalizer_of(file, state)
 
-    _check_sizes(task, kind, network, params)
+    _check_sizes(config, task, kind, network, params)
     changed = _fit(config, kind, network)
     if kind == "reward":
         params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one

@@ -4,7 +4,8 @@ Names of array dimensions, the same everywhere:
     batch    examples, or environments acting side by side
     horizon  steps of a trajectory (16 actions for Gym tasks, 128 states for the small maze)
     dim      numbers at one step of a trajectory (the size of an action; in mazes of a state)
-    cond     numbers a trajectory is conditioned on (the observation; in mazes first and last state)
+    cond     numbers a trajectory is conditioned on (the observation, after those before it where
+             `data.history` is more than 1; in mazes first and last state)
     ens      members of an ensemble
 """
 

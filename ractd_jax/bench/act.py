@@ -92,9 +92,11 @@ def measure(
         if theirs and precision == "float32":
             other = versus.actor(mine, task, stage, theirs[stage])
         limits = dataset.identity(task.obs_dim, task.act_dim)
-        actor = policy.Policy(algorithm, params, limits, task)
+        history = stages.history(mine, stage)
+        actor = policy.Policy(algorithm, params, limits, task, history=history)
         for batch in config["bench"]["batches"]:
-            shapes = jnp.zeros((batch, task.obs_dim)), jax.random.split(jax.random.key(0), batch)
+            cond = jnp.zeros((batch, history * task.obs_dim))
+            shapes = cond, jax.random.split(jax.random.key(0), batch)
             operations = floor.operations(algorithm.act, params, *shapes)
             read = calls * floor.size(params)
             least = max(read / speed[held], operations / rates[precision])

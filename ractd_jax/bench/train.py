@@ -28,7 +28,8 @@ def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
     arrays = (jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in shapes)
     starts = jnp.arange(ROWS - horizon, dtype=jnp.int32)
     arrivals = jnp.full(ROWS, ROWS - 1, jnp.int32)
-    return dataset.Dataset(*arrays, starts, arrivals, jnp.zeros(task.act_dim + task.obs_dim))
+    rest = jnp.zeros(task.act_dim + task.obs_dim)
+    return dataset.Dataset(*arrays, starts, arrivals, jnp.zeros(ROWS, jnp.int32), rest)
 
 
 def measure(
@@ -50,7 +51,7 @@ def measure(
 def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:
     algorithm = stages.make(config, task, stage)
     horizon = 1 if stage == "reward" else config["data"]["horizon"]
-    batch = config[stage]["optimiser"]["batch_size"]
+    batch, history = config[stage]["optimiser"]["batch_size"], stages.history(config, stage)
     rows = random_rows(task, horizon)
 
     def start(key):
@@ -63,7 +64,7 @@ def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:
         return algorithm.init(key, frozen) if frozen else algorithm.init(key)
 
     def sample(rows, key):
-        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon)
+        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
 
     def update(state, rows, key):
         key_batch, key_update = jax.random.split(key)

@@ -109,7 +109,7 @@ def actor(
     import torch
 
     other, noise, method = reference(), diffusion.Noise(**config["noise"]), config[stage]["method"]
-    shape = stages.sizes(config, task, stage)["shape"]
+    shape, history = stages.sizes(config, task, stage)["shape"], stages.history(config, stage)
     limits = dataset.identity(task.obs_dim, task.act_dim)
     # The affine maps and the clip of a decision belong to it.
     o, a = (
@@ -133,7 +133,7 @@ def actor(
 
     @torch.inference_mode()
     def act(obs):
-        cond = torch.from_numpy(obs).to(_device()) * o[0] + o[1]
+        cond = (torch.from_numpy(obs).to(_device()) * o[0] + o[1]).repeat(1, history)
         x = sample(net, std * torch.randn(len(cond), *shape, device=cond.device), cond)
         return ((x[:, 0] - a[1]) / a[0]).clamp(low, high).cpu().numpy()
 
@@ -166,7 +166,8 @@ def updates(
     )
     fields = rows.actions, rows.observations
     actions, observations = (torch.from_numpy(np.array(a)).to(_device()) for a in fields)
-    offsets = torch.arange(horizon, device=_device())
+    offsets, history = torch.arange(horizon, device=_device()), stages.history(config, STAGE)
+    back = torch.arange(history - 1, -1, -1, device=_device())
 
     n = config["training"]["updates_per_dispatch"]
     n = 1 if config["size"] == "paper" and jax.default_backend() == "cpu" else n
@@ -175,13 +176,14 @@ def updates(
         def run():
             for _ in range(n):
                 first = torch.randint(len(rows.starts), (batch,), device=_device())
-                loss = update(actions[first[:, None] + offsets], observations[first])
+                seen = observations[(first[:, None] - back).clamp(min=0)].flatten(1)
+                loss = update(actions[first[:, None] + offsets], seen)
             loss.item()  # waits
 
         return run
 
     def sample(rows, key):
-        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon)
+        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
 
     loop = training.make_loop(algorithm, sample, jax.random.key(2))
 

@@ -1,9 +1,10 @@
 """The training set on the accelerator: normalised rows, and the windows drawn from them.
 
-A Gym-MuJoCo example is `horizon` actions, conditioned on the observation at the first of them and
-worth the return-to-go from there (RACTD section 3); a Maze2d example is `horizon` states,
-conditioned on the first and the last (section 4.2). Whole datasets fit in memory (2 million steps
-of Hopper: 120 MB), so `sample_windows` and `sample_plans` draw and gather in the compiled update.
+A Gym-MuJoCo example is `horizon` actions, conditioned on the observation at the first of them, in
+Kitchen on those before it too, and worth the return-to-go from there (RACTD section 3); a Maze2d
+example is `horizon` states, conditioned on the first and the last (section 4.2). Whole datasets fit
+in memory (2 million steps of Hopper: 120 MB), so `sample_windows` and `sample_plans` draw and
+gather in the compiled update.
 """
 
 from typing import NamedTuple
@@ -26,6 +27,7 @@ class Dataset(NamedTuple):
         returns: discounted return-to-go of each row, in [-1, 1].
         starts: the first row of each window.
         arrivals: the last row of the errand that each row belongs to (without any: its episode).
+        firsts: the first row of the episode that each row belongs to.
         rest: an action, then an observation of zeros, normalised.
     """
 
@@ -34,6 +36,7 @@ class Dataset(NamedTuple):
     returns: Float[Array, " n"]
     starts: Int32[Array, " window"]
     arrivals: Int32[Array, " n"]
+    firsts: Int32[Array, " n"]
     rest: Float[Array, " act_obs"]
 
 
@@ -92,7 +95,8 @@ def build(
     ended = transitions.terminals | transitions.timeouts
     last = np.flatnonzero(ended if arrived is None else ended | arrived)
     arrivals = last[np.searchsorted(last, np.arange(len(ended)))].astype(np.int32)
-    return Dataset(*map(jnp.asarray, (*arrays, starts, arrivals, rest))), limits
+    firsts = np.repeat(np.cumsum(lengths) - lengths, lengths).astype(np.int32)
+    return Dataset(*map(jnp.asarray, (*arrays, starts, arrivals, firsts, rest))), limits
 
 
 def identity(obs_dim: int, act_dim: int) -> Normalizer:
@@ -102,7 +106,7 @@ def identity(obs_dim: int, act_dim: int) -> Normalizer:
 
 
 def sample_windows(
-    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int
+    dataset: Dataset, key: Key[Array, ""], *, batch_size: int, horizon: int, history: int = 1
 ) -> types.Batch:
     """Draw windows uniformly, with replacement; to be called inside `jit`.
 
@@ -111,11 +115,26 @@ def sample_windows(
         key: a fresh key for each batch.
         batch_size: windows to draw.
         horizon: steps of a window.
+        history: observations that a window is conditioned on, see `_seen`.
     """
     index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))
     first = dataset.starts[index]
     rows = first[:, None] + jnp.arange(horizon)[None, :]
-    return types.Batch(dataset.actions[rows], dataset.observations[first], dataset.returns[first])
+    return types.Batch(
+        dataset.actions[rows], _seen(dataset, first, history), dataset.returns[first]
+    )
+
+
+def _seen(
+    dataset: Dataset, rows: Int32[Array, " batch"], history: int
+) -> Float[Array, "batch history_obs"]:
+    """Return the last observations up to each row, oldest first, that of the row itself last.
+
+    Before its start an episode's first observation is repeated: `policy.Policy` does the same.
+    """
+    back = jnp.arange(history - 1, -1, -1, dtype=jnp.int32)
+    rows = jnp.maximum(rows[:, None] - back[None, :], dataset.firsts[rows][:, None])
+    return dataset.observations[rows].reshape(len(rows), -1)
 
 
 def sample_plans(
