@@ -11,6 +11,8 @@ from ractd_jax import errors, experiment
     ("file", "fields", "text"),
     [
         ("hopper_mr", {"data.horizon": 0}, "data.horizon is 0: at least 1"),
+        ("kitchen_mixed", {"data.history": 0}, "data.history is 0: at least 1"),
+        ("maze2d_umaze", {"data.history": 2}, "data.history is 2: plans are made from the present"),
         ("hopper_mr", {"data.discount": 1.5}, "data.discount is 1.5: between 0 and 1"),
         ("maze2d_umaze", {"data.errands": -0.5}, "data.errands is -0.5: between 0 and 1"),
         ("maze2d_umaze", {"teacher.network.frequencies": -3}, "frequencies is -3: at least 0"),

@@ -128,6 +128,25 @@ def test_same_key_same_batch_other_key_other_batch():
     assert not np.array_equal(first.cond, other.cond)
 
 
+@pytest.mark.parametrize("history", [1, 3, 8])
+def test_history_is_the_rows_before_oldest_first_and_repeats_an_episodes_first(history):
+    transitions = transitions_of(([(6, True), (9, False)], 2))
+    data, _ = dataset.build(transitions, **PAPER | {"horizon": 2})
+    assert data.firsts.tolist() == [0] * 6 + [6] * 9
+    options = {"batch_size": 256, "horizon": 2}
+    batch = dataset.sample_windows(data, jax.random.key(0), **options, history=history)
+    plain = dataset.sample_windows(data, jax.random.key(0), **options)
+    chex.assert_trees_all_equal(batch._replace(cond=plain.cond), plain)
+    observations, drawn = np.asarray(data.observations), set()
+    for cond, present in zip(np.asarray(batch.cond), np.asarray(plain.cond), strict=True):
+        (row,) = np.flatnonzero((observations == present).all(axis=1))
+        first = 0 if row < 6 else 6
+        wanted = [max(row - k, first) for k in reversed(range(history))]
+        np.testing.assert_array_equal(cond, observations[wanted].reshape(-1))
+        drawn.add(int(row))
+    assert drawn == set(data.starts.tolist())
+
+
 def test_summary_counts_complete_episodes_only():
     task = tasks.get("hopper-medium-replay-v2")
     rewards = np.array([1, 2, 3, 10, 20, 99], np.float32)

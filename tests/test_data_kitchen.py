@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ractd_jax
-from configs import kitchen_mixed
+from configs import kitchen_mixed, kitchen_partial
 from ractd_jax import cli, errors, experiment, stages, tasks
 from ractd_jax.data import d4rl, download, hdf5, inspection, sources
 from ractd_jax.envs import kitchen, make
@@ -127,9 +127,11 @@ def test_people_cannot_be_simulated(kind, tmp_path, monkeypatch):
 TINY = {"hidden": 8, "blocks": 1}
 
 
-def test_all_from_demonstrations_to_the_table(file, tmp_path, capsys):
+@pytest.mark.parametrize("source", [kitchen_mixed, kitchen_partial], ids=["mixed", "partial"])
+def test_all_from_demonstrations_to_the_table(source, file, tmp_path, capsys):
     pytest.importorskip("gymnasium_robotics")
-    config = kitchen_mixed.get_config(f"all,size=demo,source={file}")
+    config = source.get_config(f"all,size=demo,source={file}")
+    assert config.data.history == 4
     config.training.update(updates_per_dispatch=2, compilation_cache="")
     config.teacher.method.sample_bins = 2
     config.reward.network.dims = (8,)
@@ -141,7 +143,7 @@ def test_all_from_demonstrations_to_the_table(file, tmp_path, capsys):
     cli.run(config, str(tmp_path / "run"), resume=False, overwrite=False)
     out = capsys.readouterr().out
     assert "RACTD student" in out
-    assert "kitchen-mixed-v0   data: file kitchen.hdf5" in out
+    assert f"{config.task}   data: file kitchen.hdf5" in out
     entries = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [entry["stage"] for entry in entries] == ["dataset", "teacher", "ctd", "student"]
     for entry in entries[1:]:
@@ -163,6 +165,7 @@ def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     job.ensure("teacher")
 
     policy = ractd_jax.load_policy(tmp_path / "run" / "teacher")
+    assert policy.history == 4
     env = make.make_env(policy.task.env_id)
     obs, _ = env.reset(seed=0)
     for _ in range(5):
@@ -171,6 +174,8 @@ def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
         obs, _, fell, late, _ = env.step(action)
         assert not fell
         assert not late
+    policy.reset()
+    assert policy(np.stack([obs, obs])).shape == (2, 9)
     # The goal, which never changes, is nothing to the network, as in training.
     scale, shift = (np.asarray(v) for v in policy._limits.observations[:2])
     np.testing.assert_allclose(obs[30:] * scale[30:] + shift[30:], 0, atol=1e-6)

@@ -164,6 +164,7 @@ def test_cut_at_goal_keeps_whole_ways(path, data):
     assert cut.rewards[last].all()
     assert not cut.rewards[last[:-1] + 1].any()  # it has left
     assert lengths.max() > TASK.max_episode_steps
+    np.testing.assert_array_equal(episodes.returns_to_go(cut, 0.0, 0.0), cut.rewards)
 
 
 @pytest.mark.parametrize(
