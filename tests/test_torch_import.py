@@ -269,11 +269,15 @@ def test_weights_for_another_task_are_refused(files, tmp_path):
         assert "walker2d-medium-v2" in text
 
 
+SHALLOW = {f"{s}.network.down_dims": (8, 16) for s in ("teacher", "ctd", "student", "ddpm")}
+
+
 @pytest.mark.parametrize(
     ("arg", "fields", "said"),
     [
         ("preset=released,size=demo", {}, "not a U-Net"),
-        ("preset=released", {"data.horizon": 18}, "needs a horizon"),
+        ("preset=released", {"data.horizon": 18}, "halves its 18 steps"),
+        ("preset=released", {"data.horizon": 18} | SHALLOW, "needs a horizon"),
         ("preset=released", {"teacher.network.groups": 8}, None),
     ],
 )
