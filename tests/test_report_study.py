@@ -135,3 +135,18 @@ def test_adding_again_replaces_the_rows_that_come_again_and_keeps_the_others(tmp
 def test_a_folder_without_results_says_what_would_help(tmp_path, capsys):
     assert page.main(["--results", str(tmp_path), "--docs", str(tmp_path)]) == 2
     assert "--add" in capsys.readouterr().err
+
+
+def test_pictures_of_a_maze_come_along_with_its_results(tmp_path):
+    run, docs = tmp_path / "run", tmp_path / "docs"
+    (run / "figures").mkdir(parents=True)
+    for name in ("plans.png", "student.gif", "returns.png"):
+        (run / "figures" / name).write_bytes(name.encode())
+    for task, kept in (
+        ("maze2d-umaze-v1", ["maze2d_umaze_plans.png", "maze2d_umaze_student.gif"]),
+        ("hopper-medium-v2", []),
+    ):
+        (run / "summary.json").write_text(json.dumps([entry(10.0) | {"task": task}]))
+        found = page.keep_pictures(run / "summary.json", docs)
+        assert [path.name for path in found] == kept
+    assert (docs / "maze2d_umaze_plans.png").read_bytes() == b"plans.png"

@@ -13,6 +13,7 @@ import html
 import io
 import pathlib
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -181,10 +182,10 @@ def _image(figure: Figure, alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
 
-def _gif(path: pathlib.Path) -> str:
+def _picture(path: pathlib.Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     name = html.escape(path.stem)
-    image = f'<img alt="{name}" src="data:image/gif;base64,{data}">'
+    image = f'<img alt="{name}" src="data:image/{path.suffix[1:]};base64,{data}">'
     return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
 
 
@@ -216,8 +217,8 @@ def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
     if tutorial:
         parts += [f"<h2>Consistency-IDQL</h2><p>{html.escape(protocol(tutorial))}</p>"]
         parts += [_html_table(idql(tutorial))]
-    parts += ["<h2>Rollouts</h2>"] * bool(pictures)
-    return "\n".join(parts + [_gif(path) for path in pictures]) + "\n"
+    parts += ["<h2>Plans and rollouts</h2>"] * bool(pictures)
+    return "\n".join(parts + [_picture(path) for path in pictures]) + "\n"
 
 
 def _figures(name: str, tasks_: list[str], entries: list[study.Entry]) -> list[str]:
@@ -236,6 +237,18 @@ def _figures(name: str, tasks_: list[str], entries: list[study.Entry]) -> list[s
     return images
 
 
+def keep_pictures(summary: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Copy the pictures of a maze's pipeline to those of the docs; return the copies."""
+    task, kept = checkpoints.read_json(summary)[0]["task"], []
+    for name in ("map.png", "plans.png", "student.gif"):
+        path = summary.parent / "figures" / name
+        if task in FAMILIES["maze2d"] and path.exists():
+            kept.append(folder / f"{task.rpartition('-')[0].replace('-', '_')}_{name}")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, kept[-1])
+    return kept
+
+
 def main(argv: list[str] | None = None) -> int:
     """Add results, or write tables and page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -247,11 +260,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.add:
             for summary in args.add:
                 print(f"wrote {study.add(summary, args.results)}")
+                for path in keep_pictures(pathlib.Path(summary), args.docs / "figures"):
+                    print(f"wrote {path}")
             return 0
         entries = study.load(args.results)
         text, path = args.docs / "results.md", args.docs / "report.html"
         checkpoints.write_text(text, rewrite(text.read_text(), blocks(entries)))
-        pictures = sorted((args.docs / "figures").glob("*.gif"))
+        figures = args.docs / "figures"
+        pictures = [*sorted(figures.glob("maze2d_*_plans.png")), *sorted(figures.glob("*.gif"))]
         checkpoints.write_text(path, page(entries, pictures))
         print(f"wrote {text} and {path}")
     except errors.UserError as error:
