@@ -23,6 +23,7 @@ def make(
     reward_weight: float,
     diffuser_steps: int,
     errands: float,
+    default_weight: float,
     demo_steps: tuple[int, int],
 ) -> ConfigDict:
     """Return the configuration of a maze.
@@ -36,6 +37,7 @@ def make(
         reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
         diffuser_steps: of Diffuser's schedule, as published.
         errands: share of plans that go and rest, in preset `default` (docs/maze2d.md).
+        default_weight: sigma of Eq. 9 in preset `default`.
         demo_steps: updates at demo size, of teacher (also DDPM and Diffuser) and students.
     """
     values = base.parse(arg)
@@ -65,7 +67,7 @@ def make(
         ),
         "weights": "ema",
     }
-    PRESETS[values["preset"]](config, errands)
+    PRESETS[values["preset"]](config, errands, default_weight)
     SIZES[values["size"]](config, demo_steps)
     return config
 
@@ -73,23 +75,23 @@ def make(
 # ---- presets -------------------------------------------------------------------------------------
 
 
-def _paper(config: ConfigDict, errands: float) -> None:
-    del config, errands  # `make` gives the paper's numbers
+def _paper(config: ConfigDict, errands: float, default_weight: float) -> None:
+    del config, errands, default_weight  # `make` gives the paper's numbers
 
 
-def _released(config: ConfigDict, errands: float) -> None:
-    del errands
+def _released(config: ConfigDict, errands: float, default_weight: float) -> None:
+    del errands, default_weight
     weight = config.student.method.reward_weight  # in `make`: as released
     gym_mujoco.PRESETS["released"](config, {"released": weight})
     config.eval.follow = "waypoints"
 
 
-def _default(config: ConfigDict, errands: float) -> None:
+def _default(config: ConfigDict, errands: float, default_weight: float) -> None:
     gym_mujoco.PRESETS["default"](config, {"default": 0.0})
     config.data.update(discount=0.99, errands=errands)
     config.teacher.method.levels = "mixed"
     config.student.method.update(
-        dsm_goal="teacher", reward_weight=0.025, reward_scale="gradient", advantage=0.0
+        dsm_goal="teacher", reward_weight=default_weight, reward_scale="gradient", advantage=0.0
     )
 
 
