@@ -27,12 +27,14 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
     episodes = (
         ", ".join({str(len(entry["seeds"])): 0 for entry in entries if entry["seeds"]}) or "-"
     )
+    chosen = any((entry["candidates"] or 1) > 1 for entry in entries)
     known = any(figure is not None for figure in beside)
     table = Table(
         title=f"{_shared(entries, 'task')}   data: {_shared(entries, 'source')}",
         caption=(
             f"size {_shared(entries, 'size')}, preset {_shared(entries, 'preset')}, "
-            f"checkpoint: {_shared(entries, 'selection')}, {episodes} episodes\n"
+            f"checkpoint: {_shared(entries, 'selection')}, {episodes} episodes"
+            f"{'' if chosen else ', one candidate'}\n"
             "normalised scores: 0 random, 100 expert"
             + (f"; plans followed by: {_shared(followed, 'follow')}" if followed else "")
             + (f"\npublished: {published.SOURCE}" if known else "")
@@ -53,8 +55,10 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
         "\nNFE",
         f"ms/{decided}\n(batch 1)",
     )
-    for header in (*headers, "candi-\ndates"):
+    for header in headers:
         table.add_column(header, justify="right")
+    if chosen:
+        table.add_column("candi-\ndates", justify="right")
     if known:
         table.add_column("pub-\nlished", justify="right")
     best = max((entry["score_mean"] for entry in entries), default=None)
@@ -67,7 +71,7 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
             _figure(entry["score_median"], ".1f"),
             _figure(entry["nfe"], "d"),
             _figure(entry["action_ms"], ".3g"),
-            _figure(entry["candidates"], "d"),
+            *([_figure(entry["candidates"], "d")] if chosen else []),
             *([_figure(figure, ".1f")] if known else []),
             style="bold" if entry["score_mean"] == best and len(entries) > 1 else "",
         )
