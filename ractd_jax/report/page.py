@@ -240,7 +240,7 @@ def _figures(name: str, tasks_: list[str], entries: list[study.Entry]) -> list[s
 def keep_pictures(summary: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
     """Copy the pictures of a maze's pipeline to those of the docs; return the copies."""
     task, kept = checkpoints.read_json(summary)[0]["task"], []
-    for name in ("map.png", "plans.png", "student.gif"):
+    for name in ("plans.png", "student.gif"):
         path = summary.parent / "figures" / name
         if task in FAMILIES["maze2d"] and path.exists():
             kept.append(folder / f"{task.rpartition('-')[0].replace('-', '_')}_{name}")
