@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from test_configs import load, recorded
 
@@ -103,3 +104,17 @@ def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
     config["eval"]["follow"] = "waypoints"
     job = experiment.Experiment(config, str(tmp_path))
     assert plan_evaluation.control_of(job) is waypoints.push
+
+
+def test_the_guided_planner_acts_in_an_environment(tmp_path):
+    _, config = load("hopper_mr", f"eval,size=demo,source={tmp_path / 'data.hdf5'}")
+    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
+    for stage in ("diffuser", "diffuser_value"):
+        config[stage]["optimiser"].update(steps=2, batch_size=8)
+    config["diffuser"]["network"].update(hidden=8, blocks=1)
+    config["diffuser"]["method"].update(steps=3, guide_steps=1, plans=2, horizon=4)
+    config["eval"].update(episodes=2, samplers=["diffuser"])
+    entries = evaluation.evaluate_all(experiment.Experiment(config, str(tmp_path / "run")))
+    assert [(e["stage"], e["nfe"]) for e in entries] == [("dataset", None), ("diffuser", 3)]
+    assert np.isfinite(entries[1]["returns"]).all()
+    assert (tmp_path / "run" / "diffuser_value" / "config.json").exists()  # what guides it
