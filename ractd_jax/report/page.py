@@ -176,14 +176,20 @@ def _image(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     # No version or date inside, so that the same results give the same page.
     figure.savefig(buffer, dpi=110, facecolor="white", metadata={"Software": None})
-    small = io.BytesIO()  # a palette does for flat colours, and takes a third of the bytes
-    Image.open(buffer).convert("RGB").quantize(128).save(small, format="png", optimize=True)
-    data = base64.b64encode(small.getvalue()).decode()
+    data = base64.b64encode(_flat(buffer)).decode()
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
 
+def _flat(png: io.BytesIO | pathlib.Path) -> bytes:
+    """Return a PNG in 64 colours, which do for a figure and take a third of the bytes."""
+    small = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
 def _picture(path: pathlib.Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
+    content = _flat(path) if path.suffix == ".png" else path.read_bytes()
+    data = base64.b64encode(content).decode()
     name = html.escape(path.stem)
     image = f'<img alt="{name}" src="data:image/{path.suffix[1:]};base64,{data}">'
     return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
