@@ -22,7 +22,6 @@ def make(
     batch_size: int,
     reward_weight: float,
     diffuser_steps: int,
-    errands: float,
     default_weight: float,
     demo_steps: tuple[int, int],
 ) -> ConfigDict:
@@ -36,7 +35,6 @@ def make(
         batch_size: of the student at paper size, as released.
         reward_weight: sigma of Eq. 9, as released; the paper gives none for the mazes.
         diffuser_steps: of Diffuser's schedule, as published.
-        errands: share of plans that go and rest, in preset `default` (docs/maze2d.md).
         default_weight: sigma of Eq. 9 in preset `default`.
         demo_steps: updates at demo size, of teacher (also DDPM and Diffuser) and students.
     """
@@ -67,7 +65,7 @@ def make(
         ),
         "weights": "ema",
     }
-    PRESETS[values["preset"]](config, errands, default_weight)
+    PRESETS[values["preset"]](config, {"default": default_weight, "released": reward_weight})
     SIZES[values["size"]](config, demo_steps)
     return config
 
@@ -75,24 +73,20 @@ def make(
 # ---- presets -------------------------------------------------------------------------------------
 
 
-def _paper(config: ConfigDict, errands: float, default_weight: float) -> None:
-    del config, errands, default_weight  # `make` gives the paper's numbers
+def _paper(config: ConfigDict, weights: dict[str, float]) -> None:
+    del config, weights  # `make` gives the paper's numbers
 
 
-def _released(config: ConfigDict, errands: float, default_weight: float) -> None:
-    del errands, default_weight
-    weight = config.student.method.reward_weight  # in `make`: as released
-    gym_mujoco.PRESETS["released"](config, {"released": weight})
+def _released(config: ConfigDict, weights: dict[str, float]) -> None:
+    gym_mujoco.PRESETS["released"](config, weights)
     config.eval.follow = "waypoints"
 
 
-def _default(config: ConfigDict, errands: float, default_weight: float) -> None:
-    gym_mujoco.PRESETS["default"](config, {"default": 0.0})
-    config.data.update(discount=0.99, errands=errands)
+def _default(config: ConfigDict, weights: dict[str, float]) -> None:
+    gym_mujoco.PRESETS["default"](config, weights)
+    config.data.update(discount=0.99, errands=0.5)
     config.teacher.method.levels = "mixed"
-    config.student.method.update(
-        dsm_goal="teacher", reward_weight=default_weight, reward_scale="gradient", advantage=0.0
-    )
+    config.student.method.update(dsm_goal="teacher", reward_scale="gradient", advantage=0.0)
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}

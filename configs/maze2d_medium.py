@@ -23,7 +23,6 @@ def get_config(arg=None):
         batch_size=320,
         reward_weight=1e-4,
         diffuser_steps=256,
-        errands=0.5,
         default_weight=0.025,
         demo_steps=(12_000, 4000),
     )

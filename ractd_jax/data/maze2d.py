@@ -123,7 +123,7 @@ def cut_at_goal(
 
     An episode ends when the ball leaves the evaluation goal, an errand where the file's own does.
 
-    So it holds every way that ended at the goal, whatever the errands were. The row in which it
+    So an episode holds every way that ended there, whatever the errands were. The row in which it
     leaves is dropped, as in the released code; so is what follows the last one (Diffuser, Janner et
     al. 2022, cuts in the same places).
     """
