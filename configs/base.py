@@ -255,6 +255,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "episodes": 100,
                 "first_seed": 0,  # episodes are seeded first_seed, first_seed + 1, ...
                 "candidates": 0,  # above 1: evaluate once more, a judge choosing among so many
+                "online": (),  # stages of whose checkpoints the best is a row as well
                 "samplers": (),  # rows of the table, e.g. "student nfe=2"; (): all that is trained
             },
         }

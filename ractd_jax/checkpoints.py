@@ -88,6 +88,10 @@ class Checkpoints:
         """Return the step of the newest whole checkpoint, or None."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """Return the steps of all whole checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
     def save(self, step: int, policy: Any, state: Any, meta: dict) -> None:
         """Save a checkpoint; the writing goes on in the background after the arrays are copied.
 

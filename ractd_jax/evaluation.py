@@ -3,6 +3,7 @@
 Protocol: the return of an episode is the plain sum of the environment's rewards to the episode's
 own end; episode i starts from seed first_seed + i and is counted once; the score is D4RL's. The
 checkpoint is the last one (offline selection), one action is executed of every sampled trajectory.
+For the stages of `eval.online` the best of all checkpoints kept is a row too (online selection).
 Models that plan states are evaluated, and drawn, by `plan_evaluation`.
 """
 
@@ -16,6 +17,8 @@ from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
+
+ONLINE = "best checkpoint (online)"
 
 
 def action_ms(acting: policy.Policy) -> float:
@@ -41,12 +44,34 @@ def evaluate_row(experiment: Experiment, sampler: samplers.Sampler) -> dict[str,
     """Roll a trained stage out and write its eval.json (`Sampler.file`)."""
     run, chosen = experiment.workdir / sampler.stage, dict(sampler.reselect)
     chosen["judge"] = experiment.workdir / chosen["judge"]
-    acting = policy.load_policy(run, **chosen, **sampler.fields)
+    acting = policy.load_policy(run, update=sampler.update, **chosen, **sampler.fields)
     entry = measure.play(experiment, sampler, acting.act) | {"action_ms": action_ms(acting)}
     if sampler.candidates > 1:
         entry["judge"] = sampler.reselect["judge"]
     checkpoints.write_json(run / sampler.file(), entry)
     return entry
+
+
+def evaluate_online(experiment: Experiment, stage: str) -> dict[str, Any]:
+    """Evaluate every checkpoint of a stage that is kept; return the best one's entry.
+
+    The episodes that select are those that are reported, as where papers select online: a best
+    case, which wants an environment. `updates` and `scores` of the entry are of all of them.
+    """
+    store = checkpoints.Checkpoints(experiment.workdir / stage)
+    updates = store.steps()
+    store.close()
+    found = [
+        evaluate_row(experiment, samplers.parse(experiment.config, f"{stage} update={update}"))
+        for update in updates
+    ]
+    return max(found, key=lambda entry: entry["score_mean"]) | {
+        "stage": f"{stage}, best of {len(updates)} checkpoints",
+        "name": f"{stage}, best of {len(updates)} checkpoints",
+        "selection": ONLINE,
+        "updates": updates,
+        "scores": [entry["score_mean"] for entry in found],
+    }
 
 
 def trained(experiment: Experiment) -> list[str]:
@@ -105,6 +130,9 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
         entries = [e for row in found for e in plan_evaluation.evaluate(experiment, row)]
     else:
         entries = _data_row(experiment) + [evaluate_row(experiment, row) for row in found]
+        for stage in experiment.config["eval"]["online"]:
+            experiment.ensure(stage, wanted=False)
+            entries.append(evaluate_online(experiment, stage))
     summary = experiment.workdir / "summary.json"
     checkpoints.write_json(summary, entries)
     figures = draw(experiment, entries, found)

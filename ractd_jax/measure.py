@@ -44,7 +44,7 @@ def play(
         "name": sampler.name,
         "nfe": sampler.nfe,
         "candidates": sampler.candidates,
-        "selection": SELECTION,
+        "selection": SELECTION if sampler.update is None else f"update {sampler.update}",
         "seeds": seeds,
         "training_seconds": seconds,
         "score_released": float(task.score(result.returns_released).mean()),

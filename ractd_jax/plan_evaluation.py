@@ -26,7 +26,7 @@ def evaluate(experiment: Experiment, sampler: samplers.Sampler) -> list[dict[str
     `action_ms` is the time of one plan.
     """
     settings, run = experiment.config["eval"], experiment.workdir / sampler.stage
-    planner = planning.load_planner(run, **sampler.fields)
+    planner = planning.load_planner(run, update=sampler.update, **sampler.fields)
     goal = planning.task_goal(experiment.task)[None]
     start = np.zeros(1, np.int32)
     took = {
@@ -77,7 +77,9 @@ def draw(experiment: Experiment, rows: list[samplers.Sampler]) -> list[pathlib.P
     seeds = [settings["first_seed"] + i for i in range(STARTS)]
     ways = {}
     for row in rows:
-        planner = planning.load_planner(experiment.workdir / row.stage, **row.fields)
+        planner = planning.load_planner(
+            experiment.workdir / row.stage, update=row.update, **row.fields
+        )
         follower = planning.Follower(planner, control=control)
         gone = [rollouts.record(follower.act, task, seed)["qpos"] for seed in seeds]
         ways[style.label(row.name)] = [follower.plans[seed][:, :2] for seed in seeds], gone
@@ -95,7 +97,7 @@ def _animate(
     """Draw the first episode of a row, in closed loop where that is evaluated."""
     settings, task = experiment.config["eval"], experiment.task
     every = settings["replan_every"] if row.stage in settings["replan"] else 0
-    planner = planning.load_planner(experiment.workdir / row.stage, **row.fields)
+    planner = planning.load_planner(experiment.workdir / row.stage, update=row.update, **row.fields)
     follower = planning.Follower(planner, every, control=control)
     followed = []
 

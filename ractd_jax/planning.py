@@ -220,19 +220,22 @@ def load_control(run: str | pathlib.Path) -> Control:
     return lambda obs, wanted: np.asarray(control(saved, *map(np.float32, (obs, wanted))))
 
 
-def load_planner(run: str | pathlib.Path, seed: int = 0, **sampling) -> Planner:
+def load_planner(
+    run: str | pathlib.Path, seed: int = 0, *, update: int | None = None, **sampling
+) -> Planner:
     """Load a trained planner.
 
     Args:
         run: directory of a training run, e.g. `runs/maze2d-umaze-v1/<...>/student`.
         seed: of the planner's noise.
-        **sampling: see `policy.load_policy`.
+        update: see `policy.load_policy`.
+        **sampling: see there.
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, or the model
             plans no states.
     """
-    algorithm, saved, task = policy.load(run, **sampling)
+    algorithm, saved, task = policy.load(run, update=update, **sampling)
     if task.kind != "planner":
         raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
     return Planner(algorithm, saved["params"], saved["normalizer"], task, seed)

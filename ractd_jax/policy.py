@@ -223,6 +223,7 @@ def load_policy(
     candidates: int = 0,
     judge: str | pathlib.Path | None = None,
     inverse_temperature: float | None = None,
+    update: int | None = None,
     **sampling,
 ) -> Policy:
     """Load a trained policy.
@@ -237,6 +238,7 @@ def load_policy(
         judge: directory of the run that judges them: a return model, or a critic; None for the
             one that its configuration names, in the folder beside.
         inverse_temperature: see `Reselect`; None for the configuration's.
+        update: after which it was saved, of those that are kept (`training.keep`); None: the last.
         **sampling: fields of its method that only acting heeds (`stages.SAMPLING`), where they are
             not to be those it was trained with: nfe=2 for a student.
 
@@ -244,7 +246,7 @@ def load_policy(
         UserError: there is no finished checkpoint, it does not fit its configuration, the model
             does not act, or the judge does not judge or sees observations in another frame.
     """
-    algorithm, saved, task = load(run, precision, **sampling)
+    algorithm, saved, task = load(run, precision, update=update, **sampling)
     if task.kind == "planner":
         raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
     meta = checkpoints.read_json(pathlib.Path(run) / checkpoints.CONFIG)
@@ -302,7 +304,12 @@ def judging(run: str | pathlib.Path):
 
 
 def load(
-    run: str | pathlib.Path, precision: str = "", *, acting: bool = True, **sampling
+    run: str | pathlib.Path,
+    precision: str = "",
+    *,
+    acting: bool = True,
+    update: int | None = None,
+    **sampling,
 ) -> tuple[Algorithm, Params, tasks.TaskSpec]:
     """Return a trained model: its algorithm, {"params", "normalizer"}, and what it was made for.
 
@@ -321,23 +328,29 @@ def load(
     algorithm = stages.make(config, task, stage)
     if acting and algorithm.act is None:
         raise UserError(f"{run} holds a return model, which judges actions and does not act")
-    saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)))
+    saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)), update)
     # Once, here: the network would do the same to the same weights at every call.
     dtype = stages.precision(config)
     params = jax.tree.map(lambda a: a.astype(dtype), saved["params"])
     return algorithm, saved | {"params": params}, task
 
 
-def restore(run: pathlib.Path, like: Params) -> Params:
-    """Return the `policy` item of a run's newest checkpoint.
+def restore(run: pathlib.Path, like: Params, update: int | None = None) -> Params:
+    """Return the `policy` item of a run's newest checkpoint, or of that of some update.
 
     Raises:
         UserError: there is none, or it does not fit.
     """
     store = checkpoints.Checkpoints(run)
-    step = store.latest()
-    if step is None:
+    steps = store.steps()
+    if not steps:
         raise UserError(f"{run} holds no whole checkpoint; train it again with --resume")
+    step = steps[-1] if update is None else update
+    if step not in steps:
+        raise UserError(
+            f"{run} holds no checkpoint of update {step:,}, only of "
+            f"{', '.join(f'{s:,}' for s in steps)}; training.save_every and training.keep say which"
+        )
     saved = store.restore(step, "policy", like)
     store.close()
     return saved

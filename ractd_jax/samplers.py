@@ -1,9 +1,11 @@
 """The rows of an evaluation: which trained models act, and how each of them is sampled.
 
 A row is written as on a command line: a stage, then fields of its method that only acting heeds,
-and the number of candidates that a judge chooses from (`policy.Reselect`).
+the number of candidates that a judge chooses from (`policy.Reselect`), and the update after which
+it was saved, the last one otherwise.
 
     --config.eval.samplers="('ddpm sampler=ddim sample_steps=10', 'student nfe=2 candidates=8')"
+    --config.eval.samplers="('student', 'student update=4000')"
 
 Without the list every finished stage is a row, sampled as its method says, and if `eval.candidates`
 is above 1 once more with so many candidates; where a method has several of its own, once more with
@@ -29,6 +31,7 @@ class Sampler(NamedTuple):
         nfe: network calls of a decision.
         reselect: who chooses among how many candidates, as `policy.load_policy` takes it.
         name: of the row: "student", or "student, NFE 2" where the row has fields of its own.
+        update: whose checkpoint acts; None for the last one.
     """
 
     stage: str
@@ -36,6 +39,7 @@ class Sampler(NamedTuple):
     nfe: int
     reselect: dict[str, Any]
     name: str
+    update: int | None = None
 
     @property
     def candidates(self) -> int:
@@ -70,19 +74,24 @@ def parse(config: dict[str, Any], text: str) -> Sampler:
     stage = errors.choose("stage in eval.samplers", stage, has)
     reselect, fields = stages.reselection(config, stage), stages.SAMPLING.get(stage, ())
     config = copy.deepcopy({stage: config[stage]})
-    method, given, many = config[stage]["method"], {}, []
+    method, given, many, update = config[stage]["method"], {}, [], None
     for word in words:
         name, _, value = word.partition("=")
-        errors.choose(f"field of {stage} in eval.samplers", name, (*fields, "candidates"))
+        errors.choose(f"field of {stage} in eval.samplers", name, (*fields, "candidates", "update"))
         if name == "candidates":
             reselect["candidates"] = _value(word, value, int)
-            many = [f"1 of {value}"]
+            many.append(f"1 of {value}")
+            continue
+        if name == "update":
+            update = _value(word, value, int)
+            many.append(word)
             continue
         given[name] = method[name] = _value(word, value, type(method[name]))
     head, calls = method.get("sampler", stage), stages.nfe(config, stage)
     names = [head, f"NFE {calls}"] if given else [head]
     names += [f"{name}={value}" for name, value in given.items() if name not in _SHOWN]
-    return Sampler(stage, stages.sampling(config, stage), calls, reselect, ", ".join(names + many))
+    name = ", ".join(names + many)
+    return Sampler(stage, stages.sampling(config, stage), calls, reselect, name, update)
 
 
 def _value(word: str, text: str, kind: type) -> Any:

@@ -28,6 +28,8 @@ from ractd_jax import errors, experiment
         ("maze2d_umaze", {"eval.replan_every": -3}, "eval.replan_every is -3: at least 0"),
         ("maze2d_umaze", {"eval.follow": "invers"}, "Did you mean 'inverse'"),
         ("maze2d_umaze", {"eval.replan": ("studnet",)}, "Did you mean 'student'"),
+        ("maze2d_umaze", {"eval.online": ("student",)}, "eval.online is for policies"),
+        ("hopper_mr", {"eval.online": ("studnet",)}, "Did you mean 'student'"),
     ],
 )
 def test_one_line_says_what_cannot_work(tmp_path, file, fields, text):

@@ -21,6 +21,7 @@ def config():
         ("student", "student", 1, "eval.json"),
         ("student nfe=3", "student, NFE 3", 3, "eval_nfe_3.json"),
         ("teacher", "teacher", 158, "eval.json"),
+        ("student update=400", "student, update=400", 1, "eval_update_400.json"),
         ("teacher sample_bins=11", "teacher, NFE 20", 20, "eval_nfe_20.json"),
         (
             "teacher solver=euler sample_bins=11",
@@ -67,6 +68,7 @@ def test_fields_that_are_not_named_are_the_configurations(config):
         ("student reward_weight=3", "unknown field of student"),
         ("student nfe=two", "int expected"),
         ("student nfe", "int expected"),
+        ("student update=last", "int expected"),
     ],
 )
 def test_wrong_rows_are_refused(config, text, says):
@@ -98,6 +100,29 @@ def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
     again = evaluation.evaluate_all(experiment.Experiment(config, str(run), resume=True))
     assert [e["returns"] for e in again] == [e["returns"] for e in entries[1:]]
     assert "without a row for the data: no data file" in capsys.readouterr().out
+
+
+def test_online_selection_takes_the_best_of_the_checkpoints_that_are_kept(tmp_path):
+    _, config = load("hopper_mr", f"eval,size=demo,source={tmp_path / 'data.hdf5'}")
+    recorded(tasks.get(config["task"]), tmp_path / "data.hdf5")
+    config["ddpm"]["network"].update(hidden=8, blocks=1)
+    config["ddpm"]["method"].update(steps=4, sample_steps=4)
+    config["ddpm"]["optimiser"].update(steps=6, batch_size=8, learning_rate=0.1)
+    config["training"].update(updates_per_dispatch=2, save_every=2, keep=3)
+    config["eval"].update(episodes=2, samplers=["ddpm", "ddpm update=6"], online=["ddpm"])
+    job = experiment.Experiment(config, str(tmp_path / "run"))
+    _, last, same, online = evaluation.evaluate_all(job)
+    assert online["updates"] == [2, 4, 6]
+    assert online["scores"][-1] == last["score_mean"] == same["score_mean"]
+    assert online["score_mean"] == max(online["scores"])
+    assert len(set(online["scores"])) == 3  # three networks, not one three times
+    assert (last["selection"], same["selection"], online["selection"]) == (
+        "last checkpoint (offline)",
+        "update 6",
+        "best checkpoint (online)",
+    )
+    with pytest.raises(errors.UserError, match="no checkpoint of update 3, only of 2, 4, 6"):
+        evaluation.evaluate_row(job, samplers.parse(config, "ddpm update=3"))
 
 
 def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
