@@ -38,11 +38,13 @@ def entry(score, *, task=TASKS[0], stage="student", seed=0, **fields):
 def test_documents_hold_what_the_raw_returns_say():
     entries = study.load(ROOT / "results")
     text = (ROOT / "docs" / "results.md").read_text()
-    assert page.rewrite(text, page.blocks(entries)) == text
+    made = page.blocks(entries, ROOT / "results")
+    assert page.rewrite(text, made) == text
+    assert set(made) == {name for _, name, _ in page.BLOCK.findall(text)}
     shown = (ROOT / "docs" / "report.html").read_text()
     cells = map(html.unescape, re.findall(r"<t[dh]>([^<]+)</t[dh]>", shown))
     cells = {*cells, ""}
-    for family, block in page.blocks(entries).items():
+    for family, block in made.items():
         for line in block.splitlines():
             if line.startswith("| "):
                 assert set(line.strip("| ").split(" | ")) <= cells, (family, line)

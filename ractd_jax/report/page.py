@@ -1,6 +1,8 @@
 """The study as a person reads it: tables in docs/results.md, and one page with all figures.
 
 python -m ractd_jax.report.page --add runs/<...>/summary.json    copy a run's results into results/
+python -m ractd_jax.report.page --add runs/table4/both/<...>/summary.json --variant table4/both
+python -m ractd_jax.report.page --add runs/<...>/diversity.json
 python -m ractd_jax.report.page                                  write tables and page anew
 
 Text between two lines `<!-- study: <name> -->` and `<!-- end -->` of docs/results.md is written
@@ -21,7 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ractd_jax import checkpoints, errors, tasks
-from ractd_jax.report import study, study_plots, style
+from ractd_jax.report import study, study_plots, style, variants
 
 BLOCK = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FAMILIES = {
@@ -128,9 +130,40 @@ def idql(entries: list[study.Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def blocks(entries: list[study.Entry]) -> dict[str, str]:
-    """Return the text of every generated block of docs/results.md, by its name."""
+def online(entries: list[study.Entry]) -> str:
+    """Return the scores of the last and of the best checkpoint of every run that has both."""
+    lines = ["| task | method | last checkpoint (offline) | best checkpoint (online) | of |"]
+    lines.append("|---|---|---|---|---|")
+    found = study.scores(e for e in entries if "updates" in e or (e["candidates"] or 1) == 1)
+    for best in sorted((m for m in found if ", best of " in m.stage), key=_rank):
+        last = best._replace(stage=best.stage.partition(",")[0])
+        for task, seeds in sorted(found[best].items(), key=lambda item: _place(item[0])):
+            same = {k: e for k, e in found[last][task].items() if k in seeds}
+            updates = (
+                f"{len(next(iter(seeds.values()))['updates'])} checkpoints, {len(seeds)} seeds"
+            )
+            cells = (task, last.label, study.cell(same), study.cell(seeds), updates)
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _place(task: str) -> int:
+    return list(tasks.TASKS).index(task)
+
+
+def blocks(entries: list[study.Entry], folder: pathlib.Path | None = None) -> dict[str, str]:
+    """Return the text of every generated block of docs/results.md, by its name.
+
+    Args:
+        entries: of the study.
+        folder: of results, for the variants and the diversity kept there.
+    """
     made = {}
+    if folder is not None:
+        for suite, found in variants.suites(variants.load(folder, "variants")).items():
+            made[suite] = protocol(found) + "\n" + variants.table(found)
+        if measured := variants.load(folder, "diversity"):
+            made["diversity"] = variants.diversity(measured)
     tutorial = [e for e in entries if "published" in e]
     if tutorial:
         made["idql"] = protocol(tutorial) + "\n" + idql(tutorial)
@@ -141,6 +174,9 @@ def blocks(entries: list[study.Entry]) -> dict[str, str]:
             own = pipeline(here) if family == "gym" else here
             made[family] = protocol(own) + "\n" + table(own, family)
     gym = [e for e in entries if e["task"] in FAMILIES["gym"]]
+    if any("updates" in e for e in gym):
+        made["online"] = online(gym)
+        gym = [e for e in gym if "updates" not in e]
     if len(pipeline(gym)) < len(gym):
         made["rivals"] = rivals(gym)
     return made
@@ -202,12 +238,15 @@ def _html_table(markdown: str) -> str:
     return f"<table><tr>{head}</tr>" + "".join(f"<tr>{c}</tr>" for c in cells[1:]) + "</table>"
 
 
-def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
-    """Return the page: for each family of tasks its table and figures, then rollouts."""
+def page(
+    entries: list[study.Entry], pictures: list[pathlib.Path], folder: pathlib.Path | None = None
+) -> str:
+    """Return the page: for each family of tasks its table and figures, variants, then rollouts."""
     parts = ["<!doctype html><meta charset=utf-8><title>ractd_jax: results</title>"]
     parts += [f"<style>{STYLE}</style><h1>ractd_jax: results</h1>"]
     tutorial = [e for e in entries if "published" in e]
-    entries = [e for e in entries if "published" not in e]
+    texts = blocks(entries, folder)
+    entries = [e for e in entries if "published" not in e and "updates" not in e]
     for family, names in FAMILIES.items():
         here = [e for e in entries if e["task"] in names]
         if not here:
@@ -223,8 +262,31 @@ def page(entries: list[study.Entry], pictures: list[pathlib.Path]) -> str:
     if tutorial:
         parts += [f"<h2>Consistency-IDQL</h2><p>{html.escape(protocol(tutorial))}</p>"]
         parts += [_html_table(idql(tutorial))]
+    mixed = [t for t in FAMILIES["gym"] if "expert" in t and any(e["task"] == t for e in entries)]
+    if mixed:
+        parts += ["<h2>Which of two modes (Figure 3): medium-expert</h2>"]
+        for task in mixed:
+            figure = variants.modes(pipeline(entries), task)
+            parts += [_image(figure, f"{task}: distribution of returns")]
+    if "online" in texts:
+        parts += ["<h2>Offline and online selection</h2>", _html_table(texts["online"])]
+    if folder is not None:
+        parts += _variants(folder, texts)
     parts += ["<h2>Plans and rollouts</h2>"] * bool(pictures)
     return "\n".join(parts + [_picture(path) for path in pictures]) + "\n"
+
+
+def _variants(folder: pathlib.Path, texts: dict[str, str]) -> list[str]:
+    """Return the sections of tables and figures in which one thing is varied."""
+    parts = []
+    for suite, found in variants.suites(variants.load(folder, "variants")).items():
+        said, _, table_ = texts[suite].partition("\n\n")
+        parts += [f"<h2>{suite}</h2><p>{html.escape(said)}</p>", _html_table(table_)]
+        if figure := variants.over_training(found):
+            parts += [_image(figure, f"{suite}: score over training")]
+    if "diversity" in texts:
+        parts += ["<h2>Diversity (Table 12)</h2>", _html_table(texts["diversity"])]
+    return parts
 
 
 def _figures(name: str, tasks_: list[str], entries: list[study.Entry]) -> list[str]:
@@ -255,26 +317,34 @@ def keep_pictures(summary: pathlib.Path, folder: pathlib.Path) -> list[pathlib.P
     return kept
 
 
+def _add(found: pathlib.Path, args: argparse.Namespace) -> list[pathlib.Path]:
+    if found.name == "diversity.json":
+        return [variants.add_diversity(found, args.results)]
+    if args.variant:
+        return [variants.add(found, args.results, args.variant)]
+    return [study.add(found, args.results), *keep_pictures(found, args.docs / "figures")]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Add results, or write tables and page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--add", nargs="+", metavar="SUMMARY", help="summary.json of finished runs")
+    parser.add_argument("--add", nargs="+", metavar="JSON", help="summary.json, diversity.json")
+    parser.add_argument("--variant", help="keep them apart as SUITE/NAME, as in table4/both")
     parser.add_argument("--results", default="results", type=pathlib.Path, help="[results]")
     parser.add_argument("--docs", default="docs", type=pathlib.Path, help="[docs]")
     args = parser.parse_args(argv)
     try:
         if args.add:
             for summary in args.add:
-                print(f"wrote {study.add(summary, args.results)}")
-                for path in keep_pictures(pathlib.Path(summary), args.docs / "figures"):
+                for path in _add(pathlib.Path(summary), args):
                     print(f"wrote {path}")
             return 0
         entries = study.load(args.results)
         text, path = args.docs / "results.md", args.docs / "report.html"
-        checkpoints.write_text(text, rewrite(text.read_text(), blocks(entries)))
+        checkpoints.write_text(text, rewrite(text.read_text(), blocks(entries, args.results)))
         figures = args.docs / "figures"
         pictures = [*sorted(figures.glob("maze2d_*_plans.png")), *sorted(figures.glob("*.gif"))]
-        checkpoints.write_text(path, page(entries, pictures))
+        checkpoints.write_text(path, page(entries, pictures, args.results))
         print(f"wrote {text} and {path}")
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from ractd_jax.report import style
 
 _DPI = 150
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")  # 0.02, not 2 x 10^-2
-_TERMS = ("#3d74b8", "#e39a2d", "#2a9d8f", "#8c6bb1", "#c8384f", "#7a5c45")
+TERMS = ("#3d74b8", "#e39a2d", "#2a9d8f", "#8c6bb1", "#c8384f", "#7a5c45")
 # Scalars that a run logs beside its loss terms.
 _NOT_LOSSES = ("step", "seconds", "per_second", "speed", "lr", "learning_rate", "norm", "epoch")
 
@@ -73,13 +73,17 @@ def learning_curves(path: str | Path, runs: dict[str, list[dict[str, Any]]]) -> 
 
 
 def return_distributions(path: str | Path, scores: dict[str, np.ndarray], title: str) -> None:
+    """Write `distributions` to a PNG file."""
+    save(distributions(scores, title), path)
+
+
+def distributions(scores: dict[str, np.ndarray], title: str) -> Figure:
     """Draw the distribution of episode scores of each policy as a ridge, as in RACTD's Figure 3.
 
     Every ridge is a kernel density, scaled to the same height; a tick is an episode, the line with
     a dot the mean.
 
     Args:
-        path: of the PNG file.
         scores: stage -> normalised scores (batch,), drawn from top to bottom.
         title: says the task and the data source.
     """
@@ -120,7 +124,7 @@ def return_distributions(path: str | Path, scores: dict[str, np.ndarray], title:
     look = {"fontsize": 11, "fontweight": "bold", "color": style.INK}
     figure.suptitle(title, x=0.012, ha="left", **look)
     axes.spines["left"].set_visible(False)
-    save(figure, path)
+    return figure
 
 
 def latency_bars(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
@@ -176,7 +180,7 @@ def _loss_panel(panel: Axes, stage: str, records: list[dict[str, Any]]) -> None:
         if not positive and signed is None:
             signed = panel.twinx()
         axes = panel if positive else signed
-        look = {"color": _TERMS[index % len(_TERMS)], "ls": "-" if positive else "--"}
+        look = {"color": TERMS[index % len(TERMS)], "ls": "-" if positive else "--"}
         smooth = _smooth(values)
         if smooth is not values:
             axes.plot(steps, values, **look | {"ls": "-"}, lw=0.7, alpha=0.3)

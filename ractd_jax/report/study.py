@@ -67,19 +67,27 @@ def model(entry: Entry) -> str:
     return entry.get("model") or entry["stage"]
 
 
+def read(summary: str | pathlib.Path) -> list[Entry]:
+    """Return the entries of a pipeline's summary.json, returns to three decimals.
+
+    Raises:
+        UserError: the file is missing or holds nothing.
+    """
+    entries = checkpoints.read_json(pathlib.Path(summary))
+    if not isinstance(entries, list) or not all("returns" in e for e in entries) or not entries:
+        raise errors.UserError(f"{summary} is no list of evaluation entries")
+    return [e | {"returns": [round(value, 3) for value in e["returns"]]} for e in entries]
+
+
 def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path:
-    """Copy a pipeline's summary.json into a folder of results, returns to three decimals.
+    """Copy a pipeline's summary.json into a folder of results.
 
     Of what the folder has of the same pipeline and data, models that the summary lacks stay.
 
     Raises:
         UserError: the file is missing or holds nothing.
     """
-    entries = checkpoints.read_json(pathlib.Path(summary))
-    if not isinstance(entries, list) or not entries or not all("task" in e for e in entries):
-        raise errors.UserError(f"{summary} is no list of evaluation entries")
-    for entry in entries:
-        entry["returns"] = [round(value, 3) for value in entry["returns"]]
+    entries = read(summary)
     path = pathlib.Path(folder) / f"{name(entries[0])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
