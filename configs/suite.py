@@ -7,7 +7,8 @@
     python main.py --config=configs/suite.py:table5 --config.size=demo --config.source=simulated
 
 `table...` and `figure...` do the runs behind those of the RACTD paper, at the paper's size on
-D4RL's data unless told otherwise; what each run found is in its folder's summary.json.
+D4RL's data unless told otherwise; what each run found is in its folder's summary.json, which
+`ractd_jax.report.page` turns into tables and figures (docs/results.md, "Make it again").
 
 Needs the extra `suite`. Each run lies where it would lie if it had been started alone. The same
 command again goes on: finished runs are skipped, stopped and failed ones continue. On a cluster all
@@ -65,7 +66,7 @@ SUITES = {
         "tasks": _LOCOMOTION,
         "fields": ("eval.samplers=('student', 'student nfe=2', 'student nfe=3', 'student nfe=4')",),
     },
-    # Figure 4: the reward's weight; metrics.jsonl has it over training.
+    # Figure 4: the reward's weight, over training.
     "figure4": _PAPER
     | {
         "tasks": ("hopper_mr",),
@@ -74,6 +75,11 @@ SUITES = {
             f"weight_{round(100 * weight):03d}": (f"student.method.reward_weight={weight}",)
             for weight in (0.3, 0.5, 0.7, 1.0, 1.5)
         },
+        "fields": (
+            "training.keep=20",
+            "eval.samplers=('student',)",
+            "eval.online=('student',)",
+        ),
     },
     "demo": {"tasks": ("hopper_mr",), "size": "demo", "source": "simulated"},
 }
