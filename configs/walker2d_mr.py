@@ -18,5 +18,5 @@ def get_config(arg=None):
         "walker2d-medium-replay-v2",
         arg,
         epochs=700,
-        reward_weight={"default": 0.5, "paper": 1.0, "released": 0.5},
+        reward_weight={"default": 4.0, "paper": 1.0, "released": 0.5},
     )

@@ -48,8 +48,14 @@ def test_table_has_variants_down_and_tasks_across():
     ]
     rows = [line.strip("| ").split(" | ") for line in variants.table(entries).splitlines()]
     assert rows[0] == ["variant", "method", "NFE", *TASKS]
-    assert rows[2] == ["none", "RACTD student", "1", "10.0 (0.5)", ""][: len(rows[2])]
+    assert rows[2] == ["none", "RACTD student", "1", "10.0 (0.5)"]  # and an empty cell
     assert rows[3] == ["both", "RACTD student", "1", "40.0 +- 10.0", "7.0 (0.5)"]
+    timed = [line.split(" | ") for line in variants.table(entries[:3]).splitlines()]
+    assert [row[4] for row in (timed[0], timed[2], timed[3])] == [
+        "ms a decision |",
+        "0.1 |",
+        "0.1 |",
+    ]
 
 
 def test_curve_of_a_variant_is_the_mean_of_its_seeds():

@@ -67,16 +67,22 @@ def suites(entries: list[study.Entry]) -> dict[str, list[study.Entry]]:
 
 
 def table(entries: list[study.Entry]) -> str:
-    """Return one suite's scores as a Markdown table: variants and methods down, tasks across."""
+    """Return one suite's scores as a Markdown table: variants and methods down, tasks across.
+
+    With one task there is room for the time of a decision too.
+    """
     names = [name for name in tasks.TASKS if any(e["task"] == name for e in entries)]
     rows: dict[tuple[str, str, int], dict[str, dict[int, study.Entry]]] = {}
     for e in entries:
         key = (e["variant"].partition("/")[2], e["stage"], e["nfe"])
         rows.setdefault(key, {}).setdefault(e["task"], {})[e["training_seed"]] = e
-    lines = ["| variant | method | NFE | " + " | ".join(names) + " |"]
-    lines.append("|---" * (3 + len(names)) + "|")
+    head = ["variant", "method", "NFE", *names, *["ms a decision"] * (len(names) == 1)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for (variant, stage, calls), found in rows.items():
         cells = [study.cell(found.get(name, {})) for name in names]
+        if len(names) == 1:
+            times = [e["action_ms"] for e in found[names[0]].values() if e["action_ms"]]
+            cells.append(f"{np.median(times):.2g}" if times else "")
         lines.append("| " + " | ".join([variant, style.label(stage), str(calls), *cells]) + " |")
     return "\n".join(lines) + "\n"
 
