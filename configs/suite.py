@@ -46,6 +46,7 @@ SUITES = {
         "fields": (
             "eval.samplers=('teacher', 'ddpm', 'ddpm sampler=ddim sample_steps=15', 'ctd', "
             "'student')",
+            "eval.summary=table3.json",
         ),
     },
     # Tables 4 and 10: who knows of the reward.
@@ -64,7 +65,10 @@ SUITES = {
     "table5": _PAPER
     | {
         "tasks": _LOCOMOTION,
-        "fields": ("eval.samplers=('student', 'student nfe=2', 'student nfe=3', 'student nfe=4')",),
+        "fields": (
+            "eval.samplers=('student', 'student nfe=2', 'student nfe=3', 'student nfe=4')",
+            "eval.summary=table5.json",
+        ),
     },
     # Figure 4: the reward's weight, over training.
     "figure4": _PAPER

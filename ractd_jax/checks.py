@@ -4,6 +4,7 @@ Each finding is one line that says what, where and what would work. What only a 
 an earlier run can tell is found where they are met.
 """
 
+import re
 from typing import Any
 
 from ractd_jax import errors, samplers, stages
@@ -73,6 +74,10 @@ def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
             )
         acting = {**config[row.stage], "method": config[row.stage]["method"] | row.fields}
         stages.make({**config, row.stage: acting}, task, row.stage)
+    if not re.fullmatch(r"[\w.-]+\.json", settings["summary"]):
+        raise errors.UserError(
+            f"eval.summary is {settings['summary']!r}: the name of a file, as in table5.json"
+        )
     for stage in settings.get("online", ()):
         errors.choose("stage in eval.online", stage, [s for s in stages.ACTING if s in config])
         if task.kind == "planner":

@@ -133,7 +133,7 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
         for stage in experiment.config["eval"]["online"]:
             experiment.ensure(stage, wanted=False)
             entries.append(evaluate_online(experiment, stage))
-    summary = experiment.workdir / "summary.json"
+    summary = experiment.workdir / experiment.config["eval"]["summary"]
     checkpoints.write_json(summary, entries)
     figures = draw(experiment, entries, found)
     tables.print_results(entries, experiment.console)

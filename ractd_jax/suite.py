@@ -118,7 +118,7 @@ def finished(entry: Entry, skipped: set[str]) -> bool:
         UserError: its folder holds a run with another configuration.
     """
     if entry.config["stage"] == EVAL:
-        summary = pathlib.Path(entry.workdir) / "summary.json"
+        summary = pathlib.Path(entry.workdir) / entry.config["eval"]["summary"]
         return summary.exists() and skipped.issuperset(entry.needs)
     job = experiment.Experiment(entry.config, entry.workdir, resume=True)
     return not job.missing(entry.config["stage"], True)

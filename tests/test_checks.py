@@ -28,6 +28,7 @@ from ractd_jax import errors, experiment
         ("maze2d_umaze", {"eval.replan_every": -3}, "eval.replan_every is -3: at least 0"),
         ("maze2d_umaze", {"eval.follow": "invers"}, "Did you mean 'inverse'"),
         ("maze2d_umaze", {"eval.replan": ("studnet",)}, "Did you mean 'student'"),
+        ("hopper_mr", {"eval.summary": "../table5.json"}, "the name of a file"),
         ("maze2d_umaze", {"eval.online": ("student",)}, "eval.online is for policies"),
         ("hopper_mr", {"eval.online": ("studnet",)}, "Did you mean 'student'"),
     ],
