@@ -256,7 +256,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
                 "first_seed": 0,  # episodes are seeded first_seed, first_seed + 1, ...
                 "candidates": 0,  # above 1: evaluate once more, a judge choosing among so many
                 "online": (),  # stages of whose checkpoints the best is a row as well
-                "summary": "summary.json",  # the file, in the pipeline's folder, of the table's rows
+                "summary": "summary.json",  # in the pipeline's folder, of the rows below
                 "samplers": (),  # rows of the table, e.g. "student nfe=2"; (): all that is trained
             },
         }

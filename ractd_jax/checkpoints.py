@@ -201,7 +201,8 @@ def clear_run(run: pathlib.Path) -> None:
     if not hosts.first():
         return
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    for name in (FINISHED, CONFIG, TIMING, "metrics.jsonl", "eval.json"):
+    evaluations = [path.name for path in run.glob("eval*.json")]
+    for name in (FINISHED, CONFIG, TIMING, "metrics.jsonl", *evaluations):
         (run / name).unlink(missing_ok=True)
 
 

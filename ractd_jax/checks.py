@@ -40,6 +40,9 @@ def check(config: dict[str, Any], task: TaskSpec) -> None:
         _at_least(f"{stage}.optimiser.steps", optimiser["steps"], least)
         _at_least(f"{stage}.optimiser.batch_size", optimiser["batch_size"], 1)
         stages.make(config, task, stage)  # the methods check their own fields
+    if "training" in config:
+        for name in ("updates_per_dispatch", "save_every", "keep"):
+            _at_least(f"training.{name}", config["training"][name], 1)
     if "eval" in config:
         _evaluation(config, task)
 
@@ -67,7 +70,7 @@ def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
     _at_least("eval.episodes", settings["episodes"], 1)
     _at_least("eval.first_seed", settings["first_seed"], 0)
     for text in settings["samplers"]:
-        row = samplers.parse(config, text)
+        row = samplers.parse(config, str(text))
         if row.candidates > 1 and task.kind == "planner":
             raise errors.UserError(
                 f"eval.samplers: {text!r}: plans are not chosen among candidates; leave them out"
@@ -79,7 +82,7 @@ def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
             f"eval.summary is {settings['summary']!r}: the name of a file, as in table5.json"
         )
     for stage in settings.get("online", ()):
-        errors.choose("stage in eval.online", stage, [s for s in stages.ACTING if s in config])
+        errors.choose("stage in eval.online", str(stage), [s for s in stages.ACTING if s in config])
         if task.kind == "planner":
             raise errors.UserError(
                 "eval.online is for policies; name a planner's checkpoints one by one: "

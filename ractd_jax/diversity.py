@@ -25,6 +25,7 @@ from rich import box
 from rich.table import Table
 
 from ractd_jax import checkpoints, errors, evaluation, experiment, policy, progress
+from ractd_jax.data import sources
 from ractd_jax.report import style
 
 Actions = Float[np.ndarray, "state sample dim"]
@@ -88,7 +89,10 @@ def measure(
         entries.append(
             {
                 "task": job.task.name,
+                "source": sources.label(config["source"], job.task),
                 "stage": stage,
+                "size": config["size"],
+                "preset": config["preset"],
                 "training_seed": config["seed"],
                 "states": len(rows),
                 "samples": samples,

@@ -61,13 +61,15 @@ def evaluate_online(experiment: Experiment, stage: str) -> dict[str, Any]:
     store = checkpoints.Checkpoints(experiment.workdir / stage)
     updates = store.steps()
     store.close()
+    if not updates:
+        raise errors.UserError(f"eval.online: {store.directory} holds no checkpoint")
     found = [
         evaluate_row(experiment, samplers.parse(experiment.config, f"{stage} update={update}"))
         for update in updates
     ]
     return max(found, key=lambda entry: entry["score_mean"]) | {
-        "stage": f"{stage}, best of {len(updates)} checkpoints",
-        "name": f"{stage}, best of {len(updates)} checkpoints",
+        "stage": f"{stage}, best checkpoint",
+        "name": f"{stage}, best checkpoint",
         "selection": ONLINE,
         "updates": updates,
         "scores": [entry["score_mean"] for entry in found],
@@ -177,7 +179,8 @@ def draw(
         plots.return_distributions(paths[1], scores, title)
     acting = [stage for stage in stages.ACTING if any(e.get("model") == stage for e in entries)]
     if acting:  # the ways to follow a plan do not change the time to make one
-        timed = {e["name"]: e for e in reversed(entries) if "name" in e}
+        last = [e for e in entries if e["selection"] == measure.SELECTION]
+        timed = {e["name"]: e for e in reversed(last)}
         plots.latency_bars(paths[2], [*timed.values()])
     if task.kind == "planner":
         paths += plan_evaluation.draw(experiment, found)

@@ -38,7 +38,9 @@ def play(
     trained = [sampler.stage]
     if sampler.candidates > 1:
         trained.append(sampler.reselect["judge"])
-    seconds = provenance.training_seconds(experiment.workdir, experiment.config, trained)
+    seconds = None  # of a run that is stopped early, unknown
+    if sampler.update is None:
+        seconds = provenance.training_seconds(experiment.workdir, experiment.config, trained)
     return entry(experiment, name, result.returns) | {
         "model": sampler.stage,
         "name": sampler.name,
@@ -51,13 +53,17 @@ def play(
     }
 
 
-def entry(experiment: Experiment, stage: str, returns: np.ndarray) -> dict[str, Any]:
-    """Return what the table and eval.json say of some episodes' returns."""
+def entry(experiment: Experiment, row: str, returns: np.ndarray) -> dict[str, Any]:
+    """Return what the table and eval.json say of some episodes' returns.
+
+    Its `stage` is the name of the table's row, "student, NFE 2, closed loop". Where a model acted,
+    `play` adds which, as `model`, and as `name` the row's name without the manner.
+    """
     config = experiment.config
     return {
         "task": config["task"],
         "source": sources.label(config["source"], experiment.task),
-        "stage": stage,
+        "stage": row,
         "size": config["size"],
         "preset": config["preset"],
         "training_seed": config["seed"],

@@ -257,7 +257,9 @@ def load_policy(
         judge = pathlib.Path(judge or pathlib.Path(run).parent / words["judge"])
         if inverse_temperature is None:
             inverse_temperature = words["inverse_temperature"]
-        critic, judges, sees = _load_judge(judge)
+        # A policy that is its own judge is one checkpoint.
+        itself = judge.absolute() == pathlib.Path(run).absolute()
+        critic, judges, sees = _load_judge(judge, update if itself else None)
         if sees != stages.frame(meta["config"], meta["stage"]):
             raise UserError(
                 f"{run} and {judge} see observations in different frames; train them with the "
@@ -268,14 +270,14 @@ def load_policy(
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect, history)
 
 
-def _load_judge(run: pathlib.Path) -> tuple[Algorithm, Params, str]:
+def _load_judge(run: pathlib.Path, update: int | None = None) -> tuple[Algorithm, Params, str]:
     """Return a judge, its weights and the frame in which it sees its data."""
     if not (run / checkpoints.CONFIG).exists():
         raise UserError(
             f"several candidates need a judge, and there is no trained one in {run}: train the "
             f"stage {run.name}, or ask for candidates=1"
         )
-    algorithm, saved, _ = load(run, acting=False)
+    algorithm, saved, _ = load(run, acting=False, update=update)
     if algorithm.judge is None:
         raise UserError(f"{run} acts and judges nothing: name a return model or a critic")
     meta = checkpoints.read_json(run / checkpoints.CONFIG)

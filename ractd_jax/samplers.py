@@ -74,23 +74,25 @@ def parse(config: dict[str, Any], text: str) -> Sampler:
     stage = errors.choose("stage in eval.samplers", stage, has)
     reselect, fields = stages.reselection(config, stage), stages.SAMPLING.get(stage, ())
     config = copy.deepcopy({stage: config[stage]})
-    method, given, many, update = config[stage]["method"], {}, [], None
+    method, given, suffixes, update = config[stage]["method"], {}, [], None
+    if len({word.partition("=")[0] for word in words}) < len(words):
+        raise errors.UserError(f"{text!r} in eval.samplers says one field twice")
     for word in words:
         name, _, value = word.partition("=")
         errors.choose(f"field of {stage} in eval.samplers", name, (*fields, "candidates", "update"))
         if name == "candidates":
             reselect["candidates"] = _value(word, value, int)
-            many.append(f"1 of {value}")
+            suffixes.append(f"1 of {reselect['candidates']}")
             continue
         if name == "update":
             update = _value(word, value, int)
-            many.append(word)
+            suffixes.append(f"update={update}")
             continue
         given[name] = method[name] = _value(word, value, type(method[name]))
     head, calls = method.get("sampler", stage), stages.nfe(config, stage)
     names = [head, f"NFE {calls}"] if given else [head]
     names += [f"{name}={value}" for name, value in given.items() if name not in _SHOWN]
-    name = ", ".join(names + many)
+    name = ", ".join(names + suffixes)
     return Sampler(stage, stages.sampling(config, stage), calls, reselect, name, update)
 
 
@@ -98,6 +100,13 @@ def _value(word: str, text: str, kind: type) -> Any:
     if kind is str:
         return text
     try:
-        return kind(ast.literal_eval(text))
+        value = ast.literal_eval(text)
+        if kind is not int:
+            return kind(value)
     except (SyntaxError, TypeError, ValueError):
-        raise errors.UserError(f"{word!r} in eval.samplers: {kind.__name__} expected") from None
+        value = None
+    if type(value) is not int:  # True is one too
+        raise errors.UserError(f"{word!r} in eval.samplers: {kind.__name__} expected")
+    if value < 1 and word.partition("=")[0] in ("candidates", "update"):
+        raise errors.UserError(f"{word!r} in eval.samplers: at least 1")
+    return value

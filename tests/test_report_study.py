@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.report import page, study
+from ractd_jax.report import blocks, page, study
 
 ROOT = pathlib.Path(__file__).parents[1]
 TASKS = ["hopper-medium-replay-v2", "walker2d-medium-v2"]
@@ -38,14 +38,14 @@ def entry(score, *, task=TASKS[0], stage="student", seed=0, **fields):
 def test_documents_hold_what_the_raw_returns_say():
     entries = study.load(ROOT / "results")
     text = (ROOT / "docs" / "results.md").read_text()
-    made = page.blocks(entries, ROOT / "results")
-    assert page.rewrite(text, made) == text
-    assert set(made) == {name for _, name, _ in page.BLOCK.findall(text)}
+    made = blocks.make(entries, ROOT / "results")
+    assert blocks.rewrite(text, made) == text
+    assert set(made) == {name for _, name, _ in blocks.BLOCK.findall(text)}
     shown = (ROOT / "docs" / "report.html").read_text()
     cells = map(html.unescape, re.findall(r"<t[dh]>([^<]+)</t[dh]>", shown))
     cells = {*cells, ""}
     for family, block in made.items():
-        for line in block.splitlines():
+        for line in block.table.splitlines():
             if line.startswith("| "):
                 assert set(line.strip("| ").split(" | ")) <= cells, (family, line)
 
@@ -78,13 +78,13 @@ def test_profile_is_the_share_of_runs_above():
 def test_table_has_scores_of_tasks_and_methods_and_their_mean_the_longer_list_downwards():
     entries = [entry(10.0), entry(20.0, seed=1), entry(40.0, task=TASKS[1])]
     entries += [entry(5.0, stage="teacher", nfe=158), entry(30.0, candidates=8)]
-    rows = [line.strip("| ").split(" | ") for line in page.table(entries, "gym").splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in blocks.table(entries, "gym").splitlines()]
     assert rows[0] == ["task", *TASKS, "mean of 2"]
     assert rows[2][:2] == ["teacher, NFE 158", "5.0 (0.5)"]
     assert rows[3] == ["RACTD student, NFE 1", "15.0 +- 5.0", "40.0 (0.5)", "27.5"]
     assert rows[4][:2] == ["RACTD student, NFE 1, 1 of 8", "30.0 (0.5)"]
     two = [e for e in entries if e["stage"] == "student" and e["candidates"] == 1]
-    rows = [line.strip("| ").split(" | ") for line in page.table(two, "gym").splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in blocks.table(two, "gym").splitlines()]
     assert rows[0] == ["task", "RACTD student, NFE 1"]
     assert rows[2:] == [[TASKS[0], "15.0 +- 5.0"], [TASKS[1], "40.0 (0.5)"], ["mean of 2", "27.5"]]
 
@@ -117,7 +117,7 @@ def test_adding_a_run_and_making_the_page(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "[{}]"])
+@pytest.mark.parametrize("content", ["{}", "[]", "[{}]", "[1]", '[{"returns": [1.0]}]', "[", ""])
 def test_what_is_no_result_is_refused(tmp_path, content):
     (tmp_path / "summary.json").write_text(content)
     with pytest.raises(errors.UserError):
@@ -132,6 +132,34 @@ def test_adding_again_replaces_the_rows_that_come_again_and_keeps_the_others(tmp
 
     assert add(entry(1.0), entry(2.0, stage="iql")) == {"student": 1.0, "iql": 2.0}
     assert add(entry(3.0)) == {"student": 3.0, "iql": 2.0}
+
+
+def test_two_results_for_one_cell_are_refused(tmp_path, capsys):
+    for k, fields in enumerate([{}, {"size": "small"}, {"source": "D4RL"}]):
+        (tmp_path / f"{k}.json").write_text(json.dumps([entry(1.0, **fields)]))
+    with pytest.raises(errors.UserError, match=r"two results of student .*\(simulated, small, def"):
+        study.load(tmp_path)
+    assert study.name(entry(1.0)) != study.name(entry(1.0, source="D4RL"))
+
+
+def test_a_page_of_rivals_alone(tmp_path):
+    only = [entry(1.0, task="hopper-medium-expert-v2", stage="iql")]
+    assert set(blocks.make(only)) == {"rivals"}
+    assert page.page(only, []).count("<table>") == 0
+    both = [*only, entry(2.0)]
+    assert "Figure 3" not in page.page(both, [])
+
+
+def test_network_calls_keep_their_columns():
+    fields = {"published": 40.0, "model": "cd"}
+    entries = [entry(float(n), nfe=n, stage=f"cd, NFE {n}", **fields) for n in (1, 4)]
+    entries += [
+        entry(2.0, nfe=2, seed=k, stage="ct, NFE 2", **fields | {"model": "ct"}) for k in (0, 1)
+    ]
+    rows = [line.split(" | ") for line in blocks.idql(entries).splitlines()]
+    assert rows[0][3:6] == ["NFE 1", "NFE 2", "NFE 4"]
+    assert rows[2][3:6] == ["1.0 (0.5)", "", "4.0 (0.5)"]
+    assert rows[3][3:6] == ["", "2.0 +- 0.0", ""]
 
 
 def test_a_folder_without_results_says_what_would_help(tmp_path, capsys):

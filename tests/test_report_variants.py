@@ -3,12 +3,11 @@
 import json
 import pathlib
 
-import numpy as np
 import pytest
 from test_report_study import TASKS, entry
 
 from ractd_jax import errors
-from ractd_jax.report import page, variants
+from ractd_jax.report import blocks, page, study_plots, variants
 
 
 def kept(folder: pathlib.Path, variant: str, *entries) -> pathlib.Path:
@@ -27,7 +26,7 @@ def test_variants_are_kept_by_suite_without_the_data(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["table4", "table4/", "table4/a/b", "../up"])
+@pytest.mark.parametrize("name", ["table4", "table4/", "table4/a/b", "../up", "gym/a"])
 def test_a_variant_has_two_words(tmp_path, name):
     with pytest.raises(errors.UserError, match="a suite and a name, as in table4/both"):
         kept(tmp_path, name, entry(5.0))
@@ -46,11 +45,11 @@ def test_table_has_variants_down_and_tasks_across():
         entry(50.0, seed=1) | {"variant": "table4/both"},
         entry(7.0, task=TASKS[1]) | {"variant": "table4/both"},
     ]
-    rows = [line.strip("| ").split(" | ") for line in variants.table(entries).splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in blocks.variants_table(entries).splitlines()]
     assert rows[0] == ["variant", "method", "NFE", *TASKS]
     assert rows[2] == ["none", "RACTD student", "1", "10.0 (0.5)"]  # and an empty cell
     assert rows[3] == ["both", "RACTD student", "1", "40.0 +- 10.0", "7.0 (0.5)"]
-    timed = [line.split(" | ") for line in variants.table(entries[:3]).splitlines()]
+    timed = [line.split(" | ") for line in blocks.variants_table(entries[:3]).splitlines()]
     assert [row[4] for row in (timed[0], timed[2], timed[3])] == [
         "ms a decision |",
         "0.1 |",
@@ -60,19 +59,26 @@ def test_table_has_variants_down_and_tasks_across():
 
 def test_curve_of_a_variant_is_the_mean_of_its_seeds():
     def run(seed, *scores):
-        fields = {"variant": "figure4/weight_030", "updates": [1, 2], "scores": list(scores)}
-        return entry(scores[-1], seed=seed) | fields
+        updates = [*range(1, len(scores) + 1)]
+        fields = {"variant": "figure4/weight_030", "updates": updates, "scores": list(scores)}
+        return entry(scores[-1], seed=seed, model="student") | fields
 
-    (axes,) = variants.over_training([run(0, 1.0, 4.0), run(1, 3.0, 6.0)]).axes
-    (middle,) = [line for line in axes.lines if line.get_label() == "weight_030"]
-    np.testing.assert_array_equal(middle.get_xydata(), [[1, 2], [2, 5]])
-    assert variants.over_training([entry(1.0) | {"variant": "table4/both"}]) is None
+    def middle(*runs, name="weight_030"):
+        (axes,) = study_plots.over_training([*runs]).axes
+        (line,) = [line for line in axes.lines if line.get_label() == name]
+        return line.get_xydata().tolist()
+
+    stopped = run(1, 3.0, 6.0, 7.0)  # a run that was stopped has a checkpoint more
+    assert middle(run(0, 1.0, 4.0), stopped) == [[1, 2], [2, 5]]
+    two = (run(0, 1.0, 4.0), run(0, 3.0, 6.0) | {"task": TASKS[1]})
+    assert middle(*two, name=f"weight_030, {TASKS[1]}, student") == [[1, 3], [2, 6]]
+    assert study_plots.over_training([entry(1.0) | {"variant": "table4/both"}]) is None
 
 
 def test_modes_are_of_all_seeds_and_of_the_data_once():
     runs = [entry(1.0, seed=k, returns=[k, 2.0]) for k in (0, 1)]
     data = [entry(1.0, seed=k, stage="dataset", returns=[1.0, 2.0, 3.0]) for k in (0, 1)]
-    (axes,) = variants.modes(runs + data, TASKS[0]).axes
+    (axes,) = study_plots.modes(runs + data, TASKS[0]).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["dataset\n3 episodes", "RACTD student\n4 episodes"]
 
@@ -80,37 +86,43 @@ def test_modes_are_of_all_seeds_and_of_the_data_once():
 def test_online_selection_stands_beside_the_last_checkpoint():
     def best(score, seed):
         fields = {"updates": [1, 2], "scores": [0.0, score]}
-        return entry(score, seed=seed, stage="student, best of 2 checkpoints", **fields)
+        return entry(score, seed=seed, stage="student, best checkpoint", **fields)
 
     entries = [entry(10.0), best(20.0, 0), entry(30.0, seed=1), best(40.0, 1), entry(99.0, seed=2)]
-    (row,) = [line for line in page.online(entries).splitlines() if TASKS[0] in line]
+    (row,) = [line for line in blocks.online(entries).splitlines() if TASKS[0] in line]
     assert row.strip("| ").split(" | ") == [
         TASKS[0],
         "RACTD student",
         "20.0 +- 10.0",
         "30.0 +- 10.0",
-        "2 checkpoints, 2 seeds",
+        "2 checkpoints, training seeds: 2",
     ]
-    assert "best of" not in page.rivals(entries)
-    assert set(page.blocks(entries)) == {"gym", "online"}
+    assert set(blocks.make(entries)) == {"gym", "online"}
+    entries.append(entry(5.0, stage="iql"))
+    assert set(blocks.make(entries)) == {"gym", "online", "rivals"}
+    assert "best checkpoint" not in blocks.rivals(entries)
+    assert TASKS[0] not in blocks.online([best(20.0, 0)])  # without the last one nothing to compare
 
 
 def test_diversity_is_averaged_over_training_seeds(tmp_path, capsys):
-    fields = {"task": TASKS[0], "stage": "ctd", "states": 2, "samples": 3}
+    fields = {name: entry(0.0)[name] for name in ("task", "source", "size", "preset")}
+    fields |= {"stage": "ctd", "states": 2, "samples": 3}
     for seed in (0, 1):
         found = [fields | {"training_seed": seed, "spread": seed, "coverage": 0.5, "return": -1.0}]
         (tmp_path / "diversity.json").write_text(json.dumps(found))
         paths = ["--results", str(tmp_path / "results"), "--docs", str(tmp_path)]
         assert page.main(["--add", str(tmp_path / "diversity.json"), *paths]) == 0
-    text = variants.diversity(variants.load(tmp_path / "results", "diversity"))
+    text = blocks.diversity(variants.load(tmp_path / "results", "diversity"))
     assert f"| {TASKS[0]} | ctd (no reward) | 2 | 0.500 | 50 % | -1.00 |" in text
     (tmp_path / "diversity.json").write_text('[{"task": "hopper"}]')
     assert page.main(["--add", str(tmp_path / "diversity.json"), *paths]) == 2
-    assert "is no diversity.json" in capsys.readouterr().err
+    assert "one has no stage" in capsys.readouterr().err
+    assert page.main(["--add", str(tmp_path / "diversity.json"), "--variant", "a/b", *paths]) == 2
+    assert "not kept by variant" in capsys.readouterr().err
 
 
 def test_the_page_shows_them(tmp_path):
-    kept(tmp_path, "figure4/a", entry(5.0) | {"updates": [1, 2], "scores": [4.0, 5.0]})
+    kept(tmp_path, "figure4/a", entry(5.0, model="student", updates=[1, 2], scores=[4.0, 5.0]))
     text = page.page([entry(1.0)], [], tmp_path / "results")
-    assert "<h2>figure4</h2>" in text
+    assert "over training (Figure 4)</h2>" in text
     assert text.count("score over training") == 1

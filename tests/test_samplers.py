@@ -69,6 +69,11 @@ def test_fields_that_are_not_named_are_the_configurations(config):
         ("student nfe=two", "int expected"),
         ("student nfe", "int expected"),
         ("student update=last", "int expected"),
+        ("student nfe=2.9", "int expected"),
+        ("student nfe=True", "int expected"),
+        ("student candidates=0", "at least 1"),
+        ("student update=-2", "at least 1"),
+        ("student nfe=1 nfe=2", "one field twice"),
     ],
 )
 def test_wrong_rows_are_refused(config, text, says):

@@ -6,7 +6,6 @@ seed's episodes, aggregates are over (seed, task), intervals from a bootstrap th
 seeds anew within each task.
 """
 
-import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable
@@ -20,6 +19,9 @@ from ractd_jax import checkpoints, errors
 from ractd_jax.report import style
 
 Entry = dict[str, Any]
+OF_A_RUN = ("task", "source", "size", "preset", "training_seed")
+# `stage` is the name of a table's row, "student, NFE 2"; the stage that was trained is its `model`.
+FIELDS = ("stage", "nfe", "candidates", "returns", "score_mean", "score_se", *OF_A_RUN)
 
 
 class Method(NamedTuple):
@@ -39,24 +41,46 @@ def load(folder: str | pathlib.Path) -> list[Entry]:
     """Return the entries of all the results in a folder; those of ablations are left out.
 
     Raises:
-        UserError: the folder holds none, or a file that is no list of entries.
+        UserError: the folder holds none, a file that is no list of entries, or one result twice.
     """
-    entries = []
-    for path in sorted(pathlib.Path(folder).glob("*.json")):
-        found = json.loads(path.read_text())
-        if not isinstance(found, list) or not all("stage" in entry for entry in found):
-            raise errors.UserError(f"{path} is no list of evaluation entries (a summary.json)")
-        entries += [entry for entry in found if "changed" not in entry]
+    paths = sorted(pathlib.Path(folder).glob("*.json"))
+    entries = [e for path in paths for e in read(path) if "changed" not in e]
     if not entries:
         raise errors.UserError(f"{folder} holds no results: add a run's summary.json with --add")
-    return entries
+    return distinct(entries)
+
+
+def distinct(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries.
+
+    Raises:
+        UserError: two of them would fill the same cell of a table.
+    """
+    found: dict[tuple, Entry] = {}
+    for e in entries:
+        kind = (e.get("variant"), "published" in e, "spread" in e)
+        acts = (e["stage"], e.get("sampler"), e.get("nfe"), e.get("candidates"))
+        key = (e["task"], e["training_seed"], *acts, *kind)
+        if key in found:
+            two = (
+                ", ".join(str(x[f]) for f in ("source", "size", "preset")) for x in (e, found[key])
+            )
+            raise errors.UserError(
+                f"two results of {e['stage']} on {e['task']}, training seed {e['training_seed']} "
+                f"({'; and '.join(two)}): one table shows one of them, keep the other in a folder "
+                "of its own (--results)"
+            )
+        found[key] = e
+    return list(found.values())
 
 
 def name(entry: Entry) -> str:
-    """Return the name of a pipeline's results: task, size, where not the default preset, seed."""
+    """Return the name of a pipeline's results: task, size, seed; source and preset if unusual."""
     words = [entry["task"], entry["size"], f"seed{entry['training_seed']}"]
     if entry["preset"] != "default":
         words.insert(2, entry["preset"])
+    if not entry["source"].startswith("simulated"):
+        words.insert(2, entry["source"].split(" ")[0].lower())
     if "published" in entry:  # of the stage idql_eval
         words.append("idql")
     return re.sub(r"[^a-zA-Z0-9._-]", "_", "-".join(words))
@@ -67,15 +91,30 @@ def model(entry: Entry) -> str:
     return entry.get("model") or entry["stage"]
 
 
-def read(summary: str | pathlib.Path) -> list[Entry]:
-    """Return the entries of a pipeline's summary.json, returns to three decimals.
+def read(path: str | pathlib.Path, fields: tuple[str, ...] = FIELDS) -> list[Entry]:
+    """Return the entries of a file.
+
+    Args:
+        path: of a summary.json, or of what was kept of one.
+        fields: what every entry must have.
 
     Raises:
-        UserError: the file is missing or holds nothing.
+        UserError: the file is missing, broken or holds something else.
     """
-    entries = checkpoints.read_json(pathlib.Path(summary))
-    if not isinstance(entries, list) or not all("returns" in e for e in entries) or not entries:
-        raise errors.UserError(f"{summary} is no list of evaluation entries")
+    entries = checkpoints.read_json(pathlib.Path(path))
+    if not isinstance(entries, list) or not entries:
+        raise errors.UserError(f"{path} is no list of results, as in a summary.json")
+    for entry in entries:
+        lacks = [f for f in fields if f not in entry] if isinstance(entry, dict) else fields
+        if lacks:
+            raise errors.UserError(
+                f"{path} is no list of results, as in a summary.json: one has no {lacks[0]}"
+            )
+    return entries
+
+
+def rounded(entries: list[Entry]) -> list[Entry]:
+    """Return the entries, their returns to three decimals."""
     return [e | {"returns": [round(value, 3) for value in e["returns"]]} for e in entries]
 
 
@@ -87,7 +126,7 @@ def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path
     Raises:
         UserError: the file is missing or holds nothing.
     """
-    entries = read(summary)
+    entries = rounded(read(summary))
     path = pathlib.Path(folder) / f"{name(entries[0])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from ractd_jax import tasks as benchmark
 from ractd_jax.report import plots, study, style
 
 Scores = dict[study.Method, list[np.ndarray]]  # method -> scores of the seeds of each task
@@ -81,3 +82,50 @@ def trade_off(entries: list[study.Entry], runs: Scores) -> Figure:
     plots.dress(axes, "score and speed", "milliseconds a decision, batch 1 (log)", grid="both")
     axes.set_ylabel("mean score", fontsize=9.5, color=style.MUTED)
     return figure
+
+
+def over_training(entries: list[study.Entry]) -> Figure | None:
+    """Draw the score of every checkpoint over the updates, a line a variant (RACTD Figure 4).
+
+    A thin line is a training seed, the thick one their mean at the updates that all of them have.
+    None where no entry has the scores of its checkpoints (`eval.online`).
+    """
+    lines: dict[str, list[study.Entry]] = {}
+    curves = [e for e in entries if "updates" in e]
+    several = len({(e["task"], e["model"]) for e in curves}) > 1
+    for e in curves:
+        words = [e["variant"].partition("/")[2], *[e["task"], e["model"]] * several]
+        lines.setdefault(", ".join(words), []).append(e)
+    if not lines:
+        return None
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (name, runs) in enumerate(lines.items()):
+        color = plots.TERMS[i % len(plots.TERMS)]
+        points = [dict(zip(run["updates"], run["scores"], strict=True)) for run in runs]
+        for found in points:
+            axes.plot([*found], [*found.values()], color=color, lw=0.8, alpha=0.4)
+        common = sorted(set.intersection(*map(set, points)))
+        middle = [np.mean([found[update] for found in points]) for update in common]
+        axes.plot(common, middle, "o-", color=color, lw=2, ms=4, label=name)
+    shown = sorted({e["task"].removesuffix("-v2") for e in curves})
+    plots.dress(axes, f"score over training, {', '.join(shown)}", "updates", grid="both")
+    axes.set_ylabel("normalised score", fontsize=9.5, color=style.MUTED)
+    axes.legend(fontsize=8.5, frameon=False)
+    return figure
+
+
+def modes(entries: list[study.Entry], task: str) -> Figure:
+    """Draw how the returns of data, teacher and students are distributed (RACTD Figure 3).
+
+    Args:
+        entries: of the study, one candidate, some of them of the task.
+        task: episodes of all its training seeds are put together.
+    """
+    here, scores = [e for e in entries if e["task"] == task], {}
+    for stage in ("dataset", "teacher", "ctd", "student"):
+        runs = [e["returns"] for e in here if e["stage"] == stage]
+        if runs:  # the same data for all seeds
+            runs = runs[:1] if stage == "dataset" else runs
+            scores[stage] = benchmark.get(task).score(np.concatenate(runs))
+    return plots.distributions(scores, f"{task}, {here[0]['source'].partition(' (')[0]} data")
