@@ -144,10 +144,22 @@ def test_two_results_for_one_cell_are_refused(tmp_path, capsys):
 
 def test_a_page_of_rivals_alone(tmp_path):
     only = [entry(1.0, task="hopper-medium-expert-v2", stage="iql")]
-    assert set(blocks.make(only)) == {"rivals"}
-    assert page.page(only, []).count("<table>") == 0
+    assert set(blocks.make(only)) == {"ranking", "rivals"}
+    assert "Figure 3" not in page.page(only, [])
     both = [*only, entry(2.0)]
     assert "Figure 3" not in page.page(both, [])
+
+
+def test_ranking_is_of_methods_that_did_every_task_best_first():
+    entries = [entry(10.0), entry(20.0, seed=1), entry(1.0, task=TASKS[1])]
+    entries += [entry(30.0, task=task, stage="iql") for task in TASKS]
+    entries += [entry(99.0, stage="fql"), entry(99.0, task=TASKS[1], candidates=8)]
+    rows = [line.strip("| ").split(" | ") for line in blocks.ranking(entries).splitlines()]
+    assert [row[:4] for row in rows[2:]] == [
+        ["IQL", "1", "1", "30.0"],
+        ["RACTD student", "1", "1", "8.0"],
+    ]
+    assert rows[3][4:] == ["5.5 to 10.5", "10.3", "1 to 2"]
 
 
 def test_network_calls_keep_their_columns():

@@ -99,7 +99,7 @@ def test_online_selection_stands_beside_the_last_checkpoint():
     ]
     assert set(blocks.make(entries)) == {"gym", "online"}
     entries.append(entry(5.0, stage="iql"))
-    assert set(blocks.make(entries)) == {"gym", "online", "rivals"}
+    assert set(blocks.make(entries)) == {"gym", "online", "ranking", "rivals"}
     assert "best checkpoint" not in blocks.rivals(entries)
     assert TASKS[0] not in blocks.online([best(20.0, 0)])  # without the last one nothing to compare
 

@@ -92,13 +92,38 @@ def pipeline(entries: list[study.Entry]) -> list[study.Entry]:
     return [e for e in entries if e["stage"] in OWN and (e["candidates"] or 1) == 1]
 
 
+def own(entry: study.Entry) -> bool:
+    """Tell if an entry is of the data, the teacher or its students, however they act."""
+    return entry["stage"].partition(",")[0] in OWN
+
+
+def ranking(entries: list[study.Entry]) -> str:
+    """Return the mean over all tasks of every method that did every task, the best first."""
+    names = [t for t in FAMILIES["gym"] if any(e["task"] == t for e in entries)]
+    found = study.scores(e for e in entries if "updates" not in e)
+    runs = {method: study.matrix(found[method], names) for method in found}
+    runs = {method: scores for method, scores in runs.items() if all(map(len, scores))}
+    head = ["method", "NFE", "candidates", f"mean of {len(names)}", "95 %", "IQM", "training seeds"]
+    rows = [head]
+    for method in sorted(runs, key=lambda method: -study.mean(runs[method])):
+        scores, counts = runs[method], sorted({len(seeds) for seeds in runs[method]})
+        low, high = study.interval(study.mean, scores)
+        numbers = [f"{study.mean(scores):.1f}", f"{low:.1f} to {high:.1f}"]
+        many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+        if method.stage == "dataset":
+            numbers[1], many = "", ""
+        words = [method.label, str(method.nfe or ""), str(method.candidates or "")]
+        rows.append([*words, *numbers, f"{study.iqm(scores):.1f}", many])
+    return _rows(rows)
+
+
 def rivals(entries: list[study.Entry]) -> str:
     """Return all methods on the tasks where others than RACTD's have run, a method a row."""
     head = ["task", "method", "NFE", "candidates", "score", "ms an action", "minutes of training"]
     rows = [head]
     for task in FAMILIES["gym"]:
         here = [e for e in entries if e["task"] == task and "updates" not in e]
-        if all(e["stage"].partition(",")[0] in OWN for e in here):
+        if all(map(own, here)):
             continue
         found = study.scores(here)
         for method in sorted(found, key=rank):
@@ -211,13 +236,14 @@ def make(entries: list[study.Entry], folder: pathlib.Path | None = None) -> dict
     entries = [e for e in entries if "published" not in e]
     for family, names in FAMILIES.items():
         here = [e for e in entries if e["task"] in names]
-        own = pipeline(here) if family == "gym" else here
-        if own:
-            made[family] = Block(protocol(own), table(own, family))
+        here = pipeline(here) if family == "gym" else here
+        if here:
+            made[family] = Block(protocol(here), table(here, family))
     gym = [e for e in entries if e["task"] in FAMILIES["gym"]]
     if any("updates" in e for e in gym):
         made["online"] = Block("", online(gym))
-    if any(e["stage"].partition(",")[0] not in OWN for e in gym):
+    if not all(map(own, gym)):
+        made["ranking"] = Block("", ranking(gym))
         made["rivals"] = Block("", rivals(gym))
     return made
 

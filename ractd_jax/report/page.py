@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ractd_jax import checkpoints, errors
-from ractd_jax.report import blocks, study, study_plots, variants
+from ractd_jax.report import blocks, plots, study, study_plots, variants
 from ractd_jax.report.blocks import FAMILIES, Block
 
 TITLES = {
@@ -86,30 +86,52 @@ def page(
     parts += [f"<style>{STYLE}</style><h1>ractd_jax: results</h1>"]
     made = blocks.make(entries, folder)
     entries = [e for e in entries if "published" not in e and "updates" not in e]
-    own = blocks.pipeline(entries)
     for family, names in FAMILIES.items():
         if family not in made:
             continue
         here = [e for e in entries if e["task"] in names]
         parts += _section(family, made.pop(family))
-        parts += _figures(family, names, blocks.pipeline(here) if family == "gym" else here)
-        for task in names if family == "gym" else ():
+        if family != "gym":
+            parts += [_by_task(family, names, here), *_all_tasks(family, names, here)]
+            continue
+        parts += [_by_task(family, names, blocks.pipeline(here))]
+        if "ranking" in made:
+            parts += _section(f"{family}: methods that did every task", made.pop("ranking"))
+        parts += _all_tasks(family, names, here)
+        for task in names if "rivals" in made else ():
             there = [e for e in here if e["task"] == task]
-            if len(there) > len(blocks.pipeline(there)):
-                rows = Block("", blocks.rivals(there))
-                parts += [*_section(f"{task}: all methods", rows), *_figures(task, [task], there)]
+            if any(not blocks.own(e) for e in there):
+                parts += _section(f"{task}: all methods", Block("", blocks.rivals(there)))
+                parts += [_by_task(task, [task], there)]
     made.pop("rivals", None)
-    mixed = [t for t in FAMILIES["gym"] if "expert" in t and any(e["task"] == t for e in own)]
-    parts += ["<h2>Which of two modes (Figure 3): medium-expert</h2>"] * bool(mixed)
-    for task in mixed:
-        parts += [_image(study_plots.modes(own, task), f"{task}: distribution of returns")]
-    varied = variants.suites(variants.load(folder, "variants")) if folder else {}
+    drawn = figures(entries, folder)
+    modes = {name: figure for name, figure in drawn.items() if name.startswith("figure3")}
+    parts += ["<h2>Which of two modes (Figure 3): medium-expert</h2>"] * bool(modes)
+    parts += [_image(figure, name) for name, figure in modes.items()]
     for name, block in made.items():
         parts += _section(TITLES.get(name, name), block)
-        if figure := study_plots.over_training(varied.get(name, [])):
-            parts += [_image(figure, f"{name}: score over training")]
+        if name in drawn:
+            parts.append(_image(drawn[name], f"{name}: score over training"))
     parts += ["<h2>Plans and rollouts</h2>"] * bool(pictures)
     return "\n".join(parts + [_picture(path) for path in pictures]) + "\n"
+
+
+def figures(entries: list[study.Entry], folder: pathlib.Path | None = None) -> dict[str, Figure]:
+    """Return RACTD's Figure 3 for each medium-expert task, and each suite's scores over training.
+
+    Args:
+        entries: of the study.
+        folder: of results, for the variants kept there.
+    """
+    drawn, own = {}, blocks.pipeline(entries)
+    for task in FAMILIES["gym"]:
+        if "expert" in task and any(e["task"] == task for e in own):
+            drawn[f"figure3_{task.partition('-')[0]}"] = study_plots.modes(own, task)
+    varied = variants.suites(variants.load(folder, "variants")) if folder else {}
+    for suite, found in varied.items():
+        if figure := study_plots.over_training(found):
+            drawn[suite] = figure
+    return drawn
 
 
 def _section(title: str, block: Block) -> list[str]:
@@ -117,20 +139,31 @@ def _section(title: str, block: Block) -> list[str]:
     return [f"<h2>{html.escape(title)}</h2>{said}", _html_table(block.table)]
 
 
-def _figures(name: str, tasks_: list[str], entries: list[study.Entry]) -> list[str]:
-    """Return pictures of some results: every run, and aggregates of methods that did every task."""
-    present = [task for task in tasks_ if any(e["task"] == task for e in entries)]
-    found = study.scores(entries)
-    runs = {m: study.matrix(found[m], present) for m in sorted(found, key=blocks.rank)}
-    images = [_image(study_plots.by_task(runs, present), f"{name}: score of every run")]
+def _by_task(name: str, names: list[str], entries: list[study.Entry]) -> str:
+    """Return a picture of every run."""
+    present = [task for task in names if any(e["task"] == task for e in entries)]
+    runs = _runs(present, entries)
+    return _image(study_plots.by_task(runs, present), f"{name}: score of every run")
+
+
+def _all_tasks(name: str, names: list[str], entries: list[study.Entry]) -> list[str]:
+    """Return aggregates of the methods that did every task."""
+    present = [task for task in names if any(e["task"] == task for e in entries)]
+    runs = _runs(present, entries)
     whole = {m: r for m, r in runs.items() if all(map(len, r)) and m.stage != "dataset"}
-    if whole:
-        images += [
-            _image(study_plots.aggregates(whole), f"{name}: mean and interquartile mean"),
-            _image(study_plots.profiles(whole), f"{name}: performance profiles"),
-            _image(study_plots.trade_off(entries, whole), f"{name}: score against time"),
-        ]
-    return images
+    if not whole:
+        return []
+    return [
+        _image(study_plots.aggregates(whole), f"{name}: mean and interquartile mean"),
+        _image(study_plots.profiles(whole), f"{name}: performance profiles"),
+        _image(study_plots.trade_off(entries, whole), f"{name}: score against time"),
+    ]
+
+
+def _runs(present: list[str], entries: list[study.Entry]) -> study_plots.Scores:
+    """Return the scores of each method's training seeds, task by task."""
+    found = study.scores(entries)
+    return {m: study.matrix(found[m], present) for m in sorted(found, key=blocks.rank)}
 
 
 def keep_pictures(summary: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -178,10 +211,13 @@ def main(argv: list[str] | None = None) -> int:
         checkpoints.write_text(
             text, blocks.rewrite(text.read_text(), blocks.make(entries, args.results))
         )
-        figures = args.docs / "figures"
-        pictures = [*sorted(figures.glob("maze2d_*_plans.png")), *sorted(figures.glob("*.gif"))]
+        here = args.docs / "figures"
+        pictures = [*sorted(here.glob("maze2d_*_plans.png")), *sorted(here.glob("*.gif"))]
         checkpoints.write_text(path, page(entries, pictures, args.results))
         print(f"wrote {text} and {path}")
+        for name, figure in figures(entries, args.results).items():
+            plots.save(figure, here / f"{name}.png")
+            print(f"wrote {here / name}.png")
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

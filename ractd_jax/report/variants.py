@@ -15,7 +15,15 @@ FIELDS = {  # folder: what its entries have besides those of every result
     "variants": ("variant", *study.FIELDS),
     "diversity": ("stage", "spread", "coverage", "return", *study.OF_A_RUN),
 }
-OTHERS = ("gym", "maze2d", "online", "rivals", "idql", "diversity")  # blocks that are no suite
+OTHERS = (
+    "gym",
+    "maze2d",
+    "online",
+    "ranking",
+    "rivals",
+    "idql",
+    "diversity",
+)  # blocks that are no suite
 
 
 def load(results: pathlib.Path, kind: str) -> list[study.Entry]:
