@@ -18,5 +18,5 @@ def get_config(arg=None):
         "hopper-medium-replay-v2",
         arg,
         epochs=400,
-        reward_weight={"default": 0.5, "paper": 1.0, "released": 1.0},
+        reward_weight={"default": 1.0, "paper": 1.0, "released": 1.0},
     )
