@@ -77,9 +77,10 @@ def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
             )
         acting = {**config[row.stage], "method": config[row.stage]["method"] | row.fields}
         stages.make({**config, row.stage: acting}, task, row.stage)
-    if not re.fullmatch(r"[\w.-]+\.json", settings["summary"]):
+    summary = settings.get("summary", "summary.json")  # not in what older runs have saved
+    if not re.fullmatch(r"[\w.-]+\.json", summary):
         raise errors.UserError(
-            f"eval.summary is {settings['summary']!r}: the name of a file, as in table5.json"
+            f"eval.summary is {summary!r}: the name of a file, as in table5.json"
         )
     for stage in settings.get("online", ()):
         errors.choose("stage in eval.online", str(stage), [s for s in stages.ACTING if s in config])

@@ -133,9 +133,9 @@ def test_docstring_gives_the_command_and_the_published_score(name):
 def test_docstring_gives_the_measured_score_where_there_is_one(name):
     ours = importlib.import_module(f"configs.{name}").__doc__.partition("Ours")[2]
     here = [e for e in study.load(ROOT / "results") if e["task"] == load(name)[1]["task"]]
-    scores = [e["score_mean"] for e in here if (e["stage"], e["training_seed"]) == ("student", 0)]
-    for score in scores:
-        assert f"RACTD {score:.1f}" in " ".join(ours.split())
+    scores = [e["score_mean"] for e in here if e["stage"] == "student"]
+    if scores:
+        assert f"RACTD {np.mean(scores):.1f}" in " ".join(ours.split())
     assert ("RACTD" in ours) == bool(scores)
 
 

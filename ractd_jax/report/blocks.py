@@ -71,10 +71,12 @@ def protocol(entries: list[study.Entry]) -> str:
     def all_of(field: str) -> str:
         return ", ".join(dict.fromkeys(str(e[field]) for e in entries if e[field] is not None))
 
+    seeds = ", ".join(map(str, sorted({e["training_seed"] for e in entries})))
+
     episodes = {len(e["seeds"]) for e in entries if e["seeds"]}
     return (
         f"Data: {all_of('source')}. Size {all_of('size')}, preset {all_of('preset')}, training "
-        f"seeds {all_of('training_seed')}, {' or '.join(map(str, sorted(episodes)))} evaluation "
+        f"seeds {seeds}, {' or '.join(map(str, sorted(episodes)))} evaluation "
         f"seeds, {all_of('selection')}. Mean +- standard error over training seeds; with one seed "
         "only, the standard error over its episodes in brackets.\n"
     )
