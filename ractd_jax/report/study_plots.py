@@ -46,7 +46,7 @@ def aggregates(runs: Scores) -> Figure:
             panel.plot([low, high], [-row, -row], color=color, lw=7, alpha=0.35)
             panel.plot(statistic(seeds), -row, "o", color=color, ms=5.5)
         panel.set_yticks([-row for row in range(len(runs))], [m.label for m in runs])
-        plots.dress(panel, title, "normalised score, 95 % interval over training seeds", grid="x")
+        plots.dress(panel, title, "score; band: 95 % over training seeds", grid="x")
     return figure
 
 
