@@ -96,7 +96,7 @@ def histograms(
     dims = (2 * (transitions.actions - low) / span - 1).T
     edges = np.linspace(-1 - 1e-6, 1 + 1e-6, 61)
     for i, values in enumerate(dims[:12]):  # more lines than that say nothing
-        color = plots._TERMS[i % len(plots._TERMS)]
+        color = plots.TERMS[i % len(plots.TERMS)]
         right.hist(
             values,
             edges,
