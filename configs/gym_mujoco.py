@@ -138,7 +138,7 @@ def _demo(config: ConfigDict) -> None:
     config.reward.optimiser.update(
         batch_size=256, learning_rate=1e-3, steps=4000, warmup=100, ema=0.999
     )
-    config.training.update(updates_per_dispatch=100, save_every=2000)
+    config.training.update(updates_per_dispatch=100, save_every=1000)
     config.eval.episodes = 50
 
 

@@ -80,7 +80,7 @@ SUITES = {
             for weight in (0.3, 0.5, 0.7, 1.0, 1.5)
         },
         "fields": (
-            "training.keep=20",
+            "training.keep=6",  # of 4 GB each at paper size
             "eval.samplers=('student',)",
             "eval.online=('student',)",
         ),

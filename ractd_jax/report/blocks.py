@@ -72,7 +72,6 @@ def protocol(entries: list[study.Entry]) -> str:
         return ", ".join(dict.fromkeys(str(e[field]) for e in entries if e[field] is not None))
 
     seeds = ", ".join(map(str, sorted({e["training_seed"] for e in entries})))
-
     episodes = {len(e["seeds"]) for e in entries if e["seeds"]}
     return (
         f"Data: {all_of('source')}. Size {all_of('size')}, preset {all_of('preset')}, training "
