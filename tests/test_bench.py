@@ -39,6 +39,20 @@ def test_operations_count_every_round_of_a_scan_and_the_longer_branch():
     assert floor.operations(jax.grad(lambda x: jnp.sum((x @ a) ** 2)), a) == 2 * 2 * 4**3
 
 
+def test_operations_leave_out_gradients_that_nobody_asked_for():
+    @jax.custom_vjp
+    def product(x, w):
+        return x @ w
+
+    product.defvjp(
+        lambda x, w: (x @ w, (x, w)), lambda saved, dy: (dy @ saved[1].T, saved[0].T @ dy)
+    )
+    a = jnp.ones((4, 4))
+    one = floor.operations(jax.grad(lambda x: jnp.sum(product(x, a) ** 2)), a)
+    both = floor.operations(jax.grad(lambda x, w: jnp.sum(product(x, w) ** 2), (0, 1)), a, a)
+    assert (one, both) == (2 * 2 * 4**3, 3 * 2 * 4**3)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_convolution_counts_the_same_either_way(stride):
     x, kernel = jnp.ones((2, 16, 3)), jnp.ones((5, 3, 8))

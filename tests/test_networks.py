@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,16 +29,38 @@ def compare_convolutions(convolve, x, kernel, cotangent, **options):
         np.testing.assert_allclose(product, lax, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [2, layers.BANDED])
 @pytest.mark.parametrize(
     ("stride", "width", "length"),
-    [(1, 5, 8), (1, 5, 7), (1, 5, 2), (1, 1, 3), (2, 3, 8), (2, 3, 7), (2, 5, 9)],
+    [
+        (1, 5, 8),
+        (1, 5, 7),
+        (1, 5, 4),
+        (1, 5, 3),
+        (1, 5, 2),
+        (1, 1, 3),
+        (2, 3, 8),
+        (2, 3, 7),
+        (2, 5, 9),
+    ],
 )
-def test_convolution_as_product_equals_lax_in_value_and_gradients(key, stride, width, length):
+def test_convolution_as_product_equals_lax_in_value_and_gradients(
+    key, stride, width, length, batch
+):
     key_x, key_kernel, key_y = jax.random.split(key, 3)
-    x = jax.random.normal(key_x, (2, length, 3))
+    x = jax.random.normal(key_x, (batch, length, 3))
     kernel = jax.random.normal(key_kernel, (width, 3, 4))
-    cotangent = jax.random.normal(key_y, (2, -(-length // stride), 4))
+    cotangent = jax.random.normal(key_y, (batch, -(-length // stride), 4)) / batch
     compare_convolutions(layers.conv1d, x, kernel, cotangent, stride=stride)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch", "banded"), [(4, 128, True), (4, 127, False), (8, 128, False)]
+)
+def test_banded_matrix_serves_short_inputs_of_large_batches(length, batch, banded):
+    x, kernel = jnp.zeros((batch, length, 3)), jnp.zeros((5, 3, 4))
+    program = str(jax.make_jaxpr(lambda x, k: layers.conv1d(x, k, as_product=True))(x, kernel))
+    assert (f"f32[{3 * length},{4 * length}]" in program) == banded
 
 
 @pytest.mark.parametrize("length", [1, 4, 5])
@@ -82,6 +105,46 @@ def test_mish_has_the_slope_of_its_textbook_form_everywhere():
     for order in (jax.grad, lambda f: jax.grad(jax.grad(f))):
         slopes = jax.vmap(order(layers.mish))(x)
         np.testing.assert_allclose(slopes, jax.vmap(order(textbook))(x), rtol=1e-4, atol=1e-4)
+
+
+def test_group_norm_is_flax_s_in_value_and_gradients(key):
+    key_x, key_scale, key_bias, key_y = jax.random.split(key, 4)
+    x = 2 * jax.random.normal(key_x, (3, 5, 24)) + 1
+    weights = jax.random.normal(key_scale, (24,)), jax.random.normal(key_bias, (24,))
+    cotangent = jax.random.normal(key_y, x.shape)
+
+    def flax(x, scale, bias):
+        norm = nn.GroupNorm(8, epsilon=1e-5, use_fast_variance=False)
+        return norm.apply({"params": {"scale": scale, "bias": bias}}, x)
+
+    def ours(x, scale, bias):
+        return layers.group_norm(x, scale, bias, 8)
+
+    def everything(f):
+        y, pullback = jax.vjp(f, x, *weights)
+        return y, *pullback(cotangent)
+
+    for mine, theirs in zip(everything(ours), everything(flax), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean(key):
+    x = jnp.ones((200, 500))
+    bits = jax.random.bits(key, x.shape, jnp.uint32) & 0xFFFF
+    dropped = layers.Dropout(0.2).apply({}, x, bits)
+    assert float(jnp.mean(dropped == 0)) == pytest.approx(0.2, abs=0.005)
+    assert float(jnp.mean(dropped)) == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_two_dropouts_of_a_block_are_independent(key):
+    block = layers.FilmResidualBlock(64, 3, 8, 0.5)
+    x, cond = jnp.ones((8, 16, 64)), jnp.ones((8, 4))
+    params = block.init(key, x, cond, train=False)
+    rngs = {"dropout": jax.random.key(1)}
+    options = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    _, seen = block.apply(params, x, cond, train=True, rngs=rngs, **options)
+    first, second = (seen["intermediates"][f"Dropout_{i}"]["__call__"][0] == 0 for i in range(2))
+    assert float(jnp.mean(first & second)) == pytest.approx(0.25, abs=0.02)
 
 
 def test_sinusoidal_embeds_from_frequency_one_to_a_ten_thousandth():

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import partial_eval
 
 from ractd_jax.types import Params
 
@@ -89,16 +90,19 @@ def size(params: Params) -> int:
 def operations(f: Callable, *args) -> int:
     """Return the operations of all matrix products and convolutions in `f(*args)`.
 
-    Counted in the traced program: a scan counts as often as it runs, the longer branch of a
-    condition counts, a while loop counts once. Everything elementwise is left out.
+    Counted in the traced program, without what its results do not need: a scan counts as often as
+    it runs, the longer branch of a condition counts, a while loop counts once. Everything
+    elementwise is left out.
     """
-    return _count(jax.make_jaxpr(f)(*args).jaxpr)
+    program = jax.make_jaxpr(f)(*args).jaxpr
+    needed, _ = partial_eval.dce_jaxpr(program, [True] * len(program.outvars), instantiate=True)
+    return _count(needed)
 
 
 def _count(jaxpr) -> int:
     total = 0
     for eqn in jaxpr.eqns:
-        out = eqn.outvars[0].aval
+        out = eqn.outvars[0].aval if eqn.outvars else None
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             shape = eqn.invars[0].aval.shape
