@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ractd_jax import checkpoints, compilation, stages, tasks
+from ractd_jax import checkpoints, compilation, products, stages, tasks
 from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
@@ -97,16 +97,21 @@ class Policy:
         self._episodes: dict[int, np.ndarray] = {}
         self._called: dict[int, np.ndarray] = {}
         self._limits = jax.device_put(limits)
+        like, params = jax.eval_shape(lambda: params), jax.jit(products.turn)(params)
         self._params = jax.device_put((params, reselect.params if reselect else None))
         low, high = task.action_limits()
+
+        def draw(params, cond, keys):
+            with products.turned(params, like) as params:
+                return algorithm.act(params, cond, keys)
 
         def sample(params, cond, keys):
             params, judges = params
             if reselect is None:
-                return algorithm.act(params, cond, keys)
+                return draw(params, cond, keys)
             count = reselect.candidates
             many = candidate_keys(keys, count + 1)  # the last one chooses
-            x = algorithm.act(params, jnp.repeat(cond, count, axis=0), many[:, :-1].reshape(-1))
+            x = draw(params, jnp.repeat(cond, count, axis=0), many[:, :-1].reshape(-1))
             x = x.reshape(len(cond), count, *x.shape[1:])
             present = cond[:, -task.obs_dim :]  # all that judges have learnt from
             return choose_candidate(reselect, judges, x, present, many[:, -1])

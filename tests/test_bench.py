@@ -11,7 +11,7 @@ from rich.console import Console
 from test_configs import load
 
 from benchmarks import plot
-from ractd_jax import experiment, layers, stages
+from ractd_jax import convolution, experiment, stages
 from ractd_jax.bench import act, floor, run, train
 
 RATES = {"float32": 1e9, "bfloat16": 1e9}
@@ -58,7 +58,9 @@ def test_a_convolution_counts_the_same_either_way(stride):
     x, kernel = jnp.ones((2, 16, 3)), jnp.ones((5, 3, 8))
     counts = {
         as_product: floor.operations(
-            lambda x, k, p=as_product: layers.conv1d(x, k, stride=stride, as_product=p), x, kernel
+            lambda x, k, p=as_product: convolution.conv1d(x, k, stride=stride, as_product=p),
+            x,
+            kernel,
         )
         for as_product in (True, False)
     }
@@ -69,7 +71,7 @@ def test_a_transposed_convolution_counts_the_same_either_way():
     x, kernel = jnp.ones((2, 8, 3)), jnp.ones((4, 3, 5))
     counts = {
         as_product: floor.operations(
-            lambda x, k, p=as_product: layers.conv1d_transpose(x, k, as_product=p), x, kernel
+            lambda x, k, p=as_product: convolution.conv1d_transpose(x, k, as_product=p), x, kernel
         )
         for as_product in (True, False)
     }

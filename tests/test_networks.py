@@ -10,7 +10,7 @@ import pytest
 import scipy.fft
 from conftest import COND, SHAPE
 
-from ractd_jax import diffusion, edm, layers, networks, types
+from ractd_jax import convolution, diffusion, edm, layers, networks, products, types
 
 # ---- convolutions --------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ def compare_convolutions(convolve, x, kernel, cotangent, **options):
         np.testing.assert_allclose(product, lax, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch", [2, layers.BANDED])
+@pytest.mark.parametrize("batch", [2, convolution.BANDED])
 @pytest.mark.parametrize(
     ("stride", "width", "length"),
     [
@@ -51,7 +51,7 @@ def test_convolution_as_product_equals_lax_in_value_and_gradients(
     x = jax.random.normal(key_x, (batch, length, 3))
     kernel = jax.random.normal(key_kernel, (width, 3, 4))
     cotangent = jax.random.normal(key_y, (batch, -(-length // stride), 4)) / batch
-    compare_convolutions(layers.conv1d, x, kernel, cotangent, stride=stride)
+    compare_convolutions(convolution.conv1d, x, kernel, cotangent, stride=stride)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_convolution_as_product_equals_lax_in_value_and_gradients(
 )
 def test_banded_matrix_serves_short_inputs_of_large_batches(length, batch, banded):
     x, kernel = jnp.zeros((batch, length, 3)), jnp.zeros((5, 3, 4))
-    program = str(jax.make_jaxpr(lambda x, k: layers.conv1d(x, k, as_product=True))(x, kernel))
+    program = str(jax.make_jaxpr(lambda x, k: convolution.conv1d(x, k, as_product=True))(x, kernel))
     assert (f"f32[{3 * length},{4 * length}]" in program) == banded
 
 
@@ -69,7 +69,7 @@ def test_transposed_convolution_as_product_equals_lax_in_value_and_gradients(key
     x = jax.random.normal(key_x, (2, length, 3))
     kernel = jax.random.normal(key_kernel, (4, 3, 5))
     cotangent = jax.random.normal(key_y, (2, 2 * length, 5))
-    compare_convolutions(layers.conv1d_transpose, x, kernel, cotangent)
+    compare_convolutions(convolution.conv1d_transpose, x, kernel, cotangent)
 
 
 def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
@@ -83,7 +83,45 @@ def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
         return jax.lax.conv_general_dilated(y, backward, (2,), [(1, 1)], dimension_numbers=names)
 
     (expected,) = jax.linear_transpose(halve, jnp.zeros((2, 12, 5)))(x)
-    np.testing.assert_allclose(layers.conv1d_transpose(x, kernel), expected, atol=1e-5)
+    np.testing.assert_allclose(convolution.conv1d_transpose(x, kernel), expected, atol=1e-5)
+
+
+# ---- products of few rows ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, products.FEW + 1])
+@pytest.mark.parametrize("kind", ["unet", "mlp"])
+def test_turned_weights_give_the_same_numbers(tiny, weights, key, kind, batch):
+    net = tiny(kind)
+    params = weights(net, 2)
+    x = jax.random.normal(key, (batch, *SHAPE))
+    times, cond = jnp.ones((batch, 2)), jnp.ones((batch, COND))
+
+    @jax.jit
+    def acting(params):
+        with products.turned(params, like) as params:
+            return net.apply({"params": params}, x, times, cond)
+
+    like, plain = jax.eval_shape(lambda: params), net.apply({"params": params}, x, times, cond)
+    np.testing.assert_allclose(acting(products.turn(params)), plain, atol=2e-6)
+
+
+def test_a_turned_kernel_is_read_where_it_lies():
+    kernel = jnp.zeros((5, 64, 96))
+    like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+
+    def convolve(kernel, x):
+        with products.turned(kernel, like) as kernel:
+            return convolution.conv1d(x, kernel, as_product=True)
+
+    def program(length):
+        x = jnp.zeros((1, length, 64))
+        return jax.jit(convolve).lower(products.turn(kernel), x).compile().as_text()
+
+    # Outputs lie beside each other for each feature: the product is the kernel's with x^T.
+    assert "f32[96,16]" in program(16)
+    assert "f32[320,96]" not in program(16)  # no copy of the kernel in the other order
+    assert "f32[96,64]" not in program(64)  # many rows: the plain product
 
 
 # ---- building blocks -----------------------------------------------------------------------------
