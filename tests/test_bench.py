@@ -12,7 +12,7 @@ from test_configs import load
 
 from benchmarks import plot
 from ractd_jax import convolution, experiment, stages
-from ractd_jax.bench import act, floor, run, train
+from ractd_jax.bench import act, floor, run, train, versus
 
 RATES = {"float32": 1e9, "bfloat16": 1e9}
 
@@ -177,3 +177,18 @@ def test_plotting_something_else_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["plot", str(path)])
     with pytest.raises(SystemExit, match="is no bench"):
         plot.main()
+
+
+@pytest.mark.parametrize(("limit", "rounds"), [(3, None), (4, 2), (6, 3), (100, 5)])
+def test_turns_are_fewer_where_time_is_short(monkeypatch, limit, rounds):
+    clock, calls = [0.0], []
+
+    def call():  # takes a second
+        clock[0] += 1
+        calls.append(clock[0])
+
+    monkeypatch.setattr(versus.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(versus.floor, "timed", lambda call, slot, least: [call() or 1.0])
+    found = versus.turns(call, call, seconds=1.0, limit=2.0 * limit)
+    assert found == (rounds and [(1.0, 1.0)])
+    assert len(calls) == 4 + 4 * (rounds or 0)  # two first calls each, then two a round
