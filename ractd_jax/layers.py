@@ -62,9 +62,17 @@ def _torch_uniform(fan_in: int):
     return init
 
 
-def _product_of_dense(x, kernel, dimension_numbers, **options):
-    del dimension_numbers, options  # always the last axis with the first
-    return products.product(x, kernel)
+class _Linear(nn.Module):
+    features: int
+    bias: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows fan_in"]) -> Float[Array, "*rows features"]:
+        init = _torch_uniform(x.shape[-1])
+        y = products.product(x, products.kernel(self, init, (x.shape[-1], self.features)))
+        if not self.bias:
+            return y
+        return y + self.param("bias", init, (self.features,)).reshape(*(1,) * (y.ndim - 1), -1)
 
 
 class Dense(nn.Module):
@@ -74,10 +82,8 @@ class Dense(nn.Module):
     bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... fan_in"]) -> Float[Array, "... features"]:
-        init = _torch_uniform(x.shape[-1])
-        fields = {"kernel_init": init, "bias_init": init, "dot_general": _product_of_dense}
-        return nn.Dense(self.features, self.bias, **fields, name="linear")(x)
+    def __call__(self, x: Float[Array, "*rows fan_in"]) -> Float[Array, "*rows features"]:
+        return _Linear(self.features, self.bias, name="linear")(x)
 
 
 class Conv1d(nn.Module):
@@ -93,7 +99,7 @@ class Conv1d(nn.Module):
         c_in = x.shape[-1]
         # PyTorch counts the fan-in of a transposed convolution over its outputs.
         init = _torch_uniform(self.width * (self.features if self.transpose else c_in))
-        kernel = self.param("kernel", init, (self.width, c_in, self.features))
+        kernel = products.kernel(self, init, (self.width, c_in, self.features))
         bias = self.param("bias", init, (self.features,))
         y = conv1d_transpose(x, kernel) if self.transpose else conv1d(x, kernel, stride=self.stride)
         return y + bias[None, None]

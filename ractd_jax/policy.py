@@ -97,12 +97,12 @@ class Policy:
         self._episodes: dict[int, np.ndarray] = {}
         self._called: dict[int, np.ndarray] = {}
         self._limits = jax.device_put(limits)
-        like, params = jax.eval_shape(lambda: params), jax.jit(products.turn)(params)
+        params = jax.jit(products.turn)(params)
         self._params = jax.device_put((params, reselect.params if reselect else None))
         low, high = task.action_limits()
 
         def draw(params, cond, keys):
-            with products.turned(params, like) as params:
+            with products.turned():
                 return algorithm.act(params, cond, keys)
 
         def sample(params, cond, keys):

@@ -8,7 +8,9 @@ XLA reads a kernel (fan_in, features) at half the speed of the memory, and one t
 import contextlib
 import contextvars
 import math
+from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
@@ -25,19 +27,22 @@ def turn(params):
 
 
 @contextlib.contextmanager
-def turned(params, like):
-    """Yield the weights that `turn` gave in their own shapes, those of `like`.
-
-    Networks that are called meanwhile know how they lie.
-    """
-    if jax.default_backend() != "cpu":
-        yield params
-        return
-    token = _turned.set(True)
+def turned():
+    """Let networks that are called meanwhile take their weights as `turn` gave them."""
+    token = _turned.set(jax.default_backend() == "cpu")
     try:
-        yield jax.tree.map(lambda a, b: a.T.reshape(b.shape) if b.ndim > 1 else a, params, like)
+        yield
     finally:
         _turned.reset(token)
+
+
+def kernel(module: nn.Module, init: Callable, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Return the kernel of a layer, in its own shape however it lies."""
+    if not _turned.get():
+        return module.param("kernel", init, shape)
+    # Turned back here, by the layer: turned back before a loop it would be copied.
+    lies = (shape[-1], math.prod(shape[:-1]))
+    return module.param("kernel", init, lies).T.reshape(shape)
 
 
 def few(rows: int) -> bool:

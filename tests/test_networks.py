@@ -99,28 +99,30 @@ def test_turned_weights_give_the_same_numbers(tiny, weights, key, kind, batch):
 
     @jax.jit
     def acting(params):
-        with products.turned(params, like) as params:
+        with products.turned():
             return net.apply({"params": params}, x, times, cond)
 
-    like, plain = jax.eval_shape(lambda: params), net.apply({"params": params}, x, times, cond)
+    plain = net.apply({"params": params}, x, times, cond)
     np.testing.assert_allclose(acting(products.turn(params)), plain, atol=2e-6)
 
 
-def test_a_turned_kernel_is_read_where_it_lies():
-    kernel = jnp.zeros((5, 64, 96))
-    like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+@pytest.mark.parametrize("layer", [layers.Dense(96), layers.Conv1d(96, 5)])
+def test_a_turned_kernel_is_read_where_it_lies_also_in_loops(key, layer):
+    def program(rows):
+        x = jnp.zeros((rows, 80) if isinstance(layer, layers.Dense) else (1, rows, 80))
+        params = products.turn(layer.init(key, x))
 
-    def convolve(kernel, x):
-        with products.turned(kernel, like) as kernel:
-            return convolution.conv1d(x, kernel, as_product=True)
+        def often(params, x):
+            with products.turned():
+                body = lambda _, x: layer.apply(params, x)[..., :80]  # noqa: E731
+                return jax.lax.fori_loop(0, 9, body, x)
 
-    def program(length):
-        x = jnp.zeros((1, length, 64))
-        return jax.jit(convolve).lower(products.turn(kernel), x).compile().as_text()
+        return jax.jit(often).lower(params, x).compile().as_text()
 
+    fan_in = 80 if isinstance(layer, layers.Dense) else 400
     # Outputs lie beside each other for each feature: the product is the kernel's with x^T.
     assert "f32[96,16]" in program(16)
-    assert "f32[320,96]" not in program(16)  # no copy of the kernel in the other order
+    assert f"f32[{fan_in},96]" not in program(16)  # no copy of the kernel in the other order
     assert "f32[96,64]" not in program(64)  # many rows: the plain product
 
 
