@@ -13,15 +13,17 @@ import sys
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from ractd_jax.report import plots, style
 
-# policy of bench.json: the system whose colour it has
+# policy of bench.json: the system whose colour it has, and its marker
 POLICIES = {
-    "student, NFE 1": "student",
-    "DDIM 15": "ddim",
-    "DDPM 100": "ddpm",
-    "EDM, Heun, 80 bins": "teacher",
+    "student, NFE 1": ("student", "o"),
+    "DDIM 15": ("ddim", "s"),
+    "DDPM 100": ("ddpm", "v"),
+    "EDM, Heun, 80 bins": ("teacher", "o"),
 }
 
 
@@ -31,7 +33,7 @@ def draw(result: dict[str, Any]) -> Figure:
     Args:
         result: its contents.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
     acting, training = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_acting(acting, result["act"])
     _draw_training(training, result["train"])
@@ -46,22 +48,28 @@ def draw(result: dict[str, Any]) -> Figure:
 
 
 def _draw_acting(axes, entries: list[dict[str, Any]]) -> None:
-    for policy, stage in POLICIES.items():
+    drawn, known = {}, set()
+    for policy, (stage, marker) in POLICIES.items():
         mine = [e for e in entries if e["policy"] == policy and e["median_ms"]]
         if not mine:
             continue
         batches, color = [e["batch"] for e in mine], style.color(stage)
         times = [e["median_ms"] for e in mine]
-        axes.plot(batches, times, "o-", color=color, ms=4, lw=1.8, label=policy)
+        known.update(batches)
+        (drawn[policy],) = axes.plot(batches, times, f"{marker}-", color=color, ms=4, lw=1.8)
         floors = [e["floor_ms"] for e in mine]
-        axes.plot(batches, floors, ":", color=color, lw=1.2, label="its floor")
+        axes.plot(batches, floors, f"{marker}:", color=color, ms=2, lw=1.2)
         torch = [(e["batch"], e["torch_ms"]) for e in mine if e.get("torch_ms")]
         if torch:
-            label = "the same in PyTorch"
-            axes.plot(*zip(*torch, strict=True), "x--", color=color, ms=5, lw=0.8, label=label)
+            axes.plot(*zip(*torch, strict=True), "x--", color=color, ms=5, lw=0.8)
+            drawn["in PyTorch"] = Line2D([], [], color=style.INK, ls="--", marker="x", ms=5, lw=0.8)
     plots.dress(axes, "time of a decision", "decisions asked for at once", grid="y")
     axes.set(xscale="log", yscale="log", ylabel="milliseconds")
-    axes.legend(fontsize=7, frameon=False, ncols=2)
+    axes.set_xticks(sorted(known), [f"{n:,}" for n in sorted(known)], minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    drawn["floor of the machine"] = Line2D([], [], color=style.INK, ls=":", lw=1.2)
+    places = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}
+    axes.legend(drawn.values(), drawn.keys(), fontsize=8, frameon=False, **places)
 
 
 def _draw_training(axes, rows: list[dict[str, Any]]) -> None:
