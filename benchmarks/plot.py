@@ -56,7 +56,8 @@ def _draw_acting(axes, entries: list[dict[str, Any]]) -> None:
         batches, color = [e["batch"] for e in mine], style.color(stage)
         times = [e["median_ms"] for e in mine]
         known.update(batches)
-        (drawn[policy],) = axes.plot(batches, times, f"{marker}-", color=color, ms=4, lw=1.8)
+        style_of = {"color": color, "ms": 4, "lw": 1.8, "label": policy}
+        (drawn[policy],) = axes.plot(batches, times, f"{marker}-", **style_of)
         floors = [e["floor_ms"] for e in mine]
         axes.plot(batches, floors, f"{marker}:", color=color, ms=2, lw=1.2)
         torch = [(e["batch"], e["torch_ms"]) for e in mine if e.get("torch_ms")]
