@@ -1,12 +1,33 @@
 """Convolutions along the horizon as matrix products, on a CPU many times faster than XLA's own."""
 
+import contextlib
+import contextvars
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ractd_jax import products
+from ractd_jax import products, winograd
 
-BANDED = 128  # examples from which a banded matrix, larger than the kernel, is worth making
+# Rows of a product (examples times their tiles of four steps) from which Winograd's are worth
+# working out the kernel's part for them: in training, where that serves several calls; in acting.
+ROWS = 64, 256
+
+_plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain():
+    """Let what is traced meanwhile convolve as XLA does, whose operations are easily counted."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def _as_product() -> bool:
+    return jax.default_backend() == "cpu" and not _plain.get()
 
 
 def _columns(x: Array, width: int, stride: int = 1, pad: int = 0) -> Array:
@@ -50,48 +71,6 @@ def _product_backward(saved, dy):
 _product.defvjp(_product_forward, _product_backward)
 
 
-def _banded(kernel: Array, length: int) -> Array:
-    """Return the matrix (length c_in, length c_out) by which a convolution of stride 1 multiplies.
-
-    Block (i, o) is the tap through which output o sees input i, zero where there is none.
-    """
-    width, c_in, c_out = kernel.shape
-    around = length - 1 - width // 2
-    taps = jnp.pad(kernel[::-1], ((around, around), (0, 0), (0, 0))).swapaxes(0, 1)
-    rows = [taps[:, length - 1 - i : 2 * length - 1 - i] for i in range(length)]
-    return jnp.concatenate([row.reshape(c_in, length * c_out) for row in rows])
-
-
-@jax.custom_vjp
-def _banded_product(x: Array, kernel: Array) -> Array:
-    """Convolve with stride 1 by the banded matrix; the gradient of a tap is a sum over a band."""
-    batch, length, _ = x.shape
-    return (x.reshape(batch, -1) @ _banded(kernel, length)).reshape(batch, length, -1)
-
-
-def _banded_forward(x, kernel):
-    return _banded_product(x, kernel), (x, kernel)
-
-
-def _banded_backward(saved, dy):
-    x, kernel = saved
-    (batch, length, c_in), (width, _, c_out) = x.shape, kernel.shape
-    flat = dy.reshape(batch, -1)
-    dx = (flat @ _banded(kernel, length).T).reshape(x.shape)
-    blocks = (x.reshape(batch, -1).T @ flat).reshape(length, c_in, length, c_out)
-
-    def band(tap):  # what output o sees through it is input o + before
-        before = tap - width // 2
-        return sum(
-            blocks[o + before, :, o] for o in range(max(0, -before), length - max(0, before))
-        )
-
-    return dx, jnp.stack([band(tap) for tap in range(width)])
-
-
-_banded_product.defvjp(_banded_forward, _banded_backward)
-
-
 def conv1d(
     x: Float[Array, "batch length c_in"],
     kernel: Float[Array, "width c_in c_out"],
@@ -106,13 +85,13 @@ def conv1d(
         kernel: weights, of odd width; their layout does not depend on how it is computed.
         stride: step between outputs.
         as_product: compute it as one matrix product, which on CPUs is many times faster than XLA's
-            convolution: over the shifted copies of x or, where most of them would be padding and
-            the batch is worth it, by the banded matrix. None decides by the default backend.
+            convolution: over the shifted copies of x or, where there are many rows of float32, in
+            the fewer products of `winograd`. None decides by the default backend.
     """
     width, c_in, c_out = kernel.shape
     batch, length, _ = x.shape
     if as_product is None:
-        as_product = jax.default_backend() == "cpu"
+        as_product = _as_product()
     if not as_product:
         pads = [(width // 2, width // 2)]
         return jax.lax.conv_general_dilated(
@@ -121,8 +100,9 @@ def conv1d(
     if stride > 1:
         columns = _columns(x, width, stride, width // 2)
         return products.product(columns, kernel.reshape(width * c_in, c_out))
-    if width // 2 < length < width and batch >= BANDED:
-        return _banded_product(x, kernel)
+    enough = batch * length // winograd.TILE >= ROWS[products.acting()]
+    if enough and x.dtype == jnp.float32 and winograd.serves(length, width):
+        return winograd.conv1d(x, kernel)
     return _product(x, kernel)
 
 
@@ -140,7 +120,7 @@ def conv1d_transpose(
     batch, length, _ = x.shape
     _, c_in, c_out = kernel.shape
     if as_product is None:
-        as_product = jax.default_backend() == "cpu"
+        as_product = _as_product()
     if as_product and products.few(2 * batch * length):
         # Reading the kernel once, as it lies, is worth multiplying by zeros.
         around = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))

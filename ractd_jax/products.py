@@ -38,16 +38,21 @@ def turned():
 
 def kernel(module: nn.Module, init: Callable, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Return the kernel of a layer, in its own shape however it lies."""
-    if not _turned.get():
+    if not acting():
         return module.param("kernel", init, shape)
     # Turned back here, by the layer: turned back before a loop it would be copied.
     lies = (shape[-1], math.prod(shape[:-1]))
     return module.param("kernel", init, lies).T.reshape(shape)
 
 
+def acting() -> bool:
+    """Return whether this is within `turned`, on a CPU."""
+    return _turned.get()
+
+
 def few(rows: int) -> bool:
     """Return whether a product of so many rows is bound by reading a kernel that lies turned."""
-    return rows <= FEW and _turned.get()
+    return rows <= FEW and acting()
 
 
 def product(

@@ -94,7 +94,8 @@ def operations(f: Callable, *args) -> int:
     it runs, the longer branch of a condition counts, a while loop counts once. Everything
     elementwise is left out.
     """
-    program = jax.make_jaxpr(f)(*args).jaxpr
+    # A function of its own: what was traced before, under `convolution.plain` or not, is kept.
+    program = jax.make_jaxpr(lambda *args: f(*args))(*args).jaxpr
     needed, _ = partial_eval.dce_jaxpr(program, [True] * len(program.outvars), instantiate=True)
     return _count(needed)
 

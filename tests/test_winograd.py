@@ -1,0 +1,80 @@
+"""Convolutions in fewer products: the same result, and only where they are worth it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ractd_jax import convolution, products, winograd
+from ractd_jax.bench import floor
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(4, 5), (4, 4), (4, 3), (2, 3)])
+def test_matrices_give_the_correlation(outputs, taps):
+    a, b, g = winograd.matrices(outputs, taps)
+    rng = np.random.default_rng(0)
+    x, k = rng.normal(size=outputs + taps - 1), rng.normal(size=taps)
+    np.testing.assert_allclose(a @ ((g @ k) * (b @ x)), np.correlate(x, k), atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [3, 5])
+@pytest.mark.parametrize("length", [4, 8, 12])
+def test_it_is_the_convolution_in_value_and_gradients(key, length, width):
+    key_x, key_kernel, key_y = jax.random.split(key, 3)
+    x = jax.random.normal(key_x, (16, length, 32))
+    kernel = jax.random.normal(key_kernel, (width, 32, 24))
+    cotangent = jax.random.normal(key_y, (16, length, 24))
+    plain = functools.partial(convolution.conv1d, as_product=False)
+
+    def all_of(f):
+        y, pullback = jax.vjp(f, x, kernel)
+        return y, *pullback(cotangent)
+
+    for fewer, exact in zip(all_of(winograd.conv1d), all_of(plain), strict=True):
+        np.testing.assert_allclose(fewer, exact, atol=3e-5 * float(exact.std()))
+
+
+@pytest.mark.parametrize(("length", "products_of_20"), [(16, 8), (8, 8), (4, 7)])
+def test_four_outputs_of_five_taps_take_eight_products_of_one_tile_seven(length, products_of_20):
+    x, kernel = jnp.zeros((64, length, 8)), jnp.zeros((5, 8, 16))
+    exact = 2 * x.size * 5 * 16
+    loss = lambda x, kernel: jnp.sum(winograd.conv1d(x, kernel) ** 2)  # noqa: E731
+    assert floor.operations(winograd.conv1d, x, kernel) == exact * products_of_20 // 20
+    # Gradients as many for x and as many for the kernel.
+    found = floor.operations(jax.grad(loss, (0, 1)), x, kernel)
+    assert found == 3 * exact * products_of_20 // 20
+
+
+def uses_fewer(batch, length, width, dtype="float32"):
+    x, kernel = jnp.zeros((batch, length, 8), dtype), jnp.zeros((width, 8, 8), dtype)
+    f = functools.partial(convolution.conv1d, as_product=True)
+    return floor.operations(f, x, kernel) < 2 * x.size * width * 8
+
+
+def test_it_serves_where_rows_are_many():
+    assert uses_fewer(64, 4, 5)
+    assert uses_fewer(16, 16, 5)
+    assert not uses_fewer(63, 4, 5)
+    with products.turned():  # acting: the kernel's part serves one call
+        assert uses_fewer(256, 4, 5)
+        assert not uses_fewer(255, 4, 5)
+
+
+def test_other_lengths_widths_and_numbers_are_convolved_plainly():
+    assert not uses_fewer(128, 6, 5)  # no whole tiles
+    assert not uses_fewer(128, 8, 1)
+    assert not uses_fewer(128, 8, 7)  # ten points: rounding would show
+    assert not uses_fewer(128, 8, 5, "bfloat16")  # it shows there with eight
+
+
+def test_what_is_traced_as_plain_convolves_every_tap():
+    x, kernel = jnp.zeros((64, 8, 8)), jnp.zeros((5, 8, 16))
+    loss = lambda x, kernel: jnp.sum(convolution.conv1d(x, kernel) ** 2)  # noqa: E731
+    gradients = jax.grad(loss, (0, 1))
+    fewer = floor.operations(gradients, x, kernel)
+    with convolution.plain():
+        exact = floor.operations(gradients, x, kernel)
+    assert exact == 3 * 2 * x.size * 5 * 16
+    assert fewer == (exact * 8 // 20 if jax.default_backend() == "cpu" else exact)
