@@ -130,8 +130,8 @@ class Checkpoints:
         kept = f"the checkpoint of update {self.latest()} is kept"
         return UserError(
             f"cannot write a checkpoint to {self.directory}: {reason}; "
-            f"{kept if self.latest() is not None else 'none was written before'}; free some space "
-            "and continue with --resume"
+            f"{kept if self.latest() is not None else 'none was written before'}; free some space, "
+            "see that no other run writes there, and continue with --resume"
         )
 
     def restore(self, step: int, item: str, like: Any) -> Any:

@@ -93,6 +93,8 @@ def rows(experiment: Experiment) -> list[samplers.Sampler]:
         found = [samplers.parse(config, text) for text in config["eval"]["samplers"]]
         for sampler in found:
             experiment.ensure(sampler.stage, wanted=False)
+            if sampler.candidates > 1:
+                experiment.ensure(sampler.reselect["judge"], wanted=False)
         return found
     found = []
     for stage in trained(experiment):

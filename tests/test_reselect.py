@@ -180,6 +180,14 @@ def test_rows_are_shown_with_one_candidate_and_with_many_where_a_judge_of_their_
     trained.config["eval"]["candidates"] = 0
 
 
+def test_a_row_of_several_candidates_has_its_judge_trained_first(trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trained, "ensure", lambda stage, *, wanted: asked.append(stage))
+    monkeypatch.setitem(trained.config["eval"], "samplers", ("teacher candidates=4", "iql"))
+    evaluation.rows(trained)
+    assert asked == ["teacher", "reward", "iql"]
+
+
 def test_judges_that_cannot_judge_are_refused(trained):
     run = trained.workdir
     with pytest.raises(errors.UserError, match="different frames") as caught:
