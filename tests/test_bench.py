@@ -109,6 +109,20 @@ def result(config, tmp_path_factory):
     return found, console.export_text()
 
 
+def test_one_that_is_stopped_leaves_what_it_has_measured(config, tmp_path, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.act, "CONTENDERS", run.act.CONTENDERS[:1])
+    monkeypatch.setattr(run.train, "measure", stopped)
+    console = Console(file=io.StringIO())
+    with pytest.raises(KeyboardInterrupt):
+        run.show(experiment.Experiment(config, str(tmp_path), console=console))
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert [(e["policy"], e["batch"]) for e in found["act"]] == [(run.act.CONTENDERS[0].name, 1)]
+    assert found["train"] == []
+
+
 def test_stage_measures_every_policy(result):
     found, _ = result
     rows = [(e["policy"], e["batch"], e["nfe"]) for e in found["act"]]

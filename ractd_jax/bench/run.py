@@ -31,10 +31,29 @@ def show(experiment: Experiment) -> dict[str, Any]:
     experiment.say(f"this machine: {describe(machine())}; G operations/s of products: {fast}")
     limits = {"seconds": settings["seconds"], "limit": settings["limit"]}
     entries, rows = [], []
+    path = experiment.workdir / "bench.json"
+    result = {
+        "note": NOTE,
+        **{name: config[name] for name in ("task", "size", "preset")},
+        "machine": machine(),
+        "precision": precision,
+        "product_rates": rates,
+        "act": entries,
+        "train": rows,
+        "torch_train": None,
+    }
+
+    def write():  # after every part, so that one that is stopped leaves what it has measured
+        result["teacher_over_student"] = ratios(entries)
+        result["bfloat16_over_float32"] = ratios(entries, act.LOW)
+        result["memory_peak_bytes"] = memory_peak()
+        checkpoints.write_json(path, result)
+
     total = len(act.CONTENDERS) * len(settings["batches"])
     with experiment.progress.task("bench act", total) as bar:
         for entry in act.measure(config, task, rates, **limits):
             entries.append(entry)
+            write()
             bar.update(len(entries))
     experiment.console.print(act_table(entries, ascii_only=_ascii(experiment)))
     for batch, ratio in ratios(entries).items():
@@ -45,27 +64,13 @@ def show(experiment: Experiment) -> dict[str, Any]:
     with experiment.progress.task("bench train", 3) as bar:
         for entry in train.measure(config, task, rates, **limits):
             rows.append(entry)
+            write()
             bar.update(len(rows))
     experiment.console.print(train_table(rows))
-    torch = None
     if versus.reference():
-        torch = versus.updates(config, task, **limits)
-        experiment.say(compared(torch))
-    result = {
-        "note": NOTE,
-        **{name: config[name] for name in ("task", "size", "preset")},
-        "machine": machine(),
-        "precision": precision,
-        "product_rates": rates,
-        "act": entries,
-        "teacher_over_student": ratios(entries),
-        "bfloat16_over_float32": ratios(entries, act.LOW),
-        "train": rows,
-        "torch_train": torch,
-        "memory_peak_bytes": memory_peak(),
-    }
-    path = experiment.workdir / "bench.json"
-    checkpoints.write_json(path, result)
+        result["torch_train"] = versus.updates(config, task, **limits)
+        experiment.say(compared(result["torch_train"]))
+    write()
     experiment.say(f"memory at most {result['memory_peak_bytes'] / 2**30:.2f} GiB; wrote {path}")
     return result
 
