@@ -285,6 +285,8 @@ def _default(config: ConfigDict) -> None:
         stage.data.frame = "limits"
     for stage in (config.eda_behavior, config.eda):
         stage.method.update(spacing="quadratic", clip=True)
+    # Without it Q grows away from the data, and that is where the policy then goes.
+    config.eda_critic.network.layer_norm = "before"
 
 
 PRESETS = {"default": _default, "paper": _paper, "released": _released}
@@ -326,6 +328,8 @@ def _demo(config: ConfigDict) -> None:
     config.eda_behavior.optimiser.update(
         steps=12_000, batch_size=256, learning_rate=1e-3, schedule="cosine"
     )
+    # So few updates of so few states carry the policy too far with the published 0.1 to 0.5.
+    config.eda.method.beta = 2.0
     config.eda.method.states = 4000
     config.eda.optimiser.update(steps=4000, batch_size=64, learning_rate=2e-4)
 
