@@ -53,7 +53,7 @@ def _image(figure: Figure, alt: str) -> str:
 def _flat(png: io.BytesIO | pathlib.Path) -> bytes:
     """Return a PNG in 64 colours, which do for a figure and take a third of the bytes."""
     small = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    Image.open(png).convert("RGB").quantize(128, kmeans=2).save(small, format="png", optimize=True)
     return small.getvalue()
 
 

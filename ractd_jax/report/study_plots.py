@@ -51,37 +51,59 @@ def aggregates(runs: Scores) -> Figure:
 
 
 def profiles(runs: Scores) -> Figure:
-    """Draw the share of runs above each score."""
-    figure = Figure(figsize=(6.6, 3.6), layout="constrained")
+    """Draw the share of runs above each score; dashed: chosen from several candidates."""
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     top = max(float(np.concatenate(seeds).max()) for seeds in runs.values())
     levels = np.linspace(0, top, 200)
     for method, seeds in runs.items():
         share = study.profile(seeds, levels)
-        axes.plot(levels, share, color=style.color(method.stage), lw=1.8, label=method.label)
+        axes.plot(
+            levels,
+            share,
+            "--" if (method.candidates or 1) > 1 else "-",
+            color=style.color(method.stage),
+            lw=2.6 if method.stage == "student" else 1.5,
+            label=method.label,
+        )
     plots.dress(axes, "share of runs that score more", "normalised score", grid="both")
-    axes.legend(fontsize=8.5, frameon=False)
+    figure.legend(fontsize=8.5, frameon=False, loc="outside right upper")  # the lines fill the axes
     return figure
 
 
 def trade_off(entries: list[study.Entry], runs: Scores) -> Figure:
     """Draw mean score against the time of one decision (both over all tasks)."""
-    figure = Figure(figsize=(6.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
+    points = []
     for method, seeds in runs.items():
         times = [e["action_ms"] for e in entries if study.method(e) == method and e["action_ms"]]
         if not times:
             continue
-        x, y, color = float(np.median(times)), study.mean(seeds), style.color(method.stage)
-        axes.plot(x, y, "o", color=color, ms=7)
-        axes.annotate(
-            method.label, (x, y), (7, 3), textcoords="offset points", fontsize=8.5, color=style.INK
-        )
+        points.append((float(np.median(times)), study.mean(seeds), method.label))
+        axes.plot(*points[-1][:2], "o", color=style.color(method.stage), ms=7)
     axes.set_xscale("log")
     axes.margins(0.2, 0.15)
     plots.dress(axes, "score and speed", "milliseconds a decision, batch 1 (log)", grid="both")
     axes.set_ylabel("mean score", fontsize=9.5, color=style.MUTED)
+    _name(axes, points)
     return figure
+
+
+def _name(axes, points: list[tuple[float, float, str]]) -> None:
+    """Write each point's name beside it, from the top on, lower where one is in its way."""
+    taken: list[tuple[float, float, float]] = []  # left, right and height of names, in pixels
+    size, letter = 8.5 * axes.figure.dpi / 72, 0.55
+    for x, y, name in sorted(points, key=lambda point: -point[1]):
+        left, height = axes.transData.transform((x, y))
+        right, wanted = left + letter * size * len(name) + size, height
+        while any(a < right and left < b and abs(height - h) < 1.2 * size for a, b, h in taken):
+            height -= 0.2 * size
+        taken.append((left, right, height))
+        down = (height - wanted) * 72 / axes.figure.dpi
+        axes.annotate(
+            name, (x, y), (7, 3 + down), textcoords="offset points", fontsize=8.5, color=style.INK
+        )
 
 
 def over_training(entries: list[study.Entry]) -> Figure | None:
