@@ -329,7 +329,7 @@ def _demo(config: ConfigDict) -> None:
         steps=12_000, batch_size=256, learning_rate=1e-3, schedule="cosine"
     )
     # So few updates of so few states carry the policy too far with the published 0.1 to 0.5.
-    config.eda.method.beta = 2.0
+    config.eda.method.beta = max(config.eda.method.beta, 2.0)
     config.eda.method.states = 4000
     config.eda.optimiser.update(steps=4000, batch_size=64, learning_rate=2e-4)
 

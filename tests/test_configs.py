@@ -244,6 +244,8 @@ def test_all_of_eda_sees_its_data_alike(name):
         for stage in ("eda_behavior", "eda_critic", "eda"):
             assert config[stage].data.to_dict() == {"frame": frame, "reward_scale": scale}
         assert config.eda.method.beta == single_action.BETA[config.task]
+        demo = load(name, f"eda,size=demo,preset={preset}")[0]
+        assert demo.eda.method.beta == max(2.0, single_action.BETA[config.task])
         normalised = "before" if preset == "default" else ""
         assert config.eda_critic.network.layer_norm == normalised
 

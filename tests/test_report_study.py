@@ -7,9 +7,10 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ractd_jax import errors, tasks
-from ractd_jax.report import blocks, page, study
+from ractd_jax.report import blocks, page, study, study_plots
 
 ROOT = pathlib.Path(__file__).parents[1]
 TASKS = ["hopper-medium-replay-v2", "walker2d-medium-v2"]
@@ -54,6 +55,20 @@ def test_scores_in_results_follow_from_their_returns():
     for e in study.load(ROOT / "results"):
         mean = tasks.get(e["task"]).score(np.mean(e["returns"]))
         assert mean == pytest.approx(e["score_mean"], abs=1e-3)
+
+
+def test_names_of_methods_equally_fast_and_good_do_not_lie_on_each_other():
+    stages = "student", "ctd", "fql", "iql"
+    entries = [entry(30.0 + 0.1 * i, stage=stage) for i, stage in enumerate(stages)]
+    entries += [entry(90.0, stage="teacher"), entry(0.0, stage="dql")]
+    runs = {m: study.matrix(t, TASKS[:1]) for m, t in study.scores(entries).items()}
+    figure = study_plots.trade_off(entries, runs)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in axes.texts]
+    assert len(boxes) == len(entries)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_interquartile_mean_leaves_out_the_best_and_the_worst_quarter():
