@@ -35,6 +35,9 @@ def main() -> int:
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # anywhere but in training, which saves first
+        print("stopped; with --resume the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -106,7 +106,7 @@ def optimiser(**fields) -> ConfigDict:
             "ema": 0.9999,
             "ema_power": 0.75,
             "schedule": "cosine",
-            "clip": 0.0,  # largest gradient of a network; 0: any
+            "clip": 0.0,  # largest gradient of each layer; 0: any
         }
         | fields
     )

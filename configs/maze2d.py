@@ -119,6 +119,8 @@ def _mlp(config: ConfigDict, *, hidden: int, steps: tuple[int, int]) -> None:
     for stage in (config.teacher, config.ctd, config.student, config.ddpm, config.diffuser):
         stage.network = ConfigDict(mlp | {"frequencies": 128})
         stage.optimiser.update(batch_size=64, learning_rate=5e-4, steps=steps[1], warmup=200)
+    # It is not told the ends of its plans, and has to see them in the plan.
+    config.diffuser.network.frequencies = config.data.horizon
     for stage in (config.teacher, config.ddpm, config.diffuser):
         stage.optimiser.update(batch_size=128, learning_rate=1e-3, steps=steps[0], ema=0.999)
     config.training.update(updates_per_dispatch=100, save_every=2000)

@@ -38,7 +38,7 @@ def optimiser(**fields) -> dict:
         "ema": 0.995,  # targets follow at rate 1 - ema
         "ema_power": 0.0,
         "schedule": "cosine",
-        "clip": 0.0,  # largest gradient of a network; 0: any
+        "clip": 0.0,  # largest gradient of each network; 0: any
     } | fields
 
 
@@ -268,8 +268,10 @@ def _released(config: ConfigDict) -> None:
     config.dql.optimiser.schedule = "constant"  # its steps are counted in tens of thousands
     for stage in IDQL:
         config[stage].optimiser.weight_decay = 0.01  # only the learning rate is passed on
-        if config.task == "halfcheetah-medium-v2":  # the tutorial takes that of medium-replay
-            config[stage].reselect.inverse_temperature = 100.0
+        # The tutorial has those of medium and medium-replay the other way round.
+        swapped = {"halfcheetah-medium-v2": 100.0, "halfcheetah-medium-replay-v2": 400.0}
+        if config.task in swapped:
+            config[stage].reselect.inverse_temperature = swapped[config.task]
     config.cd.optimiser.schedule = "constant"  # the schedule is made and never stepped
     config.cd.method.clip = True
     config.ct.method.update(clip=True, rounding="ceil", target_dropout="own")
@@ -313,7 +315,9 @@ def _small(config: ConfigDict) -> None:
 def _demo(config: ConfigDict) -> None:
     # At the published rates so few updates carry values a tenth of the way.
     for stage in (config.iql, config.eda_critic):
-        stage.optimiser.update(steps=15_000, learning_rate=1e-3, ema=0.98, schedule="cosine")
+        stage.optimiser.update(steps=15_000, learning_rate=1e-3, schedule="cosine")
+        if stage.optimiser.ema > 0.5:  # else `released`, where a target is nearly a copy
+            stage.optimiser.ema = 0.98
     for stage in (config.fql, config.dql):
         stage.network.hidden = (128, 128)
         stage.optimiser.update(steps=30_000, learning_rate=1e-3, ema=0.99)

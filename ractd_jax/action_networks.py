@@ -131,7 +131,8 @@ class FourierMLP(nn.Module):
         """Return F(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
         batch, horizon, dim = x.shape
         # `times` are 250 ln t; this network was published with ln(t) / 4.
-        e = fourier(times / 1000, self.embed_dim, self.scale)
+        # Its sines are float32 whatever the trunk computes in.
+        e = fourier(times / 1000, self.embed_dim, self.scale).astype(cond.dtype)
         e = mish(Dense(2 * self.embed_dim, name="time0")(e))
         e = Dense(self.embed_dim, name="time1")(e).reshape(batch, -1)
         h = jnp.concatenate([x.reshape(batch, horizon * dim), e, cond], axis=-1)

@@ -7,7 +7,8 @@ an earlier run can tell is found where they are met.
 import re
 from typing import Any
 
-from ractd_jax import errors, samplers, stages
+from ractd_jax import action_networks, errors, samplers, stages
+from ractd_jax.data import transitions
 from ractd_jax.tasks import TaskSpec
 
 FOLLOW = ("waypoints", "inverse")  # how plans become actions: the published controller, or learned
@@ -34,6 +35,7 @@ def check(config: dict[str, Any], task: TaskSpec) -> None:
     for name in ("discount", "errands"):
         _share(f"data.{name}", data.get(name, 0.0))
     for stage in stages.of(config):
+        _words(config, stage)
         _network(config, stage)
         optimiser = config[stage]["optimiser"]
         least = 0 if "epochs" in config[stage] else 1
@@ -47,11 +49,41 @@ def check(config: dict[str, Any], task: TaskSpec) -> None:
         _evaluation(config, task)
 
 
+WORDS = {  # that a stage's sections may hold
+    "network.activation": action_networks.ACTIVATIONS,
+    "network.layer_norm": ("", "before", "after"),
+    "data.frame": transitions.FRAMES,
+    "data.reward_scale": transitions.SCALES,
+}
+
+
+def _words(config: dict[str, Any], stage: str) -> None:
+    errors.choose(f"{stage}.weights", config[stage]["weights"], ("ema", "live"))
+    for name, words in WORDS.items():
+        section, field = name.split(".")
+        found = config[stage].get(section, {}).get(field)
+        if isinstance(found, str):  # the return model's layer_norm is yes or no
+            errors.choose(f"{stage}.{name}", found, words)
+
+
 def _network(config: dict[str, Any], stage: str) -> None:
     network = config[stage].get("network", {})
     _at_least(f"{stage}.network.frequencies", network.get("frequencies", 0), 0)
+    for name in ("hidden", "blocks", "widening", "embed_dim", "groups", "down_dims", "dims"):
+        for size in _each(network.get(name, 1)):
+            _at_least(f"{stage}.network.{name}", size, 1)
+    if "embed_dim" in network and network["embed_dim"] % 2:
+        raise errors.UserError(
+            f"{stage}.network.embed_dim is {network['embed_dim']}: even, half sines, half cosines"
+        )
     if network.get("kind") != "unet":
         return
+    for width in network["down_dims"]:
+        if width % network["groups"]:
+            raise errors.UserError(
+                f"{stage}.network.down_dims: {width} channels do not make {network['groups']} "
+                "equal groups; change them or network.groups"
+            )
     horizon = config[stage]["method"].get("horizon") or config["data"]["horizon"]
     halvings = len(network["down_dims"]) - 1
     parts = 2**halvings
@@ -94,6 +126,11 @@ def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
         errors.choose("eval.follow", settings["follow"], FOLLOW)
         for stage in settings["replan"]:
             errors.choose("stage in eval.replan", stage, [s for s in stages.ACTING if s in config])
+
+
+def _each(sizes: int | list[int]) -> list[int]:
+    """Return the sizes of a network's layers, 0 where it has none."""
+    return (sizes or [0]) if isinstance(sizes, list) else [sizes]
 
 
 def _at_least(name: str, value: int, least: int) -> None:

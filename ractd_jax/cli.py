@@ -30,13 +30,19 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
     Raises:
         UserError: for anything that is not a flag, a configuration or a field of it.
     """
-    for word in argv[1:]:
-        path = re.match(r"--?config=([^:]*)", word)
-        if path and not _is_config(pathlib.Path(path[1])):
-            known = [str(f) for f in pathlib.Path(path[1]).parent.glob("*.py") if _is_config(f)]
-            if not known:
-                raise UserError(f"there is no configuration {path[1]}; for example {EXAMPLE}")
-            choose("configuration", path[1], known)
+    words = " ".join(argv[1:])
+    path = re.search(r"(?:^| )--?config[= ]([^: ]*)", words)
+    if path and not _is_config(pathlib.Path(path[1])):
+        known = [str(f) for f in pathlib.Path(path[1]).parent.glob("*.py") if _is_config(f)]
+        if not known:
+            raise UserError(f"there is no configuration {path[1]}; for example {EXAMPLE}")
+        choose("configuration", path[1], known)
+    label = re.search(r"--?config\.(task|stage|size|preset)\b", words)
+    if label and path and pathlib.Path(path[1]).name != "suite.py":
+        raise UserError(
+            f"--config.{label[1]} would change the word and not what it stands for: tasks are "
+            f"files in configs, the others follow the colon, as in {EXAMPLE},size=demo,preset=paper"
+        )
     try:
         rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -49,7 +55,7 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
 
 
 def _is_config(path: pathlib.Path) -> bool:
-    return path.is_file() and "def get_config(" in path.read_text()
+    return path.is_file() and "def get_config(" in path.read_text(errors="replace")
 
 
 def _one_line(error: Exception) -> str:
@@ -58,6 +64,22 @@ def _one_line(error: Exception) -> str:
     return f"{' '.join(text.split())}; see --help"
 
 
+@contextlib.contextmanager
+def _enough_memory():
+    """Say in one line that a device has too little memory, wherever that shows."""
+    try:
+        yield
+    except RuntimeError as error:  # of JAX, which need not be there yet
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
+            raise
+        raise UserError(
+            "the device has too little memory for this: size=small or size=demo, a smaller "
+            "optimiser.batch_size of the stage, or --config.training.precision=bfloat16 take less; "
+            f"what was saved is kept ({str(error).splitlines()[0]})"
+        ) from error
+
+
+@_enough_memory()
 def run(
     config: ConfigDict | None,
     workdir: str | None,
@@ -102,6 +124,8 @@ def run(
     job, ensure = jobs[0], functools.partial(seeds.ensure, jobs)
     if len(jobs) == 1:
         ensure = job.ensure
+    if len(jobs) > 1 and config.stage in ("data", "bench", "idql_eval"):
+        raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
     if config.stage == "data":
         datasheet.show(job)
         return
@@ -125,7 +149,7 @@ def run(
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')
             return
     elif config.stage == "eval":
-        if not config.eval.samplers and not evaluation.trained(job):
+        if not config.eval.samplers and not all(map(evaluation.trained, jobs)):
             ensure("student", wanted=False)
     else:
         ensure(config.stage)

@@ -15,6 +15,8 @@ Acting is one call, x_0 = G(x_T, T, 0); more calls add noise again and jump back
 """
 
 import dataclasses
+import itertools
+import re
 from collections.abc import Callable
 
 import jax
@@ -45,7 +47,7 @@ class Student:
         reward_scale: "gradient" divides L_R by the mean length of dR/da over the batch, so that
             the weight means the same for every return model and task; "none" as published.
         advantage: sharpness k of the weights exp(k A / std A) of the DSM examples, A being how much
-            better the example went than the judge expects of the student's own action there.
+            better the example went than the judge expects of the prediction it judges.
             The reward then selects among the data's modes, where its gradient alone leaves the mean
             of them by a little. 0, all alike, as published.
         solver: "heun" or "euler", for the teacher's step from t to u.
@@ -234,21 +236,24 @@ def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -
     observation]; the student's has rows for [embedding of t, embedding of s, observation].
     """
 
-    def copy(mine, teachers):
+    def copy(path, mine, teachers):
         if mine.shape == teachers.shape:
             return jnp.copy(teachers)  # not the frozen teacher's own buffer, which lives on
-        if mine.ndim != 2 or mine.shape != (teachers.shape[0] + embed_dim, *teachers.shape[1:]):
+        conditioned = re.search("film|around", jax.tree_util.keystr(path))
+        wider = (teachers.shape[0] + embed_dim, *teachers.shape[1:])
+        if not conditioned or mine.ndim != 2 or mine.shape != wider:
             raise different
         zeros = jnp.zeros((embed_dim, mine.shape[1]), mine.dtype)
         return jnp.concatenate([teachers[:embed_dim], zeros, teachers[embed_dim:]])
 
     different = errors.UserError(
         "student.method.warm_start copies the teacher's weights, so both need networks of the same "
-        "kind and size: make student.network like teacher.network, or set warm_start=False"
+        "kind (unet or mlp) and size: make student.network like teacher.network, or set "
+        "warm_start=False"
     )
     if jax.tree.structure(student_params) != jax.tree.structure(teacher_params):
         raise different
-    return jax.tree.map(copy, student_params, teacher_params)
+    return jax.tree.map_with_path(copy, student_params, teacher_params)
 
 
 def make_student(
@@ -290,15 +295,18 @@ def make_student(
         key_ctm, key_dsm, key_start, key_judge, *keys_dropout = jax.random.split(key, 9)
         frozen = state.frozen
 
+        calls = itertools.count()  # each has its own dropout masks, as in PyTorch
+
         def jump_with(params, key, train):
             def model(x, t, s):
-                kwargs = {"train": train, "rngs": {"dropout": key}}
-                return jump(net, params, noise, x, t, s, batch.cond, **kwargs)
+                rngs = {"dropout": jax.random.fold_in(key, next(calls))}
+                return jump(net, params, noise, x, t, s, batch.cond, train=train, rngs=rngs)
 
             return model
 
         def teacher(x, t):
-            kwargs = {"train": student.target_dropout, "rngs": {"dropout": keys_dropout[0]}}
+            rngs = {"dropout": jax.random.fold_in(keys_dropout[0], next(calls))}
+            kwargs = {"train": student.target_dropout, "rngs": rngs}
             return edm.denoise(teacher_net, frozen["teacher"], noise, x, t, batch.cond, **kwargs)
 
         def judge_here(x):

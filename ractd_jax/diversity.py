@@ -24,7 +24,7 @@ from jaxtyping import Float
 from rich import box
 from rich.table import Table
 
-from ractd_jax import checkpoints, errors, evaluation, experiment, policy, progress
+from ractd_jax import checkpoints, errors, evaluation, experiment, policy, progress, provenance
 from ractd_jax.data import sources
 from ractd_jax.report import style
 
@@ -55,7 +55,7 @@ def coverage(teacher: Actions, actions: Actions, near: Float[np.ndarray, " state
 def measure(
     workdir: pathlib.Path, states: int, samples: int, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Return an entry for each trained policy of a pipeline, the teacher's first.
+    """Return an entry for each trained policy of a pipeline.
 
     Args:
         workdir: the pipeline's folder, with a teacher, a return model, and students.
@@ -66,7 +66,7 @@ def measure(
     Raises:
         UserError: there is no teacher or no return model, or the task is planned.
     """
-    config = checkpoints.read_json(workdir / "teacher" / checkpoints.CONFIG)["config"]
+    config, _ = provenance.read(workdir / "teacher")
     job = experiment.Experiment(config, str(workdir))
     if job.task.kind != "policy":
         raise errors.UserError(f"{job.task.name} is planned: this compares actions")
@@ -111,6 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--states", type=int, default=200, help="of the dataset [200]")
     parser.add_argument("--samples", type=int, default=32, help="actions at each state [32]")
     args = parser.parse_args(argv)
+    if args.samples < 2 or args.states < 1:
+        parser.error("spread is between actions at a state: at least 2 samples of 1 state")
     try:
         entries = measure(args.workdir, args.states, args.samples)
     except errors.UserError as error:

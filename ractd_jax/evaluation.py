@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, errors, measure, plan_evaluation, policy, samplers, stages, tasks
+from ractd_jax import (
+    checkpoints,
+    errors,
+    measure,
+    plan_evaluation,
+    policy,
+    provenance,
+    samplers,
+    stages,
+    tasks,
+)
 from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
 from ractd_jax.experiment import Experiment
@@ -98,6 +108,7 @@ def rows(experiment: Experiment) -> list[samplers.Sampler]:
         return found
     found = []
     for stage in trained(experiment):
+        provenance.check_same(experiment.workdir / stage, config, stage)
         found.append(samplers.parse(config, stage))
         if found[-1].candidates > 1:
             found.append(samplers.parse(config, f"{stage} candidates=1"))
@@ -139,8 +150,8 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
             entries.append(evaluate_online(experiment, stage))
     summary = experiment.workdir / experiment.config["eval"]["summary"]
     checkpoints.write_json(summary, entries)
+    tables.print_results(entries, experiment.console)  # before drawing, which a full disk stops
     figures = draw(experiment, entries, found)
-    tables.print_results(entries, experiment.console)
     for path in (summary, *figures):
         experiment.say(f"wrote {path}")
     return entries

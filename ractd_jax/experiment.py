@@ -137,10 +137,8 @@ class Experiment:
             if not checkpoints.run_status(self.workdir / need):
                 self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
             self.ensure(need, wanted=False)
-        if self.overwrite and wanted:
-            checkpoints.clear_run(self.workdir / stage)
         hosts.meet(f"{stage}: ready")
-        self.train(stage)
+        self.train(stage, again=self.overwrite and wanted)
 
     def missing(self, stage: str, wanted: bool) -> bool:
         """Return whether a stage is to be trained; `ensure` says when and what it raises."""
@@ -165,13 +163,16 @@ class Experiment:
                 )
         return True
 
-    def train(self, stage: str, others: Sequence["Experiment"] = ()) -> None:
+    def train(
+        self, stage: str, others: Sequence["Experiment"] = (), *, again: bool = False
+    ) -> None:
         """Train a stage from its newest checkpoint, or from the start, to the end.
 
         Args:
             stage: one of `stages.TRAINED`.
             others: the same pipeline with other seeds, trained beside in the same program, from
                 checkpoints of the same update (`seeds.ensure`).
+            again: remove the run that is there, once all is known that could be wrong with the new.
         """
         config, runs = self.config, (self, *others)
         clock = Clock(time.monotonic(), len(runs))
@@ -190,6 +191,10 @@ class Experiment:
             frozen = {role: item["params"] for role, item in saved[0].items()}
             key = jax.random.fold_in(jax.random.key(config["seed"]), 1)
             examples = algorithm.prepare(frozen, examples, key)
+        if again:
+            for run in runs:
+                checkpoints.clear_run(run.workdir / stage)
+            hosts.meet(f"{stage}: cleared")
         started = [
             Started(run, stage, algorithm, needed, limits, optimiser["steps"], clock)
             for run, needed in zip(runs, saved, strict=True)
@@ -300,6 +305,9 @@ class Experiment:
                     f"{stage}: the normalisers of {first} and {role} differ by up to "
                     f"{50 * gap:.1f} % of a dimension's range; that of the {first} is used"
                 )
+        if needs.get("reward") == "reward":  # advantages are differences of its returns
+            returns = saved["reward"]["normalizer"].returns
+            limits = limits._replace(returns=jax.tree.map(np.asarray, returns))
         return limits
 
     def _warn_if_slow(self, stage: str, begun: tuple[float, int], step: int, steps: int) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ractd_jax import checkpoints, compilation, products, stages, tasks
+from ractd_jax import checkpoints, compilation, products, provenance, stages, tasks
 from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
@@ -251,27 +251,28 @@ def load_policy(
         UserError: there is no finished checkpoint, it does not fit its configuration, the model
             does not act, or the judge does not judge or sees observations in another frame.
     """
+    run = pathlib.Path(run)
     algorithm, saved, task = load(run, precision, update=update, **sampling)
     if task.kind == "planner":
         raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
-    meta = checkpoints.read_json(pathlib.Path(run) / checkpoints.CONFIG)
-    words = stages.reselection(meta["config"], meta["stage"])
+    config, stage = provenance.read(run)
+    with provenance.of_this_version(run):
+        words, history = stages.reselection(config, stage), stages.history(config, stage)
     count = candidates or words["candidates"]
     reselect = None
     if count > 1:
-        judge = pathlib.Path(judge or pathlib.Path(run).parent / words["judge"])
+        judge = pathlib.Path(judge or run.parent / words["judge"])
         if inverse_temperature is None:
             inverse_temperature = words["inverse_temperature"]
         # A policy that is its own judge is one checkpoint.
-        itself = judge.absolute() == pathlib.Path(run).absolute()
+        itself = judge.absolute() == run.absolute()
         critic, judges, sees = _load_judge(judge, update if itself else None)
-        if sees != stages.frame(meta["config"], meta["stage"]):
+        if sees != stages.frame(config, stage):
             raise UserError(
                 f"{run} and {judge} see observations in different frames; train them with the "
                 "same data.frame"
             )
         reselect = Reselect(critic, judges["params"], count, inverse_temperature)
-    history = stages.history(meta["config"], meta["stage"])
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect, history)
 
 
@@ -285,8 +286,7 @@ def _load_judge(run: pathlib.Path, update: int | None = None) -> tuple[Algorithm
     algorithm, saved, _ = load(run, acting=False, update=update)
     if algorithm.judge is None:
         raise UserError(f"{run} acts and judges nothing: name a return model or a critic")
-    meta = checkpoints.read_json(run / checkpoints.CONFIG)
-    return algorithm, saved, stages.frame(meta["config"], meta["stage"])
+    return algorithm, saved, stages.frame(*provenance.read(run))
 
 
 def judging(run: str | pathlib.Path):
@@ -324,21 +324,25 @@ def load(
         UserError: as `load_policy`; for a model that does not act, unless it is not to (`acting`).
     """
     run = pathlib.Path(run)
-    meta = checkpoints.read_json(run / checkpoints.CONFIG)
-    config, stage = meta["config"], meta["stage"]
-    compilation.keep(config["training"].get("compilation_cache", compilation.FOLDER))
+    config, stage = provenance.read(run)
+    with provenance.of_this_version(run):  # as it was saved: below come the caller's words
+        compilation.keep(config["training"].get("compilation_cache", compilation.FOLDER))
+        task = tasks.from_config(config)
+        frozen = abstract_frozen(config, task, stage)
+        like = template(stages.make(config, task, stage), task, frozen)
     for name, value in sampling.items():
         config[stage]["method"][choose("field", name, stages.SAMPLING.get(stage, ()))] = value
     if precision:
         config["training"]["precision"] = precision
-    task = tasks.from_config(config)
     algorithm = stages.make(config, task, stage)
     if acting and algorithm.act is None:
         raise UserError(f"{run} holds a return model, which judges actions and does not act")
-    saved = restore(run, template(algorithm, task, abstract_frozen(config, task, stage)), update)
-    # Once, here: the network would do the same to the same weights at every call.
-    dtype = stages.precision(config)
-    params = jax.tree.map(lambda a: a.astype(dtype), saved["params"])
+    saved = restore(run, like, update)
+    params = saved["params"]
+    if stage != "diffuser" and "kind" in config[stage].get("network", {}):
+        # Once, here: the network would do the same to the same weights at every call.
+        dtype = stages.precision(config)
+        params = jax.tree.map(lambda a: a.astype(dtype), params)
     return algorithm, saved | {"params": params}, task
 
 

@@ -1,9 +1,10 @@
 """What a run was configured as: where it lies, what it records, whether it may go on there."""
 
+import contextlib
 import importlib.metadata
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -33,6 +34,40 @@ def describe(config: dict[str, Any], stage: str) -> dict[str, Any]:
     }
 
 
+def read(run: pathlib.Path) -> tuple[dict[str, Any], str]:
+    """Return the configuration and the stage of a run, as its config.json has them.
+
+    Raises:
+        UserError: there is none, it is not of ours, or its stage is unknown.
+    """
+    path = run / checkpoints.CONFIG
+    found = checkpoints.read_json(path)
+    found = found if isinstance(found, dict) else {}
+    config, stage = found.get("config"), found.get("stage")
+    if not isinstance(config, dict) or not isinstance(stage, str):
+        raise UserError(
+            f"{path} has no config and stage, so {run} holds no run of ours: choose the folder of "
+            "one, such as runs/<task>/<...>/student"
+        )
+    with of_this_version(run):
+        if stage not in stages.TRAINED:
+            raise LookupError(f"a stage {stage!r}")
+    return config, stage
+
+
+@contextlib.contextmanager
+def of_this_version(run: pathlib.Path) -> Iterator[None]:
+    """Say which run it is, where its configuration has not the fields that this version has."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{run} was written by another version of ractd_jax ({reason}): use that one, or train "
+            "it again"
+        ) from error
+
+
 def training_seconds(
     workdir: pathlib.Path, config: dict[str, Any], names: Iterable[str]
 ) -> float | None:
@@ -60,13 +95,25 @@ def check_same(run: pathlib.Path, config: dict[str, Any], stage: str) -> None:
     Raises:
         UserError: with the first field that differs and matters.
     """
-    old = checkpoints.read_json(run / checkpoints.CONFIG)["config"]
-    sections = ["task", "source", "seed", "custom", stage]
+    old, _ = read(run)
+    with of_this_version(run):
+        _check_same(run, config, old, stage)
+
+
+def _check_same(run, config, old, stage) -> None:
+    sections = ["task", "source", "size", "preset", "seed", "custom", stage]
     if stage not in stages.SINGLE:
         sections.append("data")
         if stage not in ("reward", "inverse"):  # the models that never see noise
             sections.append("noise")
     differences = list(_differences(config, old, sections))
+    if stage in stages.SINGLE:  # of the data's fields they heed one
+        cuts = (c["data"].get("transitions") for c in (config, old))
+        differences += _differences(*cuts, prefix="data.transitions")
+    denoises = "kind" in config[stage].get("network", {})
+    if denoises and checkpoints.run_status(run) != checkpoints.FINISHED:  # then it may act in any
+        precisions = map(stages.precision, (config, old))
+        differences += _differences(*precisions, prefix="training.precision")
     if "reward" in stages.needs(config, stage):
         kinds = (c["reward"].get("kind", "returns") for c in (config, old))
         differences += _differences(*kinds, prefix="reward.kind")

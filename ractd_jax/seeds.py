@@ -52,19 +52,16 @@ def ensure(jobs: Sequence[Experiment], stage: str, *, wanted: bool = True) -> No
         return
     for need in stages.needs(missing[0].config, stage).values():
         ensure(missing, need, wanted=False)
-    for job in missing:
-        if job.overwrite and wanted:
-            checkpoints.clear_run(job.workdir / stage)
-
+    again = missing[0].overwrite and wanted
     if stages.make(missing[0].config, missing[0].task, stage).prepare:
         for job in missing:  # whose data are its own
-            job.train(stage)
+            job.train(stage, again=again)
         return
-    at = {job: _newest(job.workdir / stage) for job in missing}
+    at = {job: 0 if again else _newest(job.workdir / stage) for job in missing}
     for _, group in itertools.groupby(sorted(missing, key=at.get), at.get):
         first, *others = group
         first.say(f"{stage}: {1 + len(others)} seeds in one program")
-        first.train(stage, others)
+        first.train(stage, others, again=again)
 
 
 def _newest(run: pathlib.Path) -> int:

@@ -89,7 +89,10 @@ def needs(config: dict[str, Any], stage: str) -> dict[str, str]:
 def judging(config: dict[str, Any]) -> str:
     """Return the stage that says what the trajectories of a task are worth."""
     kind = config["reward"].get("kind", "returns")  # runs of earlier versions do not say
-    return JUDGES[errors.choose("reward.kind", kind, JUDGES)]
+    stage = JUDGES[errors.choose("reward.kind", kind, JUDGES)]
+    if stage not in config:
+        raise errors.UserError(f"{config['task']} has no {stage}: reward.kind is to be 'returns'")
+    return stage
 
 
 def frame(config: dict[str, Any], stage: str) -> str:

@@ -14,6 +14,7 @@ configuration's data. A student's file holds its teacher and its return model to
 """
 
 import importlib
+import os
 import pathlib
 import shlex
 import sys
@@ -27,6 +28,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ractd_jax import (
     checkpoints,
+    checks,
     cli,
     experiment,
     policy,
@@ -40,6 +42,8 @@ from ractd_jax.errors import UserError, choose
 from ractd_jax.torch_weights import params_from_torch
 from ractd_jax.types import Params
 
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"  # also of a package that is installed
+
 # ---- where it belongs --------------------------------------------------------------------------
 
 
@@ -49,14 +53,13 @@ def configuration(named: list[str], stage: str) -> tuple[str, ConfigDict]:
     Raises:
         UserError: the file names none or several, or there is no configuration for it.
     """
-    folder = pathlib.Path("configs")
     if len(named) == 1:
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(CONFIGS.glob("*.py")):
             if "def get_config(" in path.read_text() and path.stem != "suite":
                 module = importlib.import_module(f"configs.{path.stem}")
                 config = module.get_config(f"{stage},preset=released")
                 if config.task == named[0]:
-                    return f"{path}:{stage},preset=released", config
+                    return f"{os.path.relpath(path)}:{stage},preset=released", config
     what = f"names {' and '.join(named)}" if named else "does not name its task"
     raise UserError(
         f"the file {what}: say which configuration it belongs to, for example "
@@ -96,18 +99,30 @@ def _fit(config: dict[str, Any], kind: str, network: dict) -> list[str]:
     return changed
 
 
+def _weight(params: Params, path: str) -> np.ndarray:
+    """Return the weight at a path, or say that there is none."""
+    for name in path.split("/"):
+        if not isinstance(params, dict) or name not in params:
+            raise UserError(
+                f"the weights do not fit the network that they imply: {path} is missing in the file"
+            )
+        params = params[name]
+    return params
+
+
 def _check_sizes(
     config: dict[str, Any], task: tasks.TaskSpec, kind: str, network: dict, params: Params
 ) -> None:
     """Refuse weights for observations and actions of other sizes than the task's."""
     plans = task.kind == "planner"  # of states, between the first and the last
     if kind == "reward":
-        have = {"inputs": params["level0_block0_dense0"]["linear"]["kernel"].shape[0]}
+        have = {"inputs": _weight(params, "level0_block0_dense0/linear/kernel").shape[0]}
         want = {"inputs": task.obs_dim if plans else task.obs_dim + task.act_dim}
     else:
-        columns = params["mid_block0"]["film"]["linear"]["kernel"].shape[0]
+        columns = _weight(params, "mid_block0/film/linear/kernel").shape[0]
         embeddings = network["embed_dim"] * (2 if kind == "student" else 1)
-        have = {"condition": columns - embeddings, "output": len(params["final_conv"]["bias"])}
+        output = len(_weight(params, "final_conv/bias"))
+        have = {"condition": columns - embeddings, "output": output}
         sizes = stages.sizes(config, task, kind)
         want = {"condition": sizes["cond_dim"], "output": sizes["shape"][1]}
     if have != want:
@@ -202,6 +217,7 @@ def import_checkpoint(
 
     _check_sizes(config, task, kind, network, params)
     changed = _fit(config, kind, network)
+    checks.check(config, task)
     if kind == "reward":
         params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one
     source = "the file's"
@@ -229,7 +245,8 @@ def import_checkpoint(
         say(f"main.py will look for it in a folder called {stage}")
     where = [f"--workdir={shlex.quote(str(run.parent))}"] if out else []
     todo = "student" if stage in ("teacher", "reward") else "eval"
-    words = [f"--config={_with_stage(name, todo)}", *where, *map(shlex.quote, given), *changed]
+    quoted = map(shlex.quote, [f"--config={_with_stage(name, todo)}", *given])
+    words = [*quoted, *where, *changed]
     say(f"next: python main.py {' '.join(words)}")
     return run
 

@@ -77,7 +77,8 @@ def transformation(optimiser: Optimiser) -> optax.GradientTransformation:
     """Return the optimiser as an optax transformation."""
     peak, warmup = optimiser.learning_rate, optimiser.warmup
     if optimiser.schedule == "constant":
-        rate = optax.warmup_constant_schedule(0.0, peak, warmup)
+        # Optax takes a warmup of no updates for one that never ends.
+        rate = optax.warmup_constant_schedule(0.0, peak, warmup) if warmup else peak
     else:
         last = max(optimiser.steps, warmup + 1)
         rate = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, last)

@@ -35,6 +35,14 @@ from ractd_jax import errors, experiment
         ("hopper_mr", {"eval.summary": "../table5.json"}, "the name of a file"),
         ("maze2d_umaze", {"eval.online": ("student",)}, "eval.online is for policies"),
         ("hopper_mr", {"eval.online": ("studnet",)}, "Did you mean 'student'"),
+        ("hopper_mr", {"student.weights": "EMA"}, "unknown student.weights 'EMA'"),
+        ("hopper_mr", {"fql.network.activation": "swish"}, "Choose from: gelu, mish, relu"),
+        ("hopper_mr", {"fql.network.layer_norm": "befor"}, "Did you mean 'before'"),
+        ("hopper_mr", {"iql.data.frame": "limit"}, "Did you mean 'limits'"),
+        ("hopper_mr", {"fql.network.hidden": ()}, "fql.network.hidden is 0: at least 1"),
+        ("hopper_mr", {"edm_bc.network.hidden": 0}, "edm_bc.network.hidden is 0: at least 1"),
+        ("hopper_mr", {"teacher.network.embed_dim": 7}, "embed_dim is 7: even"),
+        ("maze2d_umaze", {"reward.kind": "iql"}, "maze2d-umaze-v1 has no iql"),
     ],
 )
 def test_one_line_says_what_cannot_work(tmp_path, file, fields, text):
@@ -53,3 +61,18 @@ def test_horizon_must_fit_the_halvings_of_the_u_net(tmp_path):
         experiment.Experiment(config.to_dict(), str(tmp_path))
     config.data.horizon = 4 * parts
     experiment.Experiment(config.to_dict(), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"down_dims": ()}, "teacher.network.down_dims is 0: at least 1"),
+        ({"groups": 7}, "do not make 7 equal groups"),
+        ({"groups": 0}, "teacher.network.groups is 0: at least 1"),
+    ],
+)
+def test_channels_of_a_u_net_must_make_groups(tmp_path, fields, text):
+    config = importlib.import_module("configs.hopper_mr").get_config("all,size=small")
+    config.teacher.network.update(fields)
+    with pytest.raises(errors.UserError, match=text):
+        experiment.Experiment(config.to_dict(), str(tmp_path))

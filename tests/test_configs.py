@@ -5,6 +5,7 @@ import importlib
 import itertools
 import json
 import pathlib
+import tomllib
 
 import jax
 import numpy as np
@@ -105,6 +106,13 @@ def published(config):
 def test_there_is_a_file_for_each_of_the_fifteen_tasks():
     assert sorted(load(name)[1]["task"] for name in BENCHMARK) == sorted(tasks.TASKS)
     assert len(BENCHMARK) == 15
+
+
+def test_they_are_installed_with_the_package():
+    setuptools = pytest.importorskip("setuptools")  # a build brings its own
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = setuptools.find_packages(str(ROOT), **project["tool"]["setuptools"]["packages"]["find"])
+    assert {"configs", "ractd_jax", "ractd_jax.data"} <= set(found)
 
 
 @pytest.mark.parametrize("name", FILES)

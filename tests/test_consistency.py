@@ -496,6 +496,11 @@ def test_presets_are_the_published_settings_and_the_released_accidents():
     found = {preset: load("halfcheetah_m", f"cd,preset={preset}")[1] for preset in base.PRESETS}
     chosen = {p: c["cd"]["reselect"]["inverse_temperature"] for p, c in found.items()}
     assert chosen == {"default": 400, "paper": 400, "released": 100}
+    replay = load("halfcheetah_mr", "cd,preset=released")[1]
+    assert replay["cd"]["reselect"]["inverse_temperature"] == 400
+    # A smaller size shortens the run and keeps the accident.
+    small = [load("hopper_m", f"iql,preset={p},size=demo")[1] for p in ("released", "default")]
+    assert [c["iql"]["optimiser"]["ema"] for c in small] == [0.005, 0.98]
     assert [c["ct"]["data"]["frame"] for c in found.values()] == ["limits", "gaussian", "gaussian"]
     for preset, config in found.items():
         released = preset == "released"

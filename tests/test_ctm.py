@@ -280,6 +280,32 @@ def test_update_leaves_teacher_and_return_model_alone(pull):
     jax.tree.map(np.testing.assert_array_equal, frozen, case.state.frozen)
 
 
+def test_dropout_of_the_released_target_and_teacher_is_drawn_anew_at_every_call(
+    tiny, weights, optimiser, sizes, toy
+):
+    drawn = []
+
+    class Noted:
+        """The network, which notes its keys of dropout where it is switched on."""
+
+        embed_dim = 8
+
+        def apply(self, variables, x, times, cond, *, train=False, rngs=None):
+            if train:
+                key = jax.random.key_data(rngs["dropout"])
+                jax.debug.callback(lambda k: drawn.append(tuple(map(int, k))), key)
+            return tiny("small").apply(variables, x, times, cond)
+
+    student = ctm.Student(target_dropout=True, warm_start=False)
+    algorithm = ctm.make_student(Noted(), Noted(), None, NOISE, student, optimiser(), **sizes)
+    frozen = {"teacher": weights(tiny("small"), 1)}
+    state = train_state.create(weights(tiny("small"), 2), optimiser(), frozen)
+    jax.jit(algorithm.update)(state, Batch(*(a[:4] for a in toy)), jax.random.key(0))
+    jax.effects_barrier()
+    # Two calls of the teacher's Heun step, three of the target, one of the student for each loss.
+    assert len(set(drawn)) == 7
+
+
 # ---- advantage weights ---------------------------------------------------------------------------
 
 
@@ -476,8 +502,14 @@ def test_warm_started_student_says_what_its_teacher_says_whatever_s(
 @pytest.mark.parametrize("other", [{"hidden": 8}, {"blocks": 1}, {"embed_dim": 16}])
 def test_warm_start_from_a_different_network_is_refused(tiny, weights, other):
     net, teacher = tiny("mlp"), tiny("mlp", **other)
-    with pytest.raises(errors.UserError, match="same kind and size"):
+    with pytest.raises(errors.UserError, match="need networks of the same kind"):
         ctm.warm_start(weights(net, 2), weights(teacher, 1), net.embed_dim)
+
+
+def test_warm_start_is_not_for_a_network_that_reads_its_condition_elsewhere(tiny, weights):
+    net = tiny("fourier")
+    with pytest.raises(errors.UserError, match="unet or mlp"):
+        ctm.warm_start(weights(net, 2), weights(net, 1), net.embed_dim)
 
 
 def test_warm_start_copies_so_that_the_student_can_be_donated(tiny, weights):

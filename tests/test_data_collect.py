@@ -5,7 +5,9 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
+import flax.serialization
 import h5py
 import jax
 import numpy as np
@@ -13,14 +15,29 @@ import pytest
 
 from configs import hopper_mr
 from ractd_jax import cli, errors
-from ractd_jax.data import collect, rollouts
+from ractd_jax.data import collect, rollouts, sac
 from ractd_jax.envs.make import make_env
 
 ENV = "Pendulum-v1"  # actions in [-2, 2], no MuJoCo, episodes of 200 steps
 
 
 @pytest.fixture
-def run(tmp_path):
+def model():
+    """What `sac` knows of a learner, after 700 steps."""
+    state = {"weights": np.ones(30, np.float32)}
+    buffer = dict.fromkeys(sac.BUFFER, np.zeros((700, 1)))
+    return types.SimpleNamespace(
+        policy=types.SimpleNamespace(actor_state=state, qf_state=state),
+        ent_coef_state=state,
+        key=np.zeros(2, np.uint32),
+        _n_updates=3,
+        num_timesteps=700,
+        replay_buffer=types.SimpleNamespace(**buffer),
+    )
+
+
+@pytest.fixture
+def run(tmp_path, model):
     """A run's folder: 650 steps, of which one episode was cut and the last one is unfinished."""
     rng, n = np.random.default_rng(0), 650
     dones, timeouts = np.zeros(n), np.zeros(n)
@@ -53,6 +70,7 @@ def run(tmp_path):
     meta = {"env": ENV, "seed": 0, "warmup": 10, "snapshot_every": 400, "cuts": [349]}
     meta["snapshots"] = {"400": seen, "650": seen | {"return_mean": None}}
     (checkpoint / "collect.json").write_text(json.dumps(meta))
+    (checkpoint / "learner.msgpack").write_bytes(flax.serialization.to_bytes(sac._learner(model)))
     return tmp_path / "run"
 
 
@@ -131,6 +149,52 @@ def test_an_empty_folder_says_how_to_begin(tmp_path, capsys):
     assert "--env and --steps" in capsys.readouterr().err
 
 
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+DAMAGE = {
+    "buffer cut": ("checkpoint-650/buffer.npz", truncate, "replay steps"),
+    "buffer empty": ("checkpoint-650/buffer.npz", lambda path: path.write_text(""), "replay steps"),
+    "buffer gone": ("checkpoint-650/buffer.npz", pathlib.Path.unlink, "replay steps"),
+    "actor cut": ("snapshots/400.npz", truncate, "rollout"),
+    "actor gone": ("snapshots/400.npz", pathlib.Path.unlink, "rollout"),
+    "says nothing": (
+        "checkpoint-650/collect.json", lambda path: path.write_text("{}"), "show replay steps"
+    ),
+    "says a list": ("checkpoint-650/collect.json", lambda path: path.write_text("[]"), "show"),
+    "learner cut": ("checkpoint-650/learner.msgpack", truncate, "steps"),
+}  # fmt: skip
+WORDS = {
+    "show": [],
+    "replay": ["--replay", "650"],
+    "rollout": ["--rollout", "400"],
+    "steps": ["--steps", "700"],
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "command"), [(what, c) for what, (*_, cs) in DAMAGE.items() for c in cs.split()]
+)
+def test_a_damaged_run_is_one_line(run, model, monkeypatch, capsys, what, command):
+    path, damage, _ = DAMAGE[what]
+    monkeypatch.setattr(sac, "make_learner", lambda env, **settings: model)
+    damage(run / path)
+    assert collect.main(["--out", str(run), *WORDS[command]]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "anew in another folder: " in error
+    assert error.count("\n") == 1
+    assert str(run / path if command != "steps" else run) in error
+
+
+def test_a_folder_of_another_name_is_no_checkpoint(run, model):
+    (run / "checkpoint-old").mkdir()
+    assert collect.newest(run).name == "checkpoint-650"
+    sac.save(model, run, collect.describe(run))
+    assert {path.name for path in run.glob("checkpoint-*")} == {"checkpoint-700", "checkpoint-old"}
+
+
 def test_help_gives_the_commands():
     done = subprocess.run(
         [sys.executable, "-m", "ractd_jax.data.collect", "--help"],
@@ -192,17 +256,16 @@ def test_a_stopped_stage_says_how_to_go_on(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def sac():
-    """The learner, with JAX as its authors know it: what others' code does is not ours to judge."""
+def learner():
+    """`sac`, with JAX as its authors know it: what others' code does is not ours to judge."""
     pytest.importorskip("sbx")
-    from ractd_jax.data import sac
-
     with jax.numpy_rank_promotion("allow"), jax.debug_key_reuse(False):
-        yield sac
+        yield
 
 
+@pytest.mark.usefixtures("learner")
 @pytest.mark.filterwarnings("default")
-def test_a_stopped_run_continues_where_it_was_saved(sac, tmp_path, monkeypatch, capsys):
+def test_a_stopped_run_continues_where_it_was_saved(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     begin = ["--out", str(folder), "--env", ENV, "--warmup", "20", "--snapshot-every", "150"]
     save, saved = sac.save, []

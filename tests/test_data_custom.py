@@ -101,6 +101,26 @@ def test_named_limits_are_kept_to(arrays):
     refused(arrays, "not below the upper", action_low=(1.0,), action_high=(1.0,))
 
 
+def test_a_limit_that_is_not_named_is_the_recorded_one(arrays, tmp_path):
+    arrays["actions"] = np.linspace([2.0, 2.0], [5.0, 4.0], N)
+    arrays["actions"][7] = 1.9999, 3.0
+    hdf5.write(tmp_path / "robot.hdf5", arrays, {})
+    config = custom.get_config(f"teacher,source={tmp_path / 'robot.hdf5'}").to_dict()
+    config["custom"]["action_low"] = (2.0,)
+    job = experiment.Experiment(config, str(tmp_path / "run"))
+    assert job.transitions.actions[7].tolist() == [2.0, 3.0]
+    assert job.config["custom"]["action_low"] == [2.0, 2.0]
+    assert job.config["custom"]["action_high"] == [5.0, 4.0]
+    np.testing.assert_array_equal(job.task.action_limits(), [[2.0, 2.0], [5.0, 4.0]])
+
+    refused(arrays, r"leave \[\[1.9999, 2.0\], 4.5\], furthest in row 59", action_high=(4.5,))
+    refused(arrays, r"leave \[7, \[5.0, 4.0\]\], furthest in row 7", action_low=(7.0,))
+    arrays["actions"][:, 1] = 2.0  # never changes, as a gripper that stays shut
+    assert columns.check(arrays, task_of(action_low=(2.0,)), "robot.hdf5").actions[7, 0] == 2.0
+    nothing = {name: column[:0] for name, column in arrays.items()}
+    refused(nothing, "no episode is complete", action_low=(2.0,))
+
+
 def test_named_sizes_are_checked(arrays):
     assert columns.check(arrays, task_of(obs_dim=5, act_dim=2), "robot.hdf5")
     refused(arrays, r"observations is \(60, 5\), expected \(60, 6\)", obs_dim=6)

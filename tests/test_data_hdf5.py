@@ -148,6 +148,16 @@ def test_scalar_column(path, columns):
     assert "observations is (), expected" in message(path, columns)
 
 
+@pytest.mark.parametrize("name", ["observations", "rewards", "timeouts"])
+def test_column_without_data(path, columns, name):
+    del columns[name]
+    hdf5.write(path, columns, {})
+    with h5py.File(path, "a") as file:
+        file[name] = h5py.Empty("f")
+    with pytest.raises(errors.UserError, match=rf"{name} is \(0,\), expected \("):
+        hdf5.read(path, TASK)
+
+
 def test_text_column(path, columns):
     columns["rewards"] = np.array([b"one"] * N)
     assert "rewards holds |S3, not numbers" in message(path, columns)

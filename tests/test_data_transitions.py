@@ -104,6 +104,16 @@ def test_gaussian_frame_standardises_observations_and_leaves_actions():
     np.testing.assert_array_equal(data.actions, recorded.actions[:120])
 
 
+@pytest.mark.parametrize("frame", transitions.FRAMES)
+def test_actions_of_any_unit_come_within_the_bounds_of_policies(frame):
+    recorded = transitions_of(LONG)
+    far = recorded._replace(actions=3 * recorded.actions / np.abs(recorded.actions).max() + 1)
+    data, limits = transitions.build(far, frame=frame, reward_scale="none")
+    assert np.abs(data.actions).max() <= 1 + 1e-5
+    back = normalizer.unnormalize(data.actions, limits.actions)
+    np.testing.assert_allclose(back, far.actions[:120], atol=1e-5)
+
+
 def test_limits_are_those_of_observations_and_actions():
     data, _ = transitions.build(transitions_of(LONG), frame="limits", reward_scale="none")
     for field in (data.observations, data.actions):

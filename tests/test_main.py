@@ -1,5 +1,6 @@
 """The command line as a user sees it, end to end, on a few hundred real Hopper transitions."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import ractd_jax
-from ractd_jax import checkpoints, errors, policy, stages, tasks
+from ractd_jax import checkpoints, cli, errors, policy, seeds, stages, tasks
 from ractd_jax.data import simulated
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -102,6 +103,17 @@ def test_all_trains_evaluates_and_draws(data, tmp_path):
     code, out, err = run(data, "teacher", tmp_path / "run", "--config.teacher.optimiser.b1=0.9")
     assert code == 2
     assert "teacher.optimiser.b1" in err
+    # A row says of which size it is, so it must be of the size that was trained.
+    paper = [w.replace(",size=demo", "") for w in command(data, "eval", tmp_path / "run")[:4]]
+    done = subprocess.run(paper, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "size = demo, now it is paper" in done.stderr
+    # What cannot be replaced is not removed.
+    kept = checkpoints.run_status(tmp_path / "run" / "teacher")
+    code, out, err = run(tmp_path / "no.hdf5", "teacher", tmp_path / "run", "--overwrite")
+    assert code == 2
+    assert "no.hdf5" in err
+    assert checkpoints.run_status(tmp_path / "run" / "teacher") == kept == "finished"
 
 
 @pytest.mark.slow
@@ -148,6 +160,33 @@ def test_an_interrupt_saves_first(data, tmp_path):
     store.close()
 
 
+def test_an_interrupt_elsewhere_is_one_line(tmp_path):
+    waits = tmp_path / "waits.py"  # a configuration that is read for as long as a download takes
+    waits.write_text(
+        "import time\n\n\ndef get_config(arg):\n    print(flush=True)\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "main.py", f"--config={waits}:data"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "stopped; with --resume the same command goes on\n"
+
+
+def test_too_little_memory_is_one_line(monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+
+    monkeypatch.setattr(seeds, "experiments", full)
+    config = importlib.import_module("configs.hopper_mr").get_config("student,size=demo")
+    with pytest.raises(errors.UserError, match=r"optimiser.batch_size.*9 bytes") as caught:
+        cli.run(config, None, resume=False, overwrite=False)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -163,6 +202,10 @@ def test_an_interrupt_saves_first(data, tmp_path):
         (["--config=configs/hopper_mr.py:student", "extra"], "not a flag"),
         (["--config=configs/hopper_mr.py:student", "--resume", "--overwrite"], "contradict"),
         ([], "--config is missing"),
+        (["--config", "configs/hoper_mr.py:student"], "Did you mean 'configs/hopper_mr.py'"),
+        (["--config=configs/hopper_mr.py:student", "--config.size=demo"], "follow the colon"),
+        (["--config=configs/hopper_mr.py:student", "--config.task=ant"], "files in configs"),
+        (["--config=configs/hopper_mr.py:idql_eval,seeds=2,size=demo"], "one seed at a time"),
         (["--config=configs/custom.py:collect"], "--config.collect.env=Ant-v4"),
         (["--config=configs/hopper_mr.py:collect", "--overwrite"], "continues what is there"),
         (["--config=configs/kitchen.py:data"], "Did you mean 'configs/kitchen_"),

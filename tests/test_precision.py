@@ -38,7 +38,7 @@ def products(jaxpr):
                 yield from products(inner)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "unet"])
+@pytest.mark.parametrize("kind", ["mlp", "unet", "fourier"])
 def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, kind):
     net = tiny(kind)
     params = {"params": weights(net, 2)}

@@ -1,15 +1,17 @@
 """Figures and animations are written, of the right kind, and show something."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ractd_jax import errors, tasks
 from ractd_jax.envs import rollouts
 from ractd_jax.envs.make import make_env
-from ractd_jax.report import animation, plots, style
+from ractd_jax.report import animation, maze, plots, style
 
 TASK = tasks.get("hopper-medium-replay-v2")
 
@@ -127,6 +129,43 @@ def test_frame_keeps_the_robot_in_the_middle():
     red = (frame[..., 0] - frame[..., 1]) > 100
     assert frame.shape == (*animation.SIZE[::-1], 3)
     assert abs(np.nonzero(red)[1].mean() - animation.SIZE[0] / 2) < 10
+
+
+WAY, MAZE = np.linspace([3.0, 1.0], [3.0, 3.0], 10), tasks.get("maze2d-umaze-v1")
+FILES = {
+    "plot.png": lambda path: plots.save(Figure(), path),
+    "robot.gif": lambda path: animation.save_gif(path, TASK, np.full((9, 6), 1.25)),
+    "maze.png": lambda path: maze.save(path, MAZE),
+    "ways.png": lambda path: maze.save_each(path, MAZE, {"one": ([], [WAY])}),
+    "ball.gif": lambda path: maze.save_gif(path, MAZE, WAY),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_picture_appears_once_complete(tmp_path, monkeypatch, name):
+    path = tmp_path / "figures" / name
+    FILES[name](path)
+    with Image.open(path) as image:
+        assert image.format == path.suffix[1:].upper()
+    before = path.read_bytes()
+
+    def half(image, file, *args, **kwargs):
+        (pathlib.Path(file) if isinstance(file, str | pathlib.Path) else path).write_text("half")
+        raise OSError(28, "No space left\non device")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(errors.UserError, match=f"cannot write .*{name}: .*No space left on device"):
+        FILES[name](path)
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, name):
+    (tmp_path / "figures").touch()
+    with pytest.raises(errors.UserError, match=f"cannot write .*figures/{name}: ") as caught:
+        FILES[name](tmp_path / "figures" / name)
+    assert "\n" not in str(caught.value)
 
 
 def test_positions_of_another_robot_are_refused(tmp_path):

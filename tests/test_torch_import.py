@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 
 import h5py
@@ -175,7 +176,8 @@ def test_planners_are_imported_too(tmp_path, kind):
     same(item["params"], jax.tree.map(lambda w: w[None], params) if kind == "reward" else params)
 
 
-def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path):
+def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the configurations are found from any folder
     said = []
     run = torch_import.import_checkpoint(
         files / "student", out=tmp_path / "student", say=said.append
@@ -183,6 +185,8 @@ def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path):
     saved = load(run)[1]["config"]
     assert (saved["task"], saved["preset"]) == (TASK, "released")
     assert f"--workdir={tmp_path}" in said[-1]
+    path = re.search(r"--config=(\S+):eval,preset=released", said[-1])[1]
+    assert (tmp_path / path).resolve() == torch_import.CONFIGS / "hopper_mr.py"
     # What it says to run next is what the folder was configured with.
     assert {f"'{flag}'" if "(" in flag else flag for flag in SMALL[:6]} <= set(said[-1].split())
     acting = ractd_jax.load_policy(run)
@@ -243,10 +247,12 @@ def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data)
     job.say = said.append
     job.ensure("student")
     assert any("normalisers of teacher and reward differ" in line for line in said)
-    same(
-        load(tmp_path / "run" / "student")[0]["normalizer"],
-        load(tmp_path / "run" / "teacher")[0]["normalizer"],
+    student, teacher, judge = (
+        load(tmp_path / "run" / stage)[0]["normalizer"]
+        for stage in ("student", "teacher", "reward")
     )
+    # An advantage is a difference of returns, so they are in the unit of the model that predicts.
+    same(student, teacher._replace(returns=judge.returns))
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -318,15 +324,18 @@ def test_checkpoints_of_the_released_code_are_never_replaced(files, tmp_path):
     assert theirs.exists()
 
 
-@pytest.mark.parametrize("named", ["walker2d-medium-v9", "walker2d-medium-expert-v2"])
-def test_a_task_without_configuration_is_asked_for(tmp_path, named, monkeypatch):
-    if named in tasks.TASKS:  # known, but no configuration here is of it
-        monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_task_without_configuration_is_asked_for(tmp_path, known, monkeypatch):
+    named = "walker2d-medium-v9"
+    if known:
+        monkeypatch.setitem(tasks.TASKS, named, tasks.get("walker2d-medium-v2"))
     path = torch_builder.checkpoint(tmp_path / "x", golden("reward_mlp"), task=named)
     assert "--config=configs/" in refusal(path, tmp_path / "run", config=None)
 
 
-@pytest.mark.parametrize("change", ["nan", "shape", "missing", "normaliser", "nothing", "list"])
+@pytest.mark.parametrize(
+    "change", ["nan", "shape", "missing", "groups", "normaliser", "nothing", "list"]
+)
 def test_weights_that_do_not_fit_their_network_are_refused(tmp_path, change):
     weights, normalizer, said = golden("teacher_hopper_tiny"), limits(0), "do not fit"
     film = "down_modules.0.0.cond_encoder.1.weight"
@@ -337,6 +346,9 @@ def test_weights_that_do_not_fit_their_network_are_refused(tmp_path, change):
         weights[film] = np.ascontiguousarray(weights[film][:, 1:])
     elif change == "missing":
         del weights[film]
+    elif change == "groups":  # the width of a level is that of this bias
+        bias = "down_modules.0.0.blocks.0.block.0.bias"
+        weights[bias], said = weights[bias][:5].copy(), "5 channels do not make 8 equal groups"
     elif change == "normaliser":
         normalizer = limits(0, (("observations", 12), ("actions", 3), ("rewards", 1)))
     elif change == "nothing":
@@ -348,6 +360,21 @@ def test_weights_that_do_not_fit_their_network_are_refused(tmp_path, change):
     else:
         torch_builder.checkpoint(path, prefixed("model.", weights), normalizer)
     assert said in refusal(path, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("file", "kept", "said"),
+    [
+        ("teacher_hopper_tiny", r"(?!final_conv\.1\.bias)", "final_conv/bias is missing"),
+        ("reward_mlp", r"final_linear\.", "level0_block0_dense0/linear/kernel is missing"),
+    ],
+)
+def test_a_layer_that_the_file_lacks_is_named(tmp_path, file, kept, said):
+    weights = {k: v for k, v in golden(file).items() if re.match(kept, k)}
+    path = torch_builder.checkpoint(tmp_path / "x", prefixed("model.", weights))
+    text = refusal(path, tmp_path / "run")
+    assert text.startswith("the weights do not fit the network that they imply: ")
+    assert said in text
 
 
 # ---- the command -------------------------------------------------------------------------------

@@ -34,6 +34,14 @@ def test_learning_rate_warms_up_linearly_then_follows_a_cosine_to_zero():
     assert rates[100:].max() < 1e-9
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_without_a_warm_up_the_first_update_is_a_whole_one(schedule):
+    optimiser = train_state.Optimiser(
+        steps=100, learning_rate=0.01, warmup=0, schedule=schedule, weight_decay=0.0
+    )
+    assert run(optimiser, 1).params["w"] == pytest.approx(-0.01, rel=1e-4)
+
+
 def test_runs_shorter_than_the_warm_up_are_legal():
     assert np.isfinite(run(train_state.Optimiser(steps=5, warmup=10), 5).params["w"]).all()
 

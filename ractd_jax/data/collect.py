@@ -25,6 +25,7 @@ import importlib.metadata
 import json
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from ractd_jax.data.recipes import Recipe
 from ractd_jax.envs.make import make_env
 
 TRANSITIONS = 1_000_000  # of a roll-out, as in D4RL's "medium"
+AGAIN = "begin anew in another folder"  # what helps where a run is damaged
+_NUMBERS = dict.fromkeys(("seed", "warmup", "snapshot_every"), int)
+FIELDS = {"env": str, "snapshots": dict, "cuts": list} | _NUMBERS  # of collect.json: `describe`
 
 
 def run(settings: dict[str, Any], seed: int, workdir: str | None = None) -> None:
@@ -110,11 +114,10 @@ def replay(folder: Path, steps: int) -> Path:
     """Write the finished episodes of the first `steps` steps: all the learner had seen by then.
 
     Raises:
-        UserError: there is no run, it is shorter, or no episode was finished.
+        UserError: there is no run, it is damaged or shorter, or no episode was finished.
     """
     meta, checkpoint = _run(folder)
-    with np.load(checkpoint / "buffer.npz") as saved:
-        columns = {name: saved[name][:steps] for name in saved}
+    columns = {name: c[:steps] for name, c in _load(checkpoint / "buffer.npz").items()}
     if not 1 <= steps <= len(columns["rewards"]):
         raise errors.UserError(
             f"{folder} holds {len(columns['rewards']):,} steps: a replay starts at 1 and ends there"
@@ -150,7 +153,7 @@ def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | No
         workers: processes; one a core by default.
 
     Raises:
-        UserError: there is no such snapshot, or the numbers make no sense.
+        UserError: there is no such snapshot, it is damaged, or the numbers make no sense.
     """
     meta, _ = _run(folder)
     steps = list(dict.fromkeys(steps))
@@ -160,8 +163,9 @@ def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | No
         raise errors.UserError(f"cannot roll out {transitions} transitions: they start at 1")
     blocks = []
     for saved_at, i, n in simulated.plan(Recipe(transitions, dict.fromkeys(steps, 1)), transitions):
-        with np.load(folder / "snapshots" / f"{saved_at}.npz") as saved:
-            blocks.append(rollouts.Block(meta["env"], dict(saved), n, (meta["seed"], saved_at, i)))
+        path = folder / "snapshots" / f"{saved_at}.npz"
+        actor = _load(path, f"choose another snapshot or {AGAIN}")
+        blocks.append(rollouts.Block(meta["env"], actor, n, (meta["seed"], saved_at, i)))
     with progress.Progress().task("roll out", transitions) as bar:
         columns = simulated.roll_out(blocks, workers=workers, advance=bar.update)
     path = folder / f"rollout-{'-'.join(map(str, steps))}.hdf5"
@@ -175,19 +179,30 @@ def describe(folder: Path) -> dict[str, Any] | None:
     `env`, `seed`, `warmup` (random steps first), `snapshot_every` (steps), `snapshots` (step ->
     number and mean return of the episodes that ended since the one before), `cuts` (rows where a
     stop broke an episode off).
+
+    Raises:
+        UserError: collect.json is missing or damaged.
     """
     last = newest(folder)
     if last is None:
         return None
     try:
-        return json.loads((last / "collect.json").read_text())
+        meta = json.loads((last / "collect.json").read_text())
     except (OSError, ValueError) as error:
-        raise errors.UserError(f"cannot read the run in {folder}: {error}") from error
+        raise errors.UserError(f"cannot read the run in {folder}, {AGAIN}: {error}") from error
+    said = meta if isinstance(meta, dict) else {}
+    if wrong := [name for name, kind in FIELDS.items() if not isinstance(said.get(name), kind)]:
+        raise errors.UserError(
+            f"cannot read the run in {folder}, {AGAIN}: {last / 'collect.json'} does not say its "
+            f"{', '.join(wrong)}"
+        )
+    return meta
 
 
 def newest(folder: Path) -> Path | None:
     """Return the newest checkpoint of a run, None if there is none."""
-    return max(folder.glob("checkpoint-*"), key=_step, default=None)
+    ours = (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name))
+    return max(ours, key=_step, default=None)
 
 
 def _step(checkpoint: Path) -> int:
@@ -215,6 +230,16 @@ def _run(folder: Path) -> tuple[dict[str, Any], Path]:
     if meta is None:
         raise errors.UserError(f"{folder} holds no run: make one with --env and --steps")
     return meta, newest(folder)
+
+
+def _load(path: Path, advice: str = AGAIN) -> dict[str, np.ndarray]:
+    """Read the arrays of a file of the run, or say that it is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file) as saved:  # numpy leaves a damaged one open
+            return dict(saved)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        line = " ".join(str(error).split())
+        raise errors.UserError(f"cannot read {path}, {advice}: {line}") from error
 
 
 def _check(env_id: str) -> None:

@@ -80,19 +80,19 @@ def check(
 def measure(task: tasks.TaskSpec, transitions: episodes.Transitions) -> dict[str, Any]:
     """Return a custom task's sizes and action limits, the unknown ones taken from its data.
 
-    The limits default to the smallest and largest recorded action of each dimension, so that a
-    policy never asks a robot for more than somebody did before.
+    A limit that is not named is the smallest or largest recorded action of each dimension, so that
+    a policy never asks a robot for more than somebody did before.
 
     Returns:
         The section `custom` of a configuration, see configs/custom.py.
     """
-    low, high = transitions.actions.min(axis=0), transitions.actions.max(axis=0)
+    low, high = _custom_limits(transitions.actions, task)
     return {
         "obs_dim": transitions.observations.shape[1],
         "act_dim": transitions.actions.shape[1],
         "max_episode_steps": int(task.max_episode_steps or episodes.lengths(transitions).max()),
-        "action_low": [float(v) for v in task.action_low or low],
-        "action_high": [float(v) for v in task.action_high or high],
+        "action_low": [float(v) for v in low],
+        "action_high": [float(v) for v in high],
     }
 
 
@@ -112,9 +112,17 @@ def _column(column: np.ndarray, n: int, size: int | None, name: str, wrong) -> n
         return column.astype(np.float32)
 
 
+def _custom_limits(actions: np.ndarray, task: tasks.TaskSpec) -> tuple[np.ndarray, ...]:
+    """Return a custom task's action limits, in one shape: each as named, or else as recorded."""
+    return np.broadcast_arrays(
+        task.action_low or actions.min(axis=0), task.action_high or actions.max(axis=0)
+    )
+
+
 def _within_limits(actions: np.ndarray, task: tasks.TaskSpec, wrong) -> np.ndarray:
     """Clip rounding beyond the limits; more than rounding is other units, and an error."""
-    if task.name == tasks.CUSTOM and not (task.action_low or task.action_high):
+    own = task.name == tasks.CUSTOM
+    if not len(actions) or (own and not (task.action_low or task.action_high)):
         return actions
     for name in ("action_low", "action_high"):
         given = getattr(task, name)
@@ -122,10 +130,12 @@ def _within_limits(actions: np.ndarray, task: tasks.TaskSpec, wrong) -> np.ndarr
             raise wrong(
                 f"custom.{name} has {len(given)} numbers, its actions have {actions.shape[1]}"
             )
-    low, high = (np.broadcast_to(limit, actions.shape[1:]) for limit in task.action_limits())
-    if (low >= high).any():
+    limits = _custom_limits(actions, task) if own else task.action_limits()
+    low, high = (np.broadcast_to(limit, actions.shape[1:]) for limit in limits)
+    if task.action_low and task.action_high and (low >= high).any():
         raise wrong(f"the lower action limits {_show(low)} are not below the upper {_show(high)}")
-    half = np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+    # A recorded limit may lie on the named one, where an action never changes, or beyond it.
+    half = np.where((high > low) & np.isfinite(high - low), (high - low) / 2, 1.0)
     excess = np.maximum(low - actions, actions - high) / half
     if excess.max(initial=0.0) > ACTION_SLACK:
         row = excess.max(axis=1).argmax()

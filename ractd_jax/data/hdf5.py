@@ -39,7 +39,8 @@ def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
         found = _columns(path)
     except (OSError, RuntimeError) as error:
         raise errors.UserError(
-            f"cannot read {path} as HDF5, delete it and fetch or make it again: {_line(error)}"
+            f"cannot read {path} as HDF5, it is damaged or another kind of file (what was made or "
+            f"fetched by itself comes again once it is deleted): {_line(error)}"
         ) from error
     return columns.check(found, task, str(path))
 
@@ -80,12 +81,17 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
-    """Read the columns there are, empty those that are not ours: their names help a complaint."""
+    """Read the columns there are, empty those that are not ours: their names help a complaint.
+
+    A column that was written as "no data" (`h5py.Empty`) has no shape, and is empty too.
+    """
     with h5py.File(path, "r") as file:
+        found = {name: file[name] for name in file if isinstance(file.get(name), h5py.Dataset)}
         return {
-            name: np.asarray(file[name]) if name in episodes.Transitions._fields else np.empty(0)
-            for name in file
-            if isinstance(file.get(name), h5py.Dataset)
+            name: np.asarray(c)
+            if name in episodes.Transitions._fields and c.shape is not None
+            else np.empty(0)
+            for name, c in found.items()
         }
 
 

@@ -16,7 +16,9 @@ episode, and what the old one had got to counts as no episode (`cuts`).
 """
 
 import json
+import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,7 +146,7 @@ def save(model: Any, folder: Path, meta: dict[str, Any]) -> None:
             temporary / "buffer.npz", **{name: getattr(buffer, name)[:step, 0] for name in BUFFER}
         )
         (temporary / META).write_text(json.dumps(meta, indent=1))
-        old = list(folder.glob("checkpoint-*"))
+        old = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
         temporary.rename(new)
         for path in old:
             shutil.rmtree(path)
@@ -169,11 +171,12 @@ def _restore(model: Any, checkpoint: Path, meta: dict[str, Any]) -> None:
         state = flax.serialization.from_bytes(
             _learner(model), (checkpoint / "learner.msgpack").read_bytes()
         )
-        with np.load(checkpoint / "buffer.npz") as saved:
+        with (checkpoint / "buffer.npz").open("rb") as file, np.load(file) as saved:
             columns = {name: saved[name] for name in BUFFER}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise errors.UserError(
-            f"{checkpoint} cannot be continued from: {' '.join(str(error).split())}"
+            f"{checkpoint} cannot be continued from, begin anew in another folder: "
+            f"{' '.join(str(error).split())}"
         ) from error
     model.policy.actor_state, model.policy.qf_state = state["actor"], state["critics"]
     model.ent_coef_state, model.key = state["temperature"], jax.numpy.asarray(state["key"])

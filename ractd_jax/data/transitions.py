@@ -44,11 +44,16 @@ def _same(x: np.ndarray) -> normalizer.Limits:
     return normalizer.Limits(np.ones_like(x[0]), np.zeros_like(x[0]))
 
 
+def _bounded(x: np.ndarray) -> normalizer.Limits:
+    """Return the map that changes nothing; of an x that leaves [-1, 1], policies' bounds, `fit`."""
+    return _same(x) if np.abs(x).max() <= 1 else normalizer.fit(x)
+
+
 # What is done to (observations, actions), by the word a configuration has for it.
 FRAMES: dict[str, tuple[Callable, Callable]] = {
     "limits": (normalizer.fit, normalizer.fit),  # onto [-1, 1], as RACTD sees its data
-    "gaussian": (normalizer.standardize, _same),  # Consistency-IDQL
-    "none": (_same, _same),  # EDA, FQL, Diffusion-QL
+    "gaussian": (normalizer.standardize, _bounded),  # Consistency-IDQL
+    "none": (_same, _bounded),  # EDA, FQL, Diffusion-QL
 }
 
 

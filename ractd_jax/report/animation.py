@@ -15,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from ractd_jax import errors
+from ractd_jax.data import hdf5
 from ractd_jax.envs.make import make_env
 from ractd_jax.report import style
 from ractd_jax.tasks import TaskSpec
@@ -70,7 +71,8 @@ def save_gif(
         max_frames: bound on their number; what comes later in the episode is left out.
 
     Raises:
-        UserError: if there is no step, or the positions are not those of the task's robot.
+        UserError: there is no step, the positions are not those of the task's robot, or the file
+            cannot be written.
     """
     env = make_env(task.env_id)
     model, seconds = env.unwrapped.model, env.unwrapped.dt
@@ -98,8 +100,10 @@ def save_gif(
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     pause = round(1000 * stride * seconds)  # in milliseconds: real time
     times = [pause] * (len(frames) - 1) + [1500]  # rest on the end before it repeats
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+    with hdf5.atomic(path) as temporary:
+        frames[0].save(
+            temporary, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
+        )
 
 
 def pose(model: Any, qpos: Float[np.ndarray, " nq"]) -> Pose:

@@ -18,6 +18,7 @@ from matplotlib.patches import Circle, Rectangle
 from PIL import Image, ImageDraw
 
 from ractd_jax import tasks
+from ractd_jax.data import hdf5
 from ractd_jax.data.episodes import Transitions
 from ractd_jax.envs import maze2d
 from ractd_jax.report import style
@@ -51,7 +52,7 @@ def save(
         title: says task and data source.
 
     Raises:
-        UserError: no Maze2d task.
+        UserError: no Maze2d task, or the file cannot be written.
     """
     maze = maze2d.of_task(task)
     height, width = len(maze.rows), len(maze.rows[0])
@@ -66,8 +67,8 @@ def save(
         bar.outline.set_edgecolor(style.RULE)
     _draw_ways(axes, plans, paths)
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=style.INK)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, facecolor="white")
+    with hdf5.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, facecolor="white")
 
 
 def save_each(
@@ -84,6 +85,9 @@ def save_each(
         task: a Maze2d task.
         ways: name -> plans, dashed, and the paths that were gone; the i-th of each from one start.
         title: of the whole.
+
+    Raises:
+        UserError: as `save`.
     """
     layout = maze2d.of_task(task)
     height, width = len(layout.rows), len(layout.rows[0])
@@ -103,8 +107,8 @@ def save_each(
     for axes in figure.axes[len(ways) :]:
         axes.set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90, facecolor="white")
+    with hdf5.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=90, facecolor="white")
 
 
 def save_density(
@@ -135,6 +139,9 @@ def save_gif(
         rewards: of each step; if given, the caption carries the return so far.
         title: the caption's first words.
         fps: frames a second, as near as whole steps allow.
+
+    Raises:
+        UserError: as `save`.
     """
     maze = maze2d.of_task(task)
     height, width = len(maze.rows), len(maze.rows[0])
@@ -170,8 +177,10 @@ def save_gif(
     palette = frames[len(frames) // 2].quantize(48, kmeans=1)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [round(1000 * stride * maze2d.TIMESTEP)] * (len(frames) - 1) + [1500]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+    with hdf5.atomic(path) as temporary:
+        frames[0].save(
+            temporary, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
+        )
 
 
 def _draw_ways(axes: Axes, plans: Sequence[Positions], paths: Sequence[Positions]) -> None:

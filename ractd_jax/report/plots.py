@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 from ractd_jax import errors
+from ractd_jax.data import hdf5
 from ractd_jax.report import style
 
 _DPI = 150
@@ -244,6 +245,10 @@ def dress(axes: Axes, title: str, xlabel: str, grid: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG; its folder is made if need be."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, facecolor="white")
+    """Write a figure as PNG, which appears once complete; its folder is made if need be.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with hdf5.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI, facecolor="white")
