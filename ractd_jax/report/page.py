@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, figure in figures(entries, args.results).items():
             plots.save(figure, here / f"{name}.png")
             print(f"wrote {here / name}.png")
-    except errors.UserError as error:
+    except (errors.UserError, OSError) as error:  # a full disk, a folder that may not be written
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
