@@ -180,10 +180,8 @@ def print_help(usage: str) -> None:
     print("\ncollect as a command: python -m ractd_jax.data.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:11} {flag.help}")
-    print("\nfields of configs/hopper_mr.py and their defaults (--config.<field>=<value>),")
-    print(
-        "commented in configs/base.py and single_action.py; mazes, Kitchen and custom.py have some more)"
-    )
+    print("\nfields of configs/hopper_mr.py and their defaults (--config.<field>=<value>;")
+    print("commented in configs/base.py and single_action.py; mazes and custom.py have others)")
     for name, value in _flatten(hopper.get_config()):
         print(f"  {name} = {value}")
 
