@@ -242,6 +242,13 @@ def test_numbers_of_the_mazes_are_those_of_paper_and_yaml(maze):
     assert [diffuser.horizon, diffuser.guide_steps] == [0, 0]
 
 
+@pytest.mark.parametrize("maze", MAZES)
+def test_diffuser_sees_its_ends_which_no_condition_tells_it_at_all_frequencies(maze):
+    for size in ("small", "demo"):
+        config, _ = load(f"maze2d_{maze}", f"diffuser,size={size}")
+        assert config.diffuser.network.frequencies == config.data.horizon == MAZES[maze][0]
+
+
 @pytest.mark.parametrize("name", BENCHMARK)
 def test_all_of_eda_sees_its_data_alike(name):
     for preset, frame in {"default": "limits", "paper": "none", "released": "none"}.items():

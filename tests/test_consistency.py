@@ -282,16 +282,52 @@ def test_network_sees_a_quarter_of_the_logarithm_of_the_level(weights):
 
 
 @pytest.mark.parametrize("kind", ["cd", "ct"])
-def test_model_is_the_identity_at_the_smallest_level(kind, weights):
-    net = action_networks.FourierMLP(hidden=8, blocks=1)
-    noise = consistency.boundary(dataclasses.replace(NOISE, scaling="edm"))
-    f = consistency.consistency_map(net, weights(net, 1), noise, jnp.ones((3, COND)))
-    x = jnp.linspace(-2, 2, 3 * 8).reshape(3, *SHAPE)
-    np.testing.assert_allclose(f(x, jnp.full(3, 0.002)), x, atol=1e-6)
-    assert np.abs(f(x, jnp.full(3, 1.0)) - x).max() > 0.1
+def test_model_is_the_identity_at_the_smallest_level(kind, weights, optimiser, sizes):
+    """Whatever the teacher's scalings: it acts from sigma_max, here as good as sigma_min."""
+    net, keys = action_networks.FourierMLP(hidden=8, blocks=1), jax.random.split(jax.random.key(0))
+
+    def change(sigma_max):
+        fields = {"sigma_min": 0.5, "sigma_max": sigma_max, "initial_std": 1.0, "scaling": "edm"}
+        noise = dataclasses.replace(NOISE, **fields)
+        if kind == "cd":
+            algorithm = consistency.make_cd(net, net, noise, CD, optimiser(), **sizes)
+        else:
+            algorithm = consistency.make_ct(net, noise, CT, optimiser(), **sizes)
+        x = algorithm.act(weights(net, 1), jnp.ones((2, COND)), jax.random.clone(keys))
+        start = consistency.sample(lambda x, t: x, noise, 1, jax.random.clone(keys), SHAPE)
+        return np.abs(x - start).max()
+
+    assert change(0.500001) < 1e-5
+    assert change(1.0) > 0.1
 
 
 # ---- algorithms --------------------------------------------------------------------------------
+
+
+def test_distillation_starts_from_the_teachers_weights_if_told_to(weights, optimiser, sizes, tiny):
+    net = tiny("small")
+    for warm in (True, False):
+        method = consistency.Distillation(warm_start=warm)
+        cd = consistency.make_cd(net, net, NOISE, method, optimiser(), **sizes)
+        state = cd.init(jax.random.key(0), {"teacher": weights(net, 1)})
+        pairs = zip(*map(jax.tree.leaves, (state.params, weights(net, 1))), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs) == warm
+
+
+def test_teacher_denoises_in_its_own_scalings_and_the_student_in_those_of_a_boundary(
+    gaussian, key, optimiser, sizes, tiny, toy
+):
+    net, noise = tiny("small"), dataclasses.replace(NOISE, sigma_min=0.5, scaling="edm")
+    method = consistency.Distillation(warm_start=False)
+    teacher_net = gaussian.net(noise)  # exact in these scalings alone
+    cd = consistency.make_cd(net, teacher_net, noise, method, optimiser(), **sizes)
+    state = jax.jit(cd.init)(jax.random.key(1), {"teacher": {}})
+    _, metrics = jax.jit(cd.update)(state, toy, key)
+    mine = consistency.boundary(noise)
+    f = consistency.consistency_map(net, state.params, mine, toy.cond)
+    key_loss, _ = jax.random.split(jax.random.clone(key))
+    losses = consistency.cd_loss(f, f, gaussian.denoise, mine, method, toy.x, key_loss)
+    assert metrics["loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize(("choice", "falls"), [("same", True), ("own", False), ("none", False)])

@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +46,7 @@ ALL = ["reward", "inverse", *WAYS, *ACTING]
 DETERMINISTIC = ["reward", "inverse", "iql"]
 CONSISTENCY = ["cd-fourier", "ct-fourier"]
 BOUNDED = [*STUDENTS, *SINGLE]  # never leave [-1, 1]
+DROPOUT = [name for name in WAYS[:3] + ACTING if name not in ("eda", *SINGLE)]  # in training
 
 
 DIFFUSER = diffuser.Diffuser(steps=5, plans=3, guide_stop=1)
@@ -291,6 +293,28 @@ def test_action_depends_on_weights_condition_and_key_of_its_row_only(case, name)
         assert moved(others)
     others = act(params, cond, jax.random.split(jax.random.key(4), 5))
     assert not (others != x).any() if name in DETERMINISTIC else moved(others)
+
+
+@pytest.mark.parametrize("name", DROPOUT)
+def test_networks_drop_units_in_training_and_never_in_acting(case, batch, monkeypatch, name):
+    apply, seen = nn.Module.apply, set()
+
+    def noting(*args, train=False, **kwargs):
+        seen.add(train)
+        return apply(*args, **({"train": True} if train else {}), **kwargs)
+
+    def look(program, *arguments):
+        """Trace it once more, whoever has compiled it, and return the values of `train`."""
+        seen.clear()
+        jax.eval_shape(lambda *args: program.__wrapped__(*args), *arguments)
+        return set(seen)
+
+    act, update, state, params = case(name)
+    monkeypatch.setattr(nn.Module, "apply", noting)
+    assert True in look(update, state, batch(name, jax.random.key(0)), jax.random.key(1))
+    if act:
+        keys = jax.random.split(jax.random.key(2), 3)
+        assert look(act, params, jnp.zeros((3, COND)), keys) == {False}
 
 
 @pytest.mark.parametrize("name", SINGLE)

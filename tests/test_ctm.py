@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 from conftest import COND, SHAPE
+from test_configs import load
 
-from ractd_jax import ctm, diffusion, edm, errors, reward, train_state
+from ractd_jax import ctm, diffusion, edm, errors, reward, stages, tasks, train_state
 from ractd_jax.types import Batch
 
 NOISE = diffusion.Noise()
@@ -219,7 +220,8 @@ class Pull:
         self.state = train_state.create(weights(net, 2, seed=1), adam, frozen)
         self.other = self.state.replace(ema=weights(net, 2, seed=2))  # with another average
         update = jax.jit(algorithm.update)
-        self.update = lambda state: update(state, batch, jax.random.key(0))
+        self.batch = batch
+        self.update = lambda state, batch=batch: update(state, batch, jax.random.key(0))
         self.b1 = adam.b1
 
     def loss(self, state):
@@ -274,14 +276,51 @@ def test_online_target_is_a_copy_that_the_gradient_does_not_reach(pull):
     assert online.loss(online.other) == online.loss(online.state)  # it never sees the average
 
 
+@pytest.mark.parametrize("reward_on", ["start", "dsm"])
+def test_loss_weighs_its_three_terms_and_rewards_the_prediction_it_is_told(pull, reward_on):
+    case = pull(target="ema", reward_on=reward_on, ctm_weight=3.0)
+    _, metrics = case.update(case.other)
+    expected = 3 * metrics["ctm"] + 0.2 * metrics["dsm"] - 0.5 * metrics["return"]
+    assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    # What starts from noise alone has not seen the examples.
+    _, elsewhere = case.update(case.other, case.batch._replace(x=-case.batch.x))
+    assert (elsewhere["return"] == metrics["return"]) == (reward_on == "start")
+
+
+def test_judge_draws_anew_at_every_update(tiny, weights, optimiser, sizes, toy):
+    def judge(params, x, cond, key):
+        return jnp.full(len(x), jax.random.uniform(key))
+
+    net, adam, batch = tiny("small"), optimiser(), Batch(*(a[:4] for a in toy))
+    student = ctm.Student(reward_weight=1.0, reward_scale="none", warm_start=False)
+    algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
+    frozen = {"teacher": weights(net, 1), "reward": {}}
+    state, update = train_state.create(weights(net, 2), adam, frozen), jax.jit(algorithm.update)
+    first, second = (update(state, batch, jax.random.key(i))[1]["return"] for i in (0, 1))
+    assert first != second
+
+
+def test_key_of_the_judge_draws_the_members_that_judge():
+    _, config = load("hopper_mr", "student,size=demo")
+    config["reward"]["method"] |= {"members": 4, "drawn": 1}
+    config["reward"]["network"] |= {"dims": [8], "layer_norm": False}
+    task = tasks.get(config["task"])
+    params = stages.make(config, task, "reward").init(jax.random.key(0)).params
+    judge = jax.jit(stages._judge(config, task, "student"))
+    x, cond = jnp.zeros((1, config["data"]["horizon"], task.act_dim)), jnp.ones((1, task.obs_dim))
+    assert len({float(judge(params, x, cond, jax.random.key(i))[0]) for i in range(8)}) > 1
+
+
 def test_update_leaves_teacher_and_return_model_alone(pull):
     case = pull(target="online", reward_on="start")
     frozen = case.update(case.state)[0].frozen
     jax.tree.map(np.testing.assert_array_equal, frozen, case.state.frozen)
 
 
+# Two calls of the teacher's Heun step, three of the target, one of the student for each loss.
+@pytest.mark.parametrize(("target_dropout", "calls"), [(True, 7), (False, 2)])
 def test_dropout_of_the_released_target_and_teacher_is_drawn_anew_at_every_call(
-    tiny, weights, optimiser, sizes, toy
+    tiny, weights, optimiser, sizes, toy, target_dropout, calls
 ):
     drawn = []
 
@@ -296,14 +335,13 @@ def test_dropout_of_the_released_target_and_teacher_is_drawn_anew_at_every_call(
                 jax.debug.callback(lambda k: drawn.append(tuple(map(int, k))), key)
             return tiny("small").apply(variables, x, times, cond)
 
-    student = ctm.Student(target_dropout=True, warm_start=False)
+    student = ctm.Student(target_dropout=target_dropout, warm_start=False)
     algorithm = ctm.make_student(Noted(), Noted(), None, NOISE, student, optimiser(), **sizes)
     frozen = {"teacher": weights(tiny("small"), 1)}
     state = train_state.create(weights(tiny("small"), 2), optimiser(), frozen)
     jax.jit(algorithm.update)(state, Batch(*(a[:4] for a in toy)), jax.random.key(0))
     jax.effects_barrier()
-    # Two calls of the teacher's Heun step, three of the target, one of the student for each loss.
-    assert len(set(drawn)) == 7
+    assert len(set(drawn)) == calls
 
 
 # ---- advantage weights ---------------------------------------------------------------------------
@@ -351,6 +389,39 @@ def test_a_judge_in_its_own_units_is_asked_for_both_sides_of_the_advantage(
     same = np.allclose(updated(3.0, batch.returns), usual, atol=1e-6)
     assert same == own_units
     assert np.allclose(updated(0.0, -batch.returns), usual, atol=1e-6) == own_units
+
+
+def test_an_example_weighs_more_the_better_it_went_than_the_judge_expects(
+    tiny, weights, optimiser, sizes, toy
+):
+    net, adam, batch = tiny("small"), optimiser(), Batch(*(a[:16] for a in toy))
+    student = ctm.Student(advantage=1.0, reward_on="dsm", reward_clip=False, warm_start=False)
+
+    def judge(params, x, cond, key):
+        return x[:, 0, 0]
+
+    algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
+    frozen = {"teacher": weights(net, 1), "reward": {}}
+    state = train_state.create(weights(net, 2), adam, frozen)
+    _, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(0))
+
+    def model(x, t, s):
+        return ctm.jump(net, state.params, NOISE, x, t, s, batch.cond)
+
+    key_dsm = jax.random.split(jax.random.key(0), 9)[1]  # as in `ctm.make_student`
+    losses, x = ctm.dsm_loss(model, None, NOISE, student.distance, batch.x, key_dsm)
+    expected = jnp.mean(losses * ctm.advantage_weights(batch.returns, x[:, 0, 0], 1.0))
+    assert float(metrics["dsm"]) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "own_units"), [("returns", False), ("iql", True)])
+def test_return_model_alone_judges_in_the_units_of_the_returns(monkeypatch, kind, own_units):
+    _, config = load("hopper_mr", "student,size=demo")
+    config["reward"]["kind"], config["student"]["method"]["advantage"] = kind, 1.0
+    seen, make = {}, ctm.make_student
+    monkeypatch.setattr(ctm, "make_student", lambda *a, **kw: seen.update(kw) or make(*a, **kw))
+    stages.make(config, tasks.get(config["task"]), "student")
+    assert seen["own_units"] == own_units
 
 
 # ---- L_R -----------------------------------------------------------------------------------------

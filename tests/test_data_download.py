@@ -118,18 +118,20 @@ def test_it_comes_whole_in_the_end(serve, path, script, asked):
 
 
 def test_a_server_that_stalls_is_asked_again(serve, path, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "TIMEOUT", 1.0)
     server = serve({"send": 1000, "stall": True}, {})
     fetch(server.url, path)
     assert path.read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=1000-"]
+    assert server.asked[:2] == [None, "bytes=1000-"]
 
 
-def test_a_server_that_stalls_for_ever(serve, path, monkeypatch):
+def test_a_server_that_stalls_for_ever(serve, path, monkeypatch, capsys):
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
-    server = serve({"send": 1000, "stall": True}, {"send": 0, "stall": True})
+    path.parent.mkdir()
+    part(path).write_bytes(CONTENT[:1000])
+    server = serve({"send": 0, "stall": True})
     refused(server.url, path, r"cannot download http.* \(timed out\); 1,000 bytes are kept")
-    assert server.asked == [None, *["bytes=1000-"] * len(download.PAUSES)]
+    assert capsys.readouterr().out.count("timed out: trying again") == len(download.PAUSES)
 
 
 def test_a_server_that_always_claims_more_than_it_has(serve, path):

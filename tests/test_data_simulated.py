@@ -74,17 +74,31 @@ def test_reads_back_as_complete_episodes_of_about_the_size_asked_for(path):
     )
 
 
-def test_rewards_and_next_observations_follow_from_the_stored_states(path):
-    data = arrays(path)
+def retrace(data, rows):
+    """Assert that each of these rows' actions leads from its state to what the row says."""
     env = make_env(TASK.env_id)
     env.reset(seed=0)
-    for row in np.random.default_rng(0).integers(0, len(data["rewards"]), 200):
+    for row in rows:
         env.unwrapped.set_state(data["infos/qpos"][row], data["infos/qvel"][row])
         observation, reward, terminal, _, _ = env.step(data["actions"][row])
         assert reward == pytest.approx(data["rewards"][row], abs=5e-3)
         np.testing.assert_allclose(observation, data["next_observations"][row], atol=5e-3)
         assert terminal == data["terminals"][row]
     env.close()
+
+
+def test_rewards_and_next_observations_follow_from_the_stored_states(path):
+    data = arrays(path)
+    retrace(data, np.random.default_rng(0).integers(0, len(data["rewards"]), 200))
+
+
+def test_every_lane_records_its_own_actions():
+    lanes = 3
+    found = rollouts.collect(rollouts.Block(TASK.env_id, None, 1000 * lanes, (0,)))
+    firsts = [episode["observations"][0] for episode in found[:lanes]]
+    assert len(np.unique(firsts, axis=0)) == lanes
+    for episode in found[:lanes]:
+        retrace(episode, range(0, len(episode["rewards"]), 5))
 
 
 def test_next_observations_are_the_next_rows_inside_an_episode(path):

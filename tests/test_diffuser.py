@@ -10,6 +10,7 @@ from test_configs import load, recorded
 
 import ractd_jax
 from ractd_jax import ddpm, diffuser, diffusion, errors, experiment, tasks
+from ractd_jax.types import Batch
 
 ACT, OBS, HORIZON, STD = 2, 3, 4, 0.5
 SHAPE = (HORIZON, ACT + OBS)
@@ -155,16 +156,59 @@ def test_noised_plans_know_their_ends_and_have_the_schedules_variance(key):
         np.testing.assert_allclose(spread, np.sqrt(1 - ddpm.alpha_bars(3)[step]), rtol=0.02)
 
 
+@pytest.mark.parametrize("stage", ["diffuser", "diffuser_value"])
+def test_training_shows_the_network_the_ends_of_its_plans(stage, key, optimiser):
+    class Notes:
+        def init(self, *example):
+            return {"params": jnp.float32(1)}
+
+        def apply(self, variables, x, times, cond, **kwargs):
+            self.seen = x
+            return variables["params"] * x
+
+    net, adam = Notes(), optimiser()
+    if stage == "diffuser":
+        algorithm = diffuser.make_diffuser(net, None, FREE, adam, **WAY, gives="states")
+    else:
+        algorithm = diffuser.make_value(net, FREE, adam, **WAY)
+    cond = jnp.linspace(-1, 1, 3 * 2 * OBS).reshape(3, 2 * OBS)
+    batch = Batch(jnp.zeros((3, *SHAPE)), cond, jnp.zeros(3))
+    algorithm.update(algorithm.init(jax.random.key(1)), batch, key)
+    np.testing.assert_array_equal(net.seen[:, 0, ACT:], cond[:, :OBS])
+    np.testing.assert_array_equal(net.seen[:, -1, ACT:], cond[:, OBS:])
+
+
+class Plan:
+    """Half of what is noisy, whatever the noise."""
+
+    def apply(self, variables, x, times, cond):
+        assert cond.shape == (len(x), 0)
+        return 0.5 * x
+
+
+class Value:
+    """A multiple of the second action's first number."""
+
+    def apply(self, variables, x, times, cond):
+        return variables["params"] * x[:, 1, 0]
+
+
+def test_guidance_is_in_units_of_the_return(optimiser):
+    """Plan and value are linear, so how far guidance leads is in proportion to the unit."""
+    method = diffuser.Diffuser(steps=5, plans=1, guide_stop=0)
+    algorithm = diffuser.make_diffuser(Plan(), Value(), method, optimiser(), **WAY, gives="actions")
+    act, keys = jax.jit(algorithm.act), jax.random.split(jax.random.key(0), 3)
+
+    def led(unit):
+        params = {"plan": {}, "value": jnp.float32(1), "unit": jnp.float32(unit)}
+        return act(params, jnp.zeros((3, OBS)), jax.random.clone(keys))[:, 1, 0]
+
+    one = led(1.0) - led(0.0)
+    assert (one > 0.01).all()
+    np.testing.assert_allclose(led(100.0) - led(0.0), 100 * one, rtol=1e-3)
+
+
 def test_the_plan_worth_most_is_the_one_that_acts(optimiser):
-    class Plan:
-        def apply(self, variables, x, times, cond):
-            assert cond.shape == (len(x), 0)
-            return 0.5 * x
-
-    class Value:
-        def apply(self, variables, x, times, cond):
-            return variables["params"] * x[:, 1, 0]
-
     chosen = {}
     for sign in (1.0, -1.0, 0.0):
         method = diffuser.Diffuser(steps=1, plans=5, guide_stop=1)

@@ -106,6 +106,38 @@ def test_gradient_of_the_loss_reaches_every_weight(key, tiny, weights, toy):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
+# ---- reward --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rewarded(tiny, weights, optimiser, sizes, toy):
+    """`(judge, key) -> metrics` of one update of a reward-aware teacher, of reward weight 0.5."""
+    net, adam, batch = tiny("small"), optimiser(), Batch(*(a[:16] for a in toy))
+    method = edm.Teacher(reward_weight=0.5, reward_scale="none")
+
+    def update(judge, key):
+        algorithm = edm.make_teacher(net, NOISE, method, adam, **sizes, judge=judge)
+        state = train_state.create(weights(net, 1), adam, {"reward": {}})
+        return jax.jit(algorithm.update)(state, batch, key)[1]
+
+    return update
+
+
+def test_reward_of_what_a_teacher_denoises_lowers_its_loss(rewarded, key):
+    metrics = rewarded(lambda params, x, cond, key: 3 + jnp.sum(x[:, 0], axis=-1), key)
+    expected = metrics["edm"] - 0.5 * metrics["return"]
+    assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert metrics["return"] > 1
+
+
+def test_judge_of_a_teacher_draws_anew_at_every_update(rewarded):
+    def judge(params, x, cond, key):
+        return jnp.full(len(x), jax.random.uniform(key))
+
+    first, second = (rewarded(judge, jax.random.key(i))["return"] for i in (0, 1))
+    assert first != second
+
+
 # ---- solvers -------------------------------------------------------------------------------------
 
 

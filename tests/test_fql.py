@@ -92,6 +92,25 @@ def test_critic_loss_by_hand(agg, goals):
     assert not np.any(pull)  # targets are not taught
 
 
+def test_update_looks_one_step_ahead_by_the_target_critic_and_the_live_policy(
+    key, optimiser, steps
+):
+    """All is linear: mu(s, z) is s's first numbers, Q is 0, and Q'(s, a) = s_2 + 2 a_0."""
+    algorithm = make(optimiser(), (), flow_steps=1)
+    state = jax.jit(algorithm.init)(key)
+    live, target = (jax.tree.map(jnp.zeros_like, p) for p in (state.params, state.ema))
+    live["policy"]["output"]["linear"]["kernel"] = jnp.eye(COND + 2, 2)
+    target["q"]["output"]["linear"]["kernel"] = jnp.float32([[[0], [0], [1], [2], [0]]] * 2)
+    batch = jax.tree.map(lambda a: a[:32], steps)
+    masks = jnp.arange(32.0) % 2  # of every other step nothing comes after
+    batch = batch._replace(next_cond=steps.cond[32:64], masks=masks)
+    state = state.replace(params=live, ema=target)
+    _, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
+    worth = batch.next_cond[:, 2] + 2 * batch.next_cond[:, 0]
+    expected = float(jnp.mean((batch.rewards + 0.99 * masks * worth) ** 2))
+    assert metrics["q_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_distillation_is_zero_where_one_step_ends_as_the_flow_does(key):
     z = jax.random.normal(key, (30, 2))
     goal = fql.follow(exact, z, 10)

@@ -1,18 +1,23 @@
-"""Every array that the published PyTorch modules gave us is reproduced.
+"""Every array that PyTorch gave us, by the published modules or by ours, is reproduced.
 
 The files hold inputs, weights (w/...) and outputs; which is which is listed here, and a file with
-an array that is in no list fails.
+an array that is in no list fails. `reference_*` is of our own PyTorch program, and written by
+`PYTHONPATH=. python tests/test_torch_reference.py`.
 """
 
 import functools
 import pathlib
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from conftest import COND, SHAPE
 
-from ractd_jax import ctm, diffusion, edm, networks, reward, torch_import
+from ractd_jax import ctm, diffusion, edm, networks, reward, torch_import, train_state
+from ractd_jax.types import Batch
 
 DATA = pathlib.Path(__file__).parent / "data"
 NOISE = diffusion.Noise()
@@ -115,18 +120,21 @@ INPUTS = {
     "schedule": {"bins", "times", "loss_pred", "loss_target", "loss_weights"},
 }
 OUTPUTS = {"teacher": TEACHER, "student": STUDENT, "reward": REWARD, "schedule": SCHEDULE}
-FILES = sorted(path.stem for path in DATA.glob("*.npz"))
 
 
 def kind_of(file):
     return file.split("_")[0]
 
 
+FILES = sorted(path.stem for path in DATA.glob("*.npz") if kind_of(path.stem) != "reference")
+
+
 # ---- tests ---------------------------------------------------------------------------------------
 
 
 def test_no_golden_file_is_missing():
-    assert FILES == [
+    assert sorted(path.stem for path in DATA.glob("*.npz")) == [
+        *REFERENCE,
         "reward_mlp",
         "schedule_and_loss",
         "student_hopper_tiny",
@@ -194,3 +202,68 @@ def test_jump_of_no_length_returns_its_input(file):
 def test_weights_of_no_published_network_are_refused():
     with pytest.raises(torch_import.UserError, match="no published network"):
         torch_import.params_from_torch({"conv.weight": np.zeros(3)})
+
+
+# ---- our own PyTorch program: a network and the student's update ---------------------------------
+
+SMALLEST = {"hidden": 8, "blocks": 2, "embed_dim": 4, "dropout": 0.0}
+REFERENCE = {"reference_mlp": SMALLEST, "reference_spectral": SMALLEST | {"frequencies": 3}}
+METHODS = {
+    "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
+    "released": (
+        diffusion.Noise(initial_std=1.0, clamp=False),
+        ctm.Student(distance="released", target="ema", target_dropout=True, warm_start=False),
+    ),
+    "default": (diffusion.Noise(), ctm.Student(distance="squared", warm_start=False)),
+    "guided": (
+        diffusion.Noise(),
+        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, warm_start=False),
+    ),
+}
+CASES = [*(("reference_mlp", preset) for preset in METHODS), ("reference_spectral", "default")]
+
+
+def raveled(file, n_times):
+    """Return all weights of a file's network as one vector, all zero, and what takes it apart."""
+    example = jnp.zeros((1, *SHAPE)), jnp.zeros((1, n_times)), jnp.zeros((1, COND))
+    net = networks.ResidualMLP(**REFERENCE[file])
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
+    return jax.flatten_util.ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape), shapes))
+
+
+def params_of(file, name):
+    return raveled(file, 1 if name == "teacher" else 2)[1](getattr(golden(file), name))
+
+
+@pytest.mark.parametrize(("name", "n_times"), [("teacher", 1), ("student", 2)])
+@pytest.mark.parametrize("file", REFERENCE)
+def test_residual_mlp_says_what_it_says_in_pytorch(file, name, n_times):
+    g, params = golden(file), {"params": params_of(file, name)}
+    ours = networks.ResidualMLP(**REFERENCE[file]).apply(params, g.x, g.times[:, :n_times], g.cond)
+    theirs = g.arrays[f"{name}_out"]
+    np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(("file", "preset"), CASES)
+def test_students_loss_and_gradient_are_those_of_pytorch(
+    file, preset, optimiser, sizes, monkeypatch
+):
+    g, adam, (noise, method) = golden(file), optimiser(), METHODS[preset]
+    net, eps = networks.ResidualMLP(**REFERENCE[file]), iter((g.eps, g.dsm_eps))
+    monkeypatch.setattr(
+        ctm, "triples", lambda *args: (g.t, jnp.minimum(g.u, g.t + method.max_jump), g.s)
+    )
+    monkeypatch.setattr(diffusion, "mixed", lambda *args: g.dsm_t)
+    monkeypatch.setattr(jax.random, "normal", lambda *args: next(eps))
+    algorithm = ctm.make_student(net, net, None, noise, method, adam, **sizes)
+    frozen = {"teacher": params_of(file, "teacher")}
+    state = train_state.create(params_of(file, "student"), adam, frozen)
+    state = state.replace(ema=params_of(file, "average"))
+    batch = Batch(g.x, g.cond, jnp.zeros(len(g.x)))
+    after, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(0))
+    assert float(metrics["loss"]) == pytest.approx(float(g.arrays[f"{preset}_loss"]), rel=1e-4)
+
+    moment = jax.flatten_util.ravel_pytree(optax.tree.get(after.opt_state, "mu"))[0]
+    theirs = g.arrays[f"{preset}_gradient"]
+    length = np.linalg.norm(theirs)
+    np.testing.assert_allclose(moment / (1 - adam.b1), theirs, atol=1e-3 * length)

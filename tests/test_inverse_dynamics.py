@@ -14,11 +14,12 @@ from ractd_jax import (
     inverse_dynamics,
     networks,
     planning,
+    policy,
     tasks,
     train_state,
     training,
 )
-from ractd_jax.data import dataset, maze2d, normalizer, sources
+from ractd_jax.data import dataset, maze2d, sources
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import waypoints
 from ractd_jax.envs.make import make_env
@@ -49,14 +50,10 @@ def learned(tmp_path_factory, optimised):
     ((state, report),) = training.fit(algorithm, state, data, sample, **how)
     assert report.finite
 
-    def actions(states, after):
-        ends = (normalizer.normalize(end, limits.observations) for end in (states, after))
-        pair = jnp.concatenate([*ends], axis=-1)
-        keys = jax.random.split(jax.random.key(0), len(pair))
-        found = algorithm.act(state.ema, pair, keys)[:, 0]
-        return np.asarray(normalizer.unnormalize(found, limits.actions))
-
-    return actions
+    saved = {"params": state.ema, "normalizer": limits}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy, "load", lambda run: (algorithm, saved, TASK))
+        return planning.load_control("")
 
 
 def steered(episodes, seed):
@@ -88,7 +85,7 @@ def test_actions_of_the_ball_are_recovered_where_it_touches_no_wall(learned):
     assert 0.5 < free.mean() < 1
     assert np.mean(error[free]) < 0.01
     assert np.quantile(error[free], 0.99) < 0.01
-    assert np.mean(error[~free]) > 0.1
+    assert np.mean(error[~free]) > 5 * np.mean(error[free])
 
 
 def test_a_pair_has_one_answer_whatever_the_keys(key):

@@ -130,6 +130,19 @@ def test_huge_advantages_weigh_no_more_than_the_bound():
     assert metrics["imitation"] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_of_two_critics_the_smaller_one_counts(optimiser):
+    linear, policy = action_networks.MLP((), 1), action_networks.GaussianPolicy((), 1)
+    sizes = {"shape": (1, 1), "cond_dim": 2}
+    judge = iql.make_iql(linear, linear, policy, iql.Iql(), optimiser(), **sizes).judge
+    zero = {"kernel": jnp.zeros((2, 1)), "bias": jnp.zeros(1)}
+    twins = {"kernel": jnp.zeros((2, 3, 1)), "bias": jnp.array([[5.0], [2.0]])}
+    q, v = ({"output": {"linear": layer}} for layer in (twins, zero))
+    batch = two_states(0.0)
+    _, adv, _ = iql.critic_loss(linear, linear, {"q": q, "v": v}, q, iql.Iql(), batch)
+    np.testing.assert_array_equal(adv, [2] * 3)
+    np.testing.assert_array_equal(judge({"q": q}, batch.x, batch.cond), [2] * 3)
+
+
 def test_log_density_is_the_gaussians_up_to_a_constant():
     mean, log_std = jnp.array([[0.2, -0.1]]), jnp.log(jnp.array([0.5, 2.0]))
     x = jnp.array([[0.7, 1.9]])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ractd_jax
-from ractd_jax import errors, planning, tasks
+from ractd_jax import errors, planning, policy, tasks
 from ractd_jax.data import dataset, maze2d, normalizer
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import rollouts, waypoints
@@ -203,6 +203,20 @@ def test_closed_loop_rests_at_the_goal_and_open_loop_keeps_its_plan():
 def test_a_plan_every_minus_one_steps_is_refused():
     with pytest.raises(errors.UserError, match="replan_every is -1"):
         planning.Follower(Counting(), every=-1)
+
+
+def test_learned_control_goes_from_where_it_is_to_what_is_wanted_in_the_tasks_units(monkeypatch):
+    def act(params, cond, keys):
+        return params * (cond[:, 4:6] - cond[:, :2])[:, None]
+
+    pushes = normalizer.Limits(np.float32([0.5, 2]), np.float32([0.1, 0]))
+    saved = {"params": jnp.float32(10), "normalizer": LIMITS._replace(actions=pushes)}
+    monkeypatch.setattr(policy, "load", lambda run: (Algorithm(None, None, act), saved, TASK))
+    control = planning.load_control("x")
+    ahead = np.float32([[0.1, -0.2, 0, 0], [-0.02, 0.1, 0, 0]])
+    # 10 (0.7, 0.8) (0.1, -0.2) = (0.7, -1.6), and of the second row (-0.14, 0.8)
+    expected = [[1, -0.8], [-0.48, 0.4]]  # the first would be 1.2, and pushes end at 1
+    np.testing.assert_allclose(control(START[None] + 0 * ahead, START + ahead), expected, atol=1e-4)
 
 
 # ---- end to end ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from conftest import COND, SHAPE
 from rich.console import Console
 from test_configs import load
+from test_golden import CASES, DATA, METHODS, REFERENCE, raveled
 
 from ractd_jax import ctm, ddpm, diffusion, edm, experiment, train_state
 from ractd_jax.bench import act, run
@@ -27,18 +28,6 @@ FIELDS = {
     },
 }  # fmt: skip
 FIELDS["spectral"] = FIELDS["mlp"] | {"frequencies": 3}
-METHODS = {
-    "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
-    "released": (
-        diffusion.Noise(initial_std=1.0, clamp=False),
-        ctm.Student(distance="released", target="ema", target_dropout=True, warm_start=False),
-    ),
-    "default": (diffusion.Noise(), ctm.Student(distance="squared", warm_start=False)),
-    "guided": (
-        diffusion.Noise(),
-        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, warm_start=False),
-    ),
-}
 
 
 def tensor(a):
@@ -116,6 +105,70 @@ def test_student_loss_and_gradient_agree_for_the_same_draws(
     length = np.sqrt(sum(float((g**2).sum()) for g in ours.values()))
     for name, parameter in student.named_parameters():
         np.testing.assert_allclose(parameter.grad, ours[name], atol=1e-3 * length, err_msg=name)
+
+
+# ---- what `test_golden` holds ours to without PyTorch --------------------------------------------
+
+
+def given(file):
+    """Draw the inputs of a golden file; weights are one vector for each network."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (16, *SHAPE), "cond": (16, COND), "times": (16, 2)}
+    shapes |= {name: raveled(file, 2)[0].shape for name in ("student", "average")}
+    shapes["teacher"] = raveled(file, 1)[0].shape
+    scale = {"x": 0.5, "cond": 1.0, "times": 250.0}
+    found = {
+        name: (scale.get(name, 0.3) * rng.normal(size=shape)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    torch.manual_seed(0)
+    draws = reference.draw(diffusion.Noise(), ctm.Student(max_jump=80), tensor(found["x"]))
+    return found | {name: a.numpy() for name, a in draws._asdict().items()}
+
+
+def computed(file, arrays):
+    """Return what PyTorch makes of the inputs of a golden file."""
+
+    def network(name):
+        n_times = 1 if name == "teacher" else 2
+        params = raveled(file, n_times)[1](jnp.asarray(arrays[name]))
+        return reference.network({"kind": "mlp"} | REFERENCE[file], SHAPE, COND, n_times, params)
+
+    a, found = {name: tensor(array) for name, array in arrays.items()}, {}
+    with torch.inference_mode():
+        found["teacher_out"] = network("teacher")(a["x"], a["times"][:, :1], a["cond"]).numpy()
+        found["student_out"] = network("student")(a["x"], a["times"], a["cond"]).numpy()
+    for preset in (preset for case, preset in CASES if case == file):
+        noise, method = METHODS[preset]
+        student, teacher = network("student"), network("teacher")
+        target = network("average" if method.target == "ema" else "student").requires_grad_(False)
+        draws = reference.Draws(*(a[name] for name in reference.Draws._fields))
+        draws = draws._replace(u=torch.minimum(draws.u, draws.t + method.max_jump))
+        loss = reference.student_loss(
+            student, target, teacher, noise, method, a["x"], a["cond"], draws
+        )
+        loss.backward()
+        zeros, unravel = raveled(file, 2)
+        # Where in our vector PyTorch's weights are.
+        places = reference.state_dict(unravel(jnp.arange(len(zeros), dtype=jnp.float32)))
+        gradient = np.full(len(zeros), np.nan, np.float32)
+        for name, parameter in student.named_parameters():
+            gradient[places[name].int()] = parameter.grad
+        found |= {f"{preset}_loss": np.float32(loss.item()), f"{preset}_gradient": gradient}
+    return found
+
+
+@pytest.mark.parametrize("file", REFERENCE)
+def test_golden_file_holds_what_pytorch_computes(file):
+    with np.load(DATA / f"{file}.npz") as z:
+        stored = dict(z)
+    found = computed(file, stored)
+    assert stored.keys() == given(file).keys() | found.keys()
+    for name, array in found.items():
+        np.testing.assert_allclose(array, stored[name], atol=1e-4 * np.abs(array).max())
+
+
+# ---- what is drawn, an update, samplers and the stage bench --------------------------------------
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -206,3 +259,9 @@ def test_bench_shows_what_pytorch_takes(tmp_path):
     text = console.export_text()
     assert "torch" in text
     assert "published sampling of times" in text
+
+
+if __name__ == "__main__":
+    for file in REFERENCE:
+        arrays = given(file)
+        np.savez_compressed(DATA / f"{file}.npz", **arrays, **computed(file, arrays))
