@@ -32,6 +32,9 @@ TITLES = {
     "figure4": "The reward's weight over training (Figure 4)",
     "reward_weight": "The reward's weight by task",
     "diversity": "Diversity (Table 12)",
+    "eda": "EDA's critic and beta",
+    "settings": "Settings of rivals",
+    "diffuser": "Diffuser with fewer frequencies",
 }
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#20262e;max-width:72rem;margin:2rem auto}
