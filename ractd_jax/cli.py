@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import itertools
 import os
 import pathlib
 import re
@@ -30,19 +31,20 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
     Raises:
         UserError: for anything that is not a flag, a configuration or a field of it.
     """
-    words = " ".join(argv[1:])
-    path = re.search(r"(?:^| )--?config[= ]([^: ]*)", words)
-    if path and not _is_config(pathlib.Path(path[1])):
-        known = [str(f) for f in pathlib.Path(path[1]).parent.glob("*.py") if _is_config(f)]
+    path = pathlib.Path(_config_file(argv[1:]))
+    if path.name and not _is_config(path):
+        known = [str(f) for f in path.parent.glob("*.py") if _is_config(f)]
         if not known:
-            raise UserError(f"there is no configuration {path[1]}; for example {EXAMPLE}")
-        choose("configuration", path[1], known)
-    label = re.search(r"--?config\.(task|stage|size|preset)\b", words)
-    if label and path and pathlib.Path(path[1]).name != "suite.py":
-        raise UserError(
-            f"--config.{label[1]} would change the word and not what it stands for: tasks are "
-            f"files in configs, the others follow the colon, as in {EXAMPLE},size=demo,preset=paper"
-        )
+            raise UserError(f"there is no configuration {path}; for example {EXAMPLE}")
+        choose("configuration", str(path), known)
+    for word in argv[1:]:
+        label = re.match(r"--?config\.(task|stage|size|preset)\b", word)
+        if label and path.name != "suite.py":
+            raise UserError(
+                f"--config.{label[1]} would change the word and not what it stands for: tasks are "
+                "files in configs, the others follow the colon, as in "
+                f"{EXAMPLE},size=demo,preset=paper"
+            )
     try:
         rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -52,6 +54,14 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, files: int = 
     if len(rest) > 1 + files:
         raise UserError(f"{rest[1 + files]!r} is not a flag; flags start with --, see --help")
     return rest[1:]
+
+
+def _config_file(words: list[str]) -> str:
+    """Return the file that --config names, as --config=FILE:... or --config FILE:..., or ""."""
+    for word, after in itertools.pairwise([*words, ""]):
+        if found := re.fullmatch(r"--?config(?:=(.*))?", word):
+            return (after if found[1] is None else found[1]).partition(":")[0]
+    return ""
 
 
 def _is_config(path: pathlib.Path) -> bool:

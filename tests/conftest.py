@@ -83,6 +83,13 @@ def steps():
 
 
 @pytest.fixture(scope="session")
+def half_over(steps):
+    """32 of these steps, which lead somewhere else; after every other one the episode is over."""
+    batch = jax.tree.map(lambda a: a[:32], steps)
+    return batch._replace(next_cond=steps.cond[32:64], masks=jnp.arange(32.0) % 2)
+
+
+@pytest.fixture(scope="session")
 def draw():
     """`(dataset, key) -> batch` of 32 windows, or steps."""
 

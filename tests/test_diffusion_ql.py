@@ -83,7 +83,9 @@ def test_critic_loss_by_hand():
     assert not np.any(pull)
 
 
-def test_update_looks_one_step_ahead_by_the_averages_of_critic_and_policy(key, optimiser, steps):
+def test_update_looks_one_step_ahead_by_the_averages_of_critic_and_policy(
+    key, optimiser, half_over
+):
     """The averaged policy acts on the bounds, with s's signs; Q is 0 and Q'(s, a) s_2 + 2 a_0."""
     algorithm = make(optimiser(), (), steps=1)
     state = jax.jit(algorithm.init)(key)
@@ -91,14 +93,11 @@ def test_update_looks_one_step_ahead_by_the_averages_of_critic_and_policy(key, o
     last = target["policy"]["mlp"]["output"]["linear"]  # sees the action, the step and s
     last["kernel"] = last["kernel"].at[-COND:].set(-1e4 * jnp.eye(COND, 2))
     target["q"]["output"]["linear"]["kernel"] = jnp.float32([[[0], [0], [1], [2], [0]]] * 2)
-    batch = jax.tree.map(lambda a: a[:32], steps)
-    masks = jnp.arange(32.0) % 2  # of every other step nothing comes after
-    batch = batch._replace(next_cond=steps.cond[32:64], masks=masks)
     state = state.replace(params=live, ema=target)
-    _, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
-    worth = batch.next_cond[:, 2] + 2 * jnp.sign(batch.next_cond[:, 0])
-    expected = 2 * float(jnp.mean((batch.rewards + 0.99 * masks * worth) ** 2))  # of two critics
-    assert metrics["q_loss"] == pytest.approx(expected, rel=1e-5)
+    _, metrics = jax.jit(algorithm.update)(state, half_over, jax.random.key(1))
+    worth = half_over.next_cond[:, 2] + 2 * jnp.sign(half_over.next_cond[:, 0])
+    expected = jnp.mean((half_over.rewards + 0.99 * half_over.masks * worth) ** 2)
+    assert metrics["q_loss"] == pytest.approx(2 * float(expected), rel=1e-5)  # of two critics
 
 
 def test_policys_loss_moves_the_policy_alone(key, optimiser, steps):

@@ -93,7 +93,7 @@ def test_critic_loss_by_hand(agg, goals):
 
 
 def test_update_looks_one_step_ahead_by_the_target_critic_and_the_live_policy(
-    key, optimiser, steps
+    key, optimiser, half_over
 ):
     """All is linear: mu(s, z) is s's first numbers, Q is 0, and Q'(s, a) = s_2 + 2 a_0."""
     algorithm = make(optimiser(), (), flow_steps=1)
@@ -101,13 +101,10 @@ def test_update_looks_one_step_ahead_by_the_target_critic_and_the_live_policy(
     live, target = (jax.tree.map(jnp.zeros_like, p) for p in (state.params, state.ema))
     live["policy"]["output"]["linear"]["kernel"] = jnp.eye(COND + 2, 2)
     target["q"]["output"]["linear"]["kernel"] = jnp.float32([[[0], [0], [1], [2], [0]]] * 2)
-    batch = jax.tree.map(lambda a: a[:32], steps)
-    masks = jnp.arange(32.0) % 2  # of every other step nothing comes after
-    batch = batch._replace(next_cond=steps.cond[32:64], masks=masks)
     state = state.replace(params=live, ema=target)
-    _, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
-    worth = batch.next_cond[:, 2] + 2 * batch.next_cond[:, 0]
-    expected = float(jnp.mean((batch.rewards + 0.99 * masks * worth) ** 2))
+    _, metrics = jax.jit(algorithm.update)(state, half_over, jax.random.key(1))
+    worth = half_over.next_cond[:, 2] + 2 * half_over.next_cond[:, 0]
+    expected = float(jnp.mean((half_over.rewards + 0.99 * half_over.masks * worth) ** 2))
     assert metrics["q_loss"] == pytest.approx(expected, rel=1e-5)
 
 

@@ -160,6 +160,22 @@ def test_an_interrupt_saves_first(data, tmp_path):
     store.close()
 
 
+def test_a_path_may_hold_spaces(tmp_path):
+    folder = tmp_path / "my configs"
+    folder.mkdir()
+    text = "def get_config(arg):\n    raise ValueError('it was read')\n"
+    (folder / "robot.py").write_text(text)
+    for words in (
+        [f"--config={folder / 'robot.py'}:data"],
+        ["--config", f"{folder}/robot.py:data"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "main.py", *words],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "it was read" in done.stderr
+
+
 def test_an_interrupt_elsewhere_is_one_line(tmp_path):
     waits = tmp_path / "waits.py"  # a configuration that is read for as long as a download takes
     waits.write_text(
