@@ -165,8 +165,25 @@ class ResidualMLP(nn.Module):
         return out
 
 
+class InBfloat16(nn.Module):
+    """`networks.InPrecision`: as PyTorch mixes precisions, by autocast."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, times: Tensor, cond: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.net(x, times, cond).float()
+
+
 def network(
-    fields: dict[str, Any], shape: tuple[int, int], cond_dim: int, n_times: int, params: Params
+    fields: dict[str, Any],
+    shape: tuple[int, int],
+    cond_dim: int,
+    n_times: int,
+    params: Params,
+    precision: str = "float32",
 ) -> nn.Module:
     """Return a network with our weights.
 
@@ -176,6 +193,7 @@ def network(
         cond_dim: size of the condition.
         n_times: noise levels it sees: 1 a teacher, 2 a student.
         params: weights of the network of `networks` with the same fields.
+        precision: it computes in: "float32" or "bfloat16".
     """
     fields = dict(fields)
     if fields.pop("kind") == "unet":
@@ -183,7 +201,7 @@ def network(
     else:
         module = ResidualMLP(*shape, cond_dim, n_times, **fields)
     module.load_state_dict(state_dict(params))
-    return module
+    return module if precision == "float32" else InBfloat16(module)
 
 
 def state_dict(params: Params) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import math
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,9 @@ def _columns(x: Array, width: int, stride: int = 1, pad: int = 0) -> Array:
     batch, length, c = x.shape
     if width == 1:
         return x[:, ::stride]
+    if x.dtype == jnp.bfloat16:  # moved as float32 otherwise
+        bits = _columns(jax.lax.bitcast_convert_type(x, jnp.uint16), width, stride, pad)
+        return jax.lax.bitcast_convert_type(bits, x.dtype)
     flat = jnp.pad(x, ((0, 0), (pad, pad), (0, 0))).reshape(batch, -1)
     starts = range(0, length + 2 * pad - width + 1, stride)
     return jnp.stack([flat[:, i * c : (i + width) * c] for i in starts], axis=1)
@@ -47,28 +51,43 @@ def _columns(x: Array, width: int, stride: int = 1, pad: int = 0) -> Array:
 def _product(x: Array, kernel: Array) -> Array:
     """Convolve with stride 1 as one product, whose gradients are products over one set of columns.
 
-    With dy's shifted copies beside each other, dx is their product with the kernel turned round and
-    dK that of x with them. What automatic differentiation makes of the forward product instead,
+    With dy's shifted copies beside each other, dx is their product with the kernel's taps and dK
+    that of x with them. What automatic differentiation makes of the forward product instead,
     slices padded and added up, takes a third of an update on a CPU.
     """
-    width, c_in, c_out = kernel.shape
-    return products.product(_columns(x, width, pad=width // 2), kernel.reshape(width * c_in, c_out))
+    return _product_forward(x, kernel)[0]
 
 
 def _product_forward(x, kernel):
-    return _product(x, kernel), (x, kernel)
+    width, c_in, c_out = kernel.shape
+    near = x.astype(kernel.dtype)
+    columns = _columns(near, width, pad=width // 2)
+    if products.few(math.prod(x.shape[:2]), kernel):
+        y = products.product(columns, kernel.reshape(width * c_in, c_out))
+    else:
+        y = products.matmul(columns.reshape(-1, width * c_in), kernel.reshape(-1, c_out))
+    return y.reshape(*x.shape[:2], c_out).astype(x.dtype), (near, kernel)
 
 
 def _product_backward(saved, dy):
     x, kernel = saved
     width, c_in, c_out = kernel.shape
-    columns = _columns(dy, width, pad=width // 2)
-    turned = kernel[::-1].swapaxes(1, 2).reshape(width * c_out, c_in)
-    dk = jnp.einsum("blc,blk->ck", x, columns).reshape(c_in, width, c_out)
-    return columns @ turned, dk[:, ::-1].swapaxes(0, 1)
+    # From the last step to the first: so dy's shifted copies lie in the order of the kernel's taps.
+    x, columns = x[:, ::-1], _columns(dy[:, ::-1].astype(x.dtype), width, pad=width // 2)
+    columns, taps = columns.reshape(-1, width * c_out), kernel.swapaxes(0, 1).reshape(c_in, -1)
+    dx = products.matmul_transposed(columns, taps).reshape(x.shape)[:, ::-1]
+    dk = products.matmul(x.reshape(-1, c_in).T, columns).reshape(c_in, width, c_out)
+    return dx.astype(dy.dtype), dk.swapaxes(0, 1).astype(kernel.dtype)
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def _convolution(x: Array, kernel: Array, *args, **kwargs) -> Array:
+    """Convolve as XLA does, numbers rounded to the kernel's type."""
+    near, names = x.astype(kernel.dtype), ("NWC", "WIO", "NWC")
+    y = jax.lax.conv_general_dilated(near, kernel, *args, dimension_numbers=names, **kwargs)
+    return y.astype(x.dtype)
 
 
 def conv1d(
@@ -94,14 +113,12 @@ def conv1d(
         as_product = _as_product()
     if not as_product:
         pads = [(width // 2, width // 2)]
-        return jax.lax.conv_general_dilated(
-            x, kernel, (stride,), pads, dimension_numbers=("NWC", "WIO", "NWC")
-        )
+        return _convolution(x, kernel, (stride,), pads)
     if stride > 1:
         columns = _columns(x, width, stride, width // 2)
         return products.product(columns, kernel.reshape(width * c_in, c_out))
     enough = batch * length // winograd.TILE >= ROWS[products.acting()]
-    if enough and x.dtype == jnp.float32 and winograd.serves(length, width):
+    if enough and kernel.dtype == jnp.float32 and winograd.serves(length, width):
         return winograd.conv1d(x, kernel)
     return _product(x, kernel)
 
@@ -121,7 +138,7 @@ def conv1d_transpose(
     _, c_in, c_out = kernel.shape
     if as_product is None:
         as_product = _as_product()
-    if as_product and products.few(2 * batch * length):
+    if as_product and products.few(2 * batch * length, kernel):
         # Reading the kernel once, as it lies, is worth multiplying by zeros.
         around = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         zero, before, after = jnp.zeros_like(x), around[:, :-2], around[:, 2:]
@@ -131,9 +148,7 @@ def conv1d_transpose(
         return products.product(columns, kernel.reshape(4 * c_in, c_out))
     if as_product:
         pairs = _columns(x, 2, pad=1)  # (x[m-1], x[m]), m = 0..L
-        even = pairs[:, :-1] @ jnp.concatenate([kernel[3], kernel[1]])
-        odd = pairs[:, 1:] @ jnp.concatenate([kernel[2], kernel[0]])
+        even = products.product(pairs[:, :-1], jnp.concatenate([kernel[3], kernel[1]]))
+        odd = products.product(pairs[:, 1:], jnp.concatenate([kernel[2], kernel[0]]))
         return jnp.stack([even, odd], axis=2).reshape(batch, 2 * length, c_out)
-    return jax.lax.conv_general_dilated(
-        x, kernel[::-1], (1,), [(2, 2)], lhs_dilation=(2,), dimension_numbers=("NWC", "WIO", "NWC")
-    )
+    return _convolution(x, kernel[::-1], (1,), [(2, 2)], lhs_dilation=(2,))

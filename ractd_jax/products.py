@@ -1,8 +1,12 @@
-"""Products of few rows, which take as long as reading the kernel.
+"""Products on a CPU: of few rows, which take as long as reading the kernel, and in bfloat16.
 
 An action for one observation is a product of few rows with every kernel of the network. On a CPU
 XLA reads a kernel (fan_in, features) at half the speed of the memory, and one that lies as
 (features, fan_in), in kernel @ x^T, at all of it. So policies keep their kernels that way (`turn`).
+
+XLA has CPUs multiply bfloat16 where both factors lie by rows and the result is float32; anywhere
+else it makes float32 of them first, and what is no product at all is as fast in float32. So there
+a kernel of bfloat16 meets numbers of float32, which are rounded for the product alone.
 """
 
 import contextlib
@@ -12,6 +16,8 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 FEW = 32  # rows
@@ -50,18 +56,67 @@ def acting() -> bool:
     return _turned.get()
 
 
-def few(rows: int) -> bool:
-    """Return whether a product of so many rows is bound by reading a kernel that lies turned."""
-    return rows <= FEW and acting()
+def few(rows: int, kernel: Float[Array, "..."]) -> bool:
+    """Return whether a product of so many rows takes the kernel as it lies in acting, turned.
+
+    With more rows the kernel is turned back; in bfloat16 that is a copy, as turning the rows is.
+    """
+    return acting() and rows <= (FEW if kernel.dtype == jnp.float32 else kernel.shape[-1])
 
 
 def product(
     x: Float[Array, "*rows fan_in"], kernel: Float[Array, "fan_in features"]
 ) -> Float[Array, "*rows features"]:
-    """Return x @ kernel; of few rows with a kernel that lies turned, (kernel^T @ x^T)^T."""
+    """Return x @ kernel, in the type of x; of few rows in acting as (kernel^T @ x^T)^T."""
     rows = math.prod(x.shape[:-1])
-    if not few(rows):
+    if few(rows, kernel):
+        columns = x.reshape(rows, -1).T.astype(kernel.dtype)
+        # The barrier stops XLA from turning the product round again.
+        y = jax.lax.optimization_barrier(matmul(kernel.T, columns)).T.astype(x.dtype)
+    elif x.dtype == kernel.dtype:
         return x @ kernel
-    # The barrier stops XLA from turning the product round again.
-    columns = jax.lax.optimization_barrier(kernel.T @ x.reshape(rows, -1).T)
-    return columns.T.reshape(*x.shape[:-1], -1)
+    else:
+        y = _rounded(x.reshape(rows, -1), kernel)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def _rounded(x: Array, kernel: Array) -> Array:
+    return _rounded_forward(x, kernel)[0]
+
+
+def _rounded_forward(x, kernel):
+    near = x.astype(kernel.dtype)
+    return matmul(near, kernel).astype(x.dtype), (near, kernel)
+
+
+def _rounded_backward(saved, dy):
+    x, kernel = saved
+    near = dy.astype(x.dtype)
+    dk = matmul(x.T, near).astype(x.dtype)
+    return matmul_transposed(near, kernel).astype(dy.dtype), dk
+
+
+_rounded.defvjp(_rounded_forward, _rounded_backward)
+
+
+def matmul(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"]:
+    """Return a @ b in float32, of factors of one type."""
+    if a.dtype == jnp.float32:
+        return a @ b
+    n, k = len(a), b.shape[1]  # vectors would be multiplied in float32
+    a, b = jnp.repeat(a, 2, axis=0) if n == 1 else a, jnp.repeat(b, 2, axis=1) if k == 1 else b
+    y = jnp.matmul(_by_rows(a), _by_rows(b), preferred_element_type=jnp.float32)
+    return _by_rows(y)[:n, :k]
+
+
+def matmul_transposed(a: Float[Array, "n m"], b: Float[Array, "k m"]) -> Float[Array, "n k"]:
+    """Return a @ b^T as `matmul` does; whichever has fewer rows is copied to turn it."""
+    if a.dtype == jnp.float32 or len(b) <= len(a):
+        return matmul(a, b.T)
+    return matmul(b, a.T).T
+
+
+def _by_rows(a: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """Return a, with its rows one after the other in memory."""
+    return with_layout_constraint(a, Layout(major_to_minor=(0, 1)))

@@ -8,7 +8,19 @@ from conftest import COND, SHAPE
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import ctm, diffusion, edm, errors, experiment, networks, stages, tasks, train_state
+from ractd_jax import (
+    convolution,
+    ctm,
+    diffusion,
+    edm,
+    errors,
+    experiment,
+    networks,
+    products,
+    stages,
+    tasks,
+    train_state,
+)
 
 NOISE = diffusion.Noise()
 ROWS = 64
@@ -27,15 +39,15 @@ def inputs():
     return x, times, cond
 
 
-def products(jaxpr):
-    """Yield the type of every matrix product's result."""
+def factors(jaxpr):
+    """Yield the type of every factor of a matrix product."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
-            yield eqn.outvars[0].aval.dtype
+            yield from (x.aval.dtype for x in eqn.invars)
         for value in eqn.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from products(inner)
+                yield from factors(inner)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "unet", "fourier"])
@@ -46,10 +58,56 @@ def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, kind):
     assert near.dtype == jnp.float32
     error = np.sqrt(np.mean((near - exact) ** 2) / np.mean(exact**2))
     assert 1e-4 < error < 0.02  # bfloat16 has 8 bits: 2^-9 a number, some tens of numbers deep
-    assert set(products(jax.make_jaxpr(low(net).apply)(params, *inputs).jaxpr)) == {LOW}
+    assert set(factors(jax.make_jaxpr(low(net).apply)(params, *inputs).jaxpr)) == {LOW}
     # Weights cast beforehand, as for acting, give the very same.
     cast = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
     np.testing.assert_array_equal(jax.jit(low(net).apply)(cast, *inputs), near)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 70])
+def test_a_kernel_in_bfloat16_meets_rounded_numbers_and_gives_float32(rows):
+    """Whole numbers are rounded nowhere: the result is exactly that of float32."""
+    rng = np.random.default_rng(0)
+    shapes = (rows, 6, 5), (5, 9), (3, 5, 9), (rows, 6, 9)
+    x, dense, conv, dy = (jnp.asarray(rng.integers(-3, 4, s), jnp.float32) for s in shapes)
+    between = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    for f, kernel in (products.product, dense), (convolution.conv1d, conv):
+        low = kernel.astype(LOW)
+        exact, pullback = jax.vjp(f, x, kernel)
+        near, back = jax.vjp(f, x, low)
+        (dx, dk), (near_dx, near_dk) = pullback(dy), back(dy)
+        assert (near.dtype, near_dx.dtype, near_dk.dtype) == (jnp.float32, jnp.float32, LOW)
+        np.testing.assert_array_equal(near, exact)
+        np.testing.assert_array_equal(near_dx, dx)
+        np.testing.assert_array_equal(near_dk, dk.astype(LOW))
+        rounded = between.astype(LOW).astype(jnp.float32)
+        np.testing.assert_allclose(f(between, low), f(rounded, kernel), atol=1e-5)
+
+
+@pytest.mark.parametrize("turn", [lambda a: a, lambda a: jnp.array(a.T).T])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 300, 5), (3, 1, 2), (64, 300, 1), (17, 5, 64)])
+def test_products_of_any_shape_and_order_in_memory_compile(shape, turn):
+    rng, (n, m, k) = np.random.default_rng(0), shape
+    a, b = (jnp.asarray(rng.normal(size=s), LOW) for s in ((n, m), (m, k)))
+    exact = np.asarray(a, np.float32) @ np.asarray(b, np.float32)
+    f = jax.jit(lambda a, b: products.matmul(turn(a), turn(b)).T)
+    np.testing.assert_allclose(f(a, b), exact.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 4096])
+def test_no_kernel_is_written_out_in_float32(rows):
+    """Which takes longer than the product: that of a kernel that lies otherwise shows it."""
+
+    def program(product):
+        shapes = jnp.zeros((rows, 320)), jnp.zeros((320, 96), LOW)
+        return jax.jit(product).lower(*shapes).compile().as_text()
+
+    def plainly(x, kernel):
+        return (x.astype(LOW) @ kernel).astype(jnp.float32)
+
+    if "f32[320,96]" not in program(plainly):
+        pytest.skip("this device multiplies bfloat16 in any order")
+    assert "f32[320,96]" not in program(products.product)
 
 
 def test_where_noise_ends_nothing_is_rounded(tiny, weights, inputs):
@@ -112,4 +170,4 @@ def test_configuration_chooses_it_for_every_denoising_network():
     state = jax.eval_shape(algorithm.init, jax.random.key(0), frozen)
     cond, keys = jnp.zeros((2, 11)), jax.random.split(jax.random.key(0), 2)
     acting = jax.make_jaxpr(algorithm.act)(state.params, cond, keys)
-    assert set(products(acting.jaxpr)) == {LOW}
+    assert set(factors(acting.jaxpr)) == {LOW}

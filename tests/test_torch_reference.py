@@ -12,7 +12,7 @@ from rich.console import Console
 from test_configs import load
 from test_golden import CASES, DATA, METHODS, REFERENCE, raveled
 
-from ractd_jax import ctm, ddpm, diffusion, edm, experiment, train_state
+from ractd_jax import ctm, ddpm, diffusion, edm, experiment, networks, train_state
 from ractd_jax.bench import act, run
 
 torch = pytest.importorskip("torch")
@@ -64,6 +64,20 @@ def test_networks_agree(pair, kind, n_times):
     with torch.inference_mode():
         found = theirs(*map(tensor, (x, times, cond))).numpy()
     np.testing.assert_allclose(found, ours, atol=1e-4 * float(jnp.abs(ours).max()))
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_networks_in_bfloat16_agree_as_far_as_it_goes(tiny, weights, kind):
+    net = networks.InPrecision(tiny(kind), "bfloat16")
+    params = weights(net.net, 2)
+    x, cond, times = draw((ROWS, *SHAPE)), draw((ROWS, COND), 1), 250 * draw((ROWS, 2), 2)
+    theirs = reference.network(FIELDS[kind], SHAPE, COND, 2, params, "bfloat16")
+    ours = jax.jit(net.apply)({"params": params}, x, times, cond)
+    with torch.inference_mode():
+        found = theirs(*map(tensor, (x, times, cond)))
+    assert found.dtype == torch.float32
+    error = np.sqrt(np.mean((found.numpy() - ours) ** 2) / np.mean(ours**2))
+    assert 1e-4 < error < 0.02
 
 
 @pytest.mark.parametrize(

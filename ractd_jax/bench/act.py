@@ -81,16 +81,16 @@ def measure(
         mine[stage]["method"].update(sampling)
         mine["training"]["precision"] = precision
         algorithm = stages.make(mine, task, stage)
-        if stage not in weights:
-            weights = {stage: random_weights(algorithm, stage)}  # one network in memory at a time
-            theirs = {stage: versus.network(mine, task, stage, weights[stage])} if compare else {}
-        params = jax.tree.map(lambda a, dtype=precision: a.astype(dtype), weights[stage])
         held = stage, precision
+        if stage not in weights:  # one network in memory at a time
+            weights = {stage: random_weights(algorithm, stage)}
+        if compare and held not in theirs:
+            theirs = {held: versus.network(mine, task, stage, weights[stage])}
+        params = jax.tree.map(lambda a, dtype=precision: a.astype(dtype), weights[stage])
         if held not in speed:
             speed[held] = floor.bandwidth(floor.size(params))
-        calls, slower, other = stages.nfe(mine, stage), 1.0, None
-        if theirs and precision == "float32":
-            other = versus.actor(mine, task, stage, theirs[stage])
+        calls, slower = stages.nfe(mine, stage), 1.0
+        other = versus.actor(mine, task, stage, theirs[held]) if compare else None
         limits = dataset.identity(task.obs_dim, task.act_dim)
         history = stages.history(mine, stage)
         actor = policy.Policy(algorithm, params, limits, task, history=history)

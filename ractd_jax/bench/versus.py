@@ -93,7 +93,8 @@ def network(config: dict[str, Any], task: TaskSpec, stage: str, params: Params):
     sizes = stages.sizes(config, task, stage)
     n_times = 2 if stage in ("student", "ctd") else 1
     sizes = sizes["shape"], sizes["cond_dim"]
-    net = reference().network(config[stage]["network"], *sizes, n_times, params)
+    precision = config["training"]["precision"]
+    net = reference().network(config[stage]["network"], *sizes, n_times, params, precision)
     return net.eval().to(_device())
 
 
@@ -110,6 +111,8 @@ def actor(
     """
     import torch
 
+    for weight in net.parameters():  # once, as `policy.Policy` is given them
+        weight.data = weight.data.to(getattr(torch, config["training"]["precision"]))
     other, noise, method = reference(), diffusion.Noise(**config["noise"]), config[stage]["method"]
     shape, history = stages.sizes(config, task, stage)["shape"], stages.history(config, stage)
     limits = dataset.identity(task.obs_dim, task.act_dim)
