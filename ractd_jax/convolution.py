@@ -39,12 +39,17 @@ def _columns(x: Array, width: int, stride: int = 1, pad: int = 0) -> Array:
     batch, length, c = x.shape
     if width == 1:
         return x[:, ::stride]
-    if x.dtype == jnp.bfloat16:  # moved as float32 otherwise
-        bits = _columns(jax.lax.bitcast_convert_type(x, jnp.uint16), width, stride, pad)
-        return jax.lax.bitcast_convert_type(bits, x.dtype)
     flat = jnp.pad(x, ((0, 0), (pad, pad), (0, 0))).reshape(batch, -1)
     starts = range(0, length + 2 * pad - width + 1, stride)
     return jnp.stack([flat[:, i * c : (i + width) * c] for i in starts], axis=1)
+
+
+def _columns_around(x: Array, width: int) -> Array:
+    """Return `_columns` for zeros on both sides as one matrix; it has no derivative."""
+    bits = x if x.dtype == jnp.float32 else jax.lax.bitcast_convert_type(x, jnp.uint16)
+    columns = _columns(bits, width, pad=width // 2).reshape(-1, width * x.shape[-1])
+    # XLA would move bfloat16 as float32.
+    return columns if bits is x else jax.lax.bitcast_convert_type(columns, x.dtype)
 
 
 @jax.custom_vjp
@@ -53,19 +58,17 @@ def _product(x: Array, kernel: Array) -> Array:
 
     With dy's shifted copies beside each other, dx is their product with the kernel's taps and dK
     that of x with them. What automatic differentiation makes of the forward product instead,
-    slices padded and added up, takes a third of an update on a CPU.
+    slices padded and added up, takes a third of an update on a CPU. A second derivative would be
+    zero in bfloat16.
     """
     return _product_forward(x, kernel)[0]
 
 
 def _product_forward(x, kernel):
-    width, c_in, c_out = kernel.shape
-    near = x.astype(kernel.dtype)
-    columns = _columns(near, width, pad=width // 2)
-    if products.few(math.prod(x.shape[:2]), kernel):
-        y = products.product(columns, kernel.reshape(width * c_in, c_out))
-    else:
-        y = products.matmul(columns.reshape(-1, width * c_in), kernel.reshape(-1, c_out))
+    few = products.few(math.prod(x.shape[:2]), kernel)
+    multiply = products.matmul_turned if few else products.matmul
+    near, (width, _, c_out) = x.astype(kernel.dtype), kernel.shape
+    y = multiply(_columns_around(near, width), kernel.reshape(-1, c_out))
     return y.reshape(*x.shape[:2], c_out).astype(x.dtype), (near, kernel)
 
 
@@ -73,11 +76,11 @@ def _product_backward(saved, dy):
     x, kernel = saved
     width, c_in, c_out = kernel.shape
     # From the last step to the first: so dy's shifted copies lie in the order of the kernel's taps.
-    x, columns = x[:, ::-1], _columns(dy[:, ::-1].astype(x.dtype), width, pad=width // 2)
-    columns, taps = columns.reshape(-1, width * c_out), kernel.swapaxes(0, 1).reshape(c_in, -1)
-    dx = products.matmul_transposed(columns, taps).reshape(x.shape)[:, ::-1]
-    dk = products.matmul(x.reshape(-1, c_in).T, columns).reshape(c_in, width, c_out)
-    return dx.astype(dy.dtype), dk.swapaxes(0, 1).astype(kernel.dtype)
+    columns = _columns_around(dy[:, ::-1].astype(x.dtype), width)
+    dx = products.matmul_transposed(columns, kernel.swapaxes(0, 1).reshape(c_in, -1))
+    dk = products.matmul(x[:, ::-1].reshape(-1, c_in).T, columns).reshape(c_in, width, c_out)
+    dx = dx.reshape(x.shape)[:, ::-1].astype(dy.dtype)
+    return dx, dk.swapaxes(0, 1).astype(kernel.dtype)
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -114,7 +117,7 @@ def conv1d(
     if not as_product:
         pads = [(width // 2, width // 2)]
         return _convolution(x, kernel, (stride,), pads)
-    if stride > 1:
+    if stride > 1 or width == 1:
         columns = _columns(x, width, stride, width // 2)
         return products.product(columns, kernel.reshape(width * c_in, c_out))
     enough = batch * length // winograd.TILE >= ROWS[products.acting()]
@@ -148,7 +151,7 @@ def conv1d_transpose(
         return products.product(columns, kernel.reshape(4 * c_in, c_out))
     if as_product:
         pairs = _columns(x, 2, pad=1)  # (x[m-1], x[m]), m = 0..L
-        even = products.product(pairs[:, :-1], jnp.concatenate([kernel[3], kernel[1]]))
-        odd = products.product(pairs[:, 1:], jnp.concatenate([kernel[2], kernel[0]]))
+        even = products.product_of_many(pairs[:, :-1], jnp.concatenate([kernel[3], kernel[1]]))
+        odd = products.product_of_many(pairs[:, 1:], jnp.concatenate([kernel[2], kernel[0]]))
         return jnp.stack([even, odd], axis=2).reshape(batch, 2 * length, c_out)
     return _convolution(x, kernel[::-1], (1,), [(2, 2)], lhs_dilation=(2,))

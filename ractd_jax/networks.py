@@ -173,7 +173,7 @@ def _cosines(n: int) -> Float[np.ndarray, "{n} {n}"]:
     """Return the orthogonal matrix of the cosine transform (type II): frequency x step.
 
     A matrix in the place of `jax.scipy.fft.dct`: for plans of some hundred steps a product takes as
-    long on a CPU, and it computes in bfloat16 too.
+    long on a CPU, and accelerators compute it in bfloat16 too.
     """
     return scipy.fft.dct(np.eye(n), axis=0, norm="ortho")
 
@@ -205,7 +205,7 @@ class InPrecision:
         """Return first weights, in float32."""
         return self.net.init(*args, **kwargs)
 
-    def apply(self, variables, x, times, cond, **kwargs) -> Float[Array, "batch horizon dim"]:
+    def apply(self, variables, x, times, cond, **kwargs) -> Float[Array, "batch ..."]:
         """Return F(x, times, cond) in float32."""
         variables = jax.tree.map(lambda a: a.astype(self.dtype), variables)
         if jax.default_backend() != "cpu":

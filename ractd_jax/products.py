@@ -57,7 +57,7 @@ def acting() -> bool:
 
 
 def few(rows: int, kernel: Float[Array, "..."]) -> bool:
-    """Return whether a product of so many rows takes the kernel as it lies in acting, turned.
+    """Return whether, in acting, a product of so many rows takes its kernel turned, as it lies.
 
     With more rows the kernel is turned back; in bfloat16 that is a copy, as turning the rows is.
     """
@@ -67,17 +67,21 @@ def few(rows: int, kernel: Float[Array, "..."]) -> bool:
 def product(
     x: Float[Array, "*rows fan_in"], kernel: Float[Array, "fan_in features"]
 ) -> Float[Array, "*rows features"]:
-    """Return x @ kernel, in the type of x; of few rows in acting as (kernel^T @ x^T)^T."""
+    """Return x @ kernel, in the type of x; of few rows in acting with the kernel as it lies."""
     rows = math.prod(x.shape[:-1])
-    if few(rows, kernel):
-        columns = x.reshape(rows, -1).T.astype(kernel.dtype)
-        # The barrier stops XLA from turning the product round again.
-        y = jax.lax.optimization_barrier(matmul(kernel.T, columns)).T.astype(x.dtype)
-    elif x.dtype == kernel.dtype:
+    if not few(rows, kernel):
+        return product_of_many(x, kernel)
+    y = matmul_turned(x.reshape(rows, -1).astype(kernel.dtype), kernel)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
+
+
+def product_of_many(
+    x: Float[Array, "*rows fan_in"], kernel: Float[Array, "fan_in features"]
+) -> Float[Array, "*rows features"]:
+    """Return x @ kernel, in the type of x, of numbers rounded to the type of the kernel."""
+    if x.dtype == kernel.dtype:
         return x @ kernel
-    else:
-        y = _rounded(x.reshape(rows, -1), kernel)
-    return y.reshape(*x.shape[:-1], -1)
+    return _rounded(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
 
 
 @jax.custom_vjp
@@ -108,6 +112,11 @@ def matmul(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"
     a, b = jnp.repeat(a, 2, axis=0) if n == 1 else a, jnp.repeat(b, 2, axis=1) if k == 1 else b
     y = jnp.matmul(_by_rows(a), _by_rows(b), preferred_element_type=jnp.float32)
     return _by_rows(y)[:n, :k]
+
+
+def matmul_turned(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"]:
+    """Return a @ b as `matmul` does, as (b^T @ a^T)^T for a b that lies turned."""
+    return jax.lax.optimization_barrier(matmul(b.T, a.T)).T  # XLA would turn it round again
 
 
 def matmul_transposed(a: Float[Array, "n m"], b: Float[Array, "k m"]) -> Float[Array, "n k"]:

@@ -107,11 +107,11 @@ def actor(
         config: the configuration, with the sampling fields that are wanted.
         task: sizes of observations and actions.
         stage: of an acting model.
-        net: from `network`.
+        net: from `network`; its weights are cast in place to what it computes in.
     """
     import torch
 
-    for weight in net.parameters():  # once, as `policy.Policy` is given them
+    for weight in net.parameters():
         weight.data = weight.data.to(getattr(torch, config["training"]["precision"]))
     other, noise, method = reference(), diffusion.Noise(**config["noise"]), config[stage]["method"]
     shape, history = stages.sizes(config, task, stage)["shape"], stages.history(config, stage)
