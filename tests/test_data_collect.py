@@ -188,6 +188,17 @@ def test_a_damaged_run_is_one_line(run, model, monkeypatch, capsys, what, comman
     assert str(run / path if command != "steps" else run) in error
 
 
+@pytest.mark.parametrize("command", ["--replay", "--rollout", "--steps"])
+def test_a_run_whose_environment_is_not_installed_is_one_line(run, capsys, command):
+    said = run / "checkpoint-650" / "collect.json"
+    said.write_text(said.read_text().replace(ENV, "Elsewhere-v0"))
+    assert collect.main(["--out", str(run), command, "650"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: Elsewhere-v0: Environment `Elsewhere` doesn't exist."
+    ]
+    assert not list(run.glob("*.hdf5"))
+
+
 def test_a_folder_of_another_name_is_no_checkpoint(run, model):
     (run / "checkpoint-old").mkdir()
     assert collect.newest(run).name == "checkpoint-650"

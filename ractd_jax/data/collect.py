@@ -92,10 +92,10 @@ def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> 
     if meta is None:
         if env is None:
             raise errors.UserError(f"{folder} holds no run yet: name its environment with --env")
-        _check(env)
         chosen = {name: value for name, value in settings.items() if value is not None}
         meta = {"env": env, "seed": 0, "warmup": 10_000, "snapshot_every": 10_000} | chosen
         meta |= {"snapshots": {}, "cuts": []}
+    _check(meta["env"])
     for name, value in ({"env": env} | settings).items():
         if value is not None and value != meta[name]:
             raise errors.UserError(
@@ -114,7 +114,8 @@ def replay(folder: Path, steps: int) -> Path:
     """Write the finished episodes of the first `steps` steps: all the learner had seen by then.
 
     Raises:
-        UserError: there is no run, it is damaged or shorter, or no episode was finished.
+        UserError: there is no run, it is damaged or shorter, no episode was finished, or its
+            environment is not installed here.
     """
     meta, checkpoint = _run(folder)
     columns = {name: c[:steps] for name, c in _load(checkpoint / "buffer.npz").items()}
@@ -127,14 +128,12 @@ def replay(folder: Path, steps: int) -> Path:
     keep = (episode < len(ends)) & ~np.isin(episode, np.flatnonzero(np.isin(ends, meta["cuts"])))
     if not keep.any():
         raise errors.UserError(f"no episode of {folder} had ended by step {steps:,}: ask for more")
-    timeouts = columns["timeouts"].astype(bool)
-    env = make_env(meta["env"])
-    env.close()
+    timeouts, space = columns["timeouts"].astype(bool), _check(meta["env"])
     data = {
         "observations": columns["observations"].astype(np.float32),
         "next_observations": columns["next_observations"].astype(np.float32),
         # The learner keeps actions in [-1, 1]; the environment was given these.
-        "actions": rollouts.rescale(columns["actions"].astype(np.float32), env.action_space),
+        "actions": rollouts.rescale(columns["actions"].astype(np.float32), space),
         "rewards": columns["rewards"].astype(np.float32),
         "terminals": columns["dones"].astype(bool) & ~timeouts,
         "timeouts": timeouts,
@@ -153,9 +152,11 @@ def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | No
         workers: processes; one a core by default.
 
     Raises:
-        UserError: there is no such snapshot, it is damaged, or the numbers make no sense.
+        UserError: there is no such snapshot, it is damaged, the numbers make no sense, or the
+            environment is not installed here.
     """
     meta, _ = _run(folder)
+    _check(meta["env"])
     steps = list(dict.fromkeys(steps))
     for step in steps:
         errors.choose("snapshot", str(step), meta["snapshots"])
@@ -242,8 +243,8 @@ def _load(path: Path, advice: str = AGAIN) -> dict[str, np.ndarray]:
         raise errors.UserError(f"cannot read {path}, {advice}: {line}") from error
 
 
-def _check(env_id: str) -> None:
-    """Refuse an environment that cannot be made, or that SAC and the file format cannot serve."""
+def _check(env_id: str) -> gymnasium.spaces.Box:
+    """Return the actions of an environment, one that SAC and the file format can serve."""
     try:
         env = make_env(env_id)
     except (gymnasium.error.Error, ImportError) as error:
@@ -255,6 +256,7 @@ def _check(env_id: str) -> None:
         raise errors.UserError(f"{env_id}: its actions are {acts}, not a bounded vector")
     if not isinstance(seen, box) or len(seen.shape) != 1:
         raise errors.UserError(f"{env_id}: its observations are {seen}, not a vector")
+    return acts
 
 
 def _write(path: Path, columns: dict[str, np.ndarray], meta: dict[str, Any], source: str) -> Path:

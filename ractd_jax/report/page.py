@@ -32,6 +32,7 @@ TITLES = {
     "figure4": "The reward's weight over training (Figure 4)",
     "reward_weight": "The reward's weight by task",
     "diversity": "Diversity (Table 12)",
+    "again": "Trained again",
     "eda": "EDA's critic and beta",
     "settings": "Settings of rivals",
     "diffuser": "Diffuser with fewer frequencies",
