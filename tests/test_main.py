@@ -181,12 +181,13 @@ def test_an_interrupt_elsewhere_is_one_line(tmp_path):
     waits.write_text(
         "import time\n\n\ndef get_config(arg):\n    print(flush=True)\n    time.sleep(60)\n"
     )
+    # What runs in a shell's background ignores the signal, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "main.py", f"--config={waits}:data"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # What runs in a shell's background ignores it, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
