@@ -64,15 +64,19 @@ def _torch_uniform(fan_in: int):
 
 class _Linear(nn.Module):
     features: int
-    bias: bool
+    bias: bool = True
+    parts: int = 1
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*rows fan_in"]) -> Float[Array, "*rows features"]:
+    def __call__(self, x: Float[Array, "*rows fan_in"]) -> tuple[Float[Array, "*rows _"], ...]:
         init = _torch_uniform(x.shape[-1])
         y = products.product(x, products.kernel(self, init, (x.shape[-1], self.features)))
-        if not self.bias:
-            return y
-        return y + self.param("bias", init, (self.features,)).reshape(*(1,) * (y.ndim - 1), -1)
+        parts = jnp.split(y, self.parts, axis=-1)
+        if self.bias:
+            bias = self.param("bias", init, (self.features,)).reshape(*(1,) * (y.ndim - 1), -1)
+            shares = jnp.split(bias, self.parts, axis=-1)
+            parts = [part + share for part, share in zip(parts, shares, strict=True)]
+        return tuple(parts)
 
 
 class Dense(nn.Module):
@@ -83,7 +87,23 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows fan_in"]) -> Float[Array, "*rows features"]:
-        return _Linear(self.features, self.bias, name="linear")(x)
+        return _Linear(self.features, self.bias, name="linear")(x)[0]
+
+
+class Film(nn.Module):
+    """The scale and the shift that a condition asks for, of every feature: a linear layer's halves.
+
+    Each half gets its share of the bias. Where XLA finds both halves of one sum in the loop that
+    scales and shifts, it works that loop out number by number: eight times as long on a CPU.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self, cond: Float[Array, "batch cond"]
+    ) -> tuple[Float[Array, "batch features"], Float[Array, "batch features"]]:
+        return _Linear(2 * self.features, parts=2, name="linear")(cond)
 
 
 class Conv1d(nn.Module):
@@ -208,7 +228,7 @@ class FilmResidualBlock(nn.Module):
             low, high = bits & 0xFFFF, bits >> 16
         h = ConvBlock(self.features, self.width, self.groups, name="block0")(x)
         h = Dropout(self.dropout)(h, low)
-        scale, shift = jnp.split(Dense(2 * self.features, name="film")(mish(cond)), 2, axis=-1)
+        scale, shift = Film(self.features, name="film")(mish(cond))
         h = scale[:, None] * h + shift[:, None]
         h = ConvBlock(self.features, self.width, self.groups, name="block1")(h)
         if x.shape[-1] != self.features:

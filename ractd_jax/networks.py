@@ -27,6 +27,7 @@ from ractd_jax.layers import (
     Conv1d,
     ConvBlock,
     Dense,
+    Film,
     FilmResidualBlock,
     Noisy,
     Times,
@@ -156,7 +157,7 @@ class ResidualMLP(nn.Module):
         h = x[:, :seen].reshape(batch, seen * dim)
         h = mish(Dense(self.hidden, name="input")(jnp.concatenate([h, cond], axis=-1)))
         for i in range(self.blocks):
-            scale, shift = jnp.split(Dense(2 * self.hidden, name=f"block{i}_film")(c), 2, axis=-1)
+            scale, shift = Film(self.hidden, name=f"block{i}_film")(c)
             r = nn.LayerNorm(name=f"block{i}_norm")(h) * (1 + scale) + shift
             r = mish(Dense(self.hidden, name=f"block{i}_dense0")(r))
             r = nn.Dropout(self.dropout, deterministic=not train)(r)
@@ -179,6 +180,12 @@ def _cosines(n: int) -> Float[np.ndarray, "{n} {n}"]:
 
 
 PRECISIONS = ("float32", "bfloat16")
+
+
+def rounded(params: Any, dtype: str) -> Any:
+    """Return weights as a network computing in `dtype` takes them: a CPU rounds kernels alone."""
+    cpu = jax.default_backend() == "cpu"
+    return jax.tree.map(lambda a: a.astype(jnp.float32 if cpu and a.ndim < 2 else dtype), params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +214,7 @@ class InPrecision:
 
     def apply(self, variables, x, times, cond, **kwargs) -> Float[Array, "batch ..."]:
         """Return F(x, times, cond) in float32."""
-        variables = jax.tree.map(lambda a: a.astype(self.dtype), variables)
+        variables = rounded(variables, self.dtype)
         if jax.default_backend() != "cpu":
             x, cond = x.astype(self.dtype), cond.astype(self.dtype)
         return self.net.apply(variables, x, times, cond, **kwargs).astype(jnp.float32)

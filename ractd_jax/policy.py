@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ractd_jax import checkpoints, compilation, products, provenance, stages, tasks
+from ractd_jax import checkpoints, compilation, networks, products, provenance, stages, tasks
 from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.types import Algorithm, Params
@@ -341,8 +341,7 @@ def load(
     params = saved["params"]
     if stage != "diffuser" and "kind" in config[stage].get("network", {}):
         # Once, here: the network would do the same to the same weights at every call.
-        dtype = stages.precision(config)
-        params = jax.tree.map(lambda a: a.astype(dtype), params)
+        params = networks.rounded(params, stages.precision(config))
     return algorithm, saved | {"params": params}, task
 
 
