@@ -5,8 +5,8 @@
 
 Published, on D4RL's data, open loop: RACTD 130.8 +- 1.8 (1 network call), CTD 119.8 (1), its EDM
 teacher 120.1 (80 bins), Diffuser 121.5 (256).
-Ours, on simulated data, size demo, training seed 0, 100 episodes: RACTD 152.3 +- 5.7 (1 call a
-plan), in closed loop 175.4; CTD 148.3 (1), EDM teacher 148.2 (158).
+Ours, on simulated data, size demo, three training seeds, 100 episodes: RACTD 144.8 +- 8.0 (1 call a
+plan), in closed loop 173.9; CTD 147.7 (1), EDM teacher 148.1 (158).
 docs/results.md, docs/maze2d.md.
 """
 

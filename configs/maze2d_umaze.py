@@ -5,8 +5,8 @@
 
 Published, on D4RL's data, open loop: RACTD 125.7 +- 0.6 (1 network call), CTD 123.4 (1), its EDM
 teacher 125.4 (80 bins), Diffuser 113.9 (64).
-Ours, on simulated data, size demo, training seed 0, 100 episodes: RACTD 143.4 +- 3.1 (1 call a
-plan), in closed loop 158.4; CTD 138.7 (1), EDM teacher 140.3 (158).
+Ours, on simulated data, size demo, three training seeds, 100 episodes: RACTD 137.1 +- 3.9 (1 call a
+plan), in closed loop 158.0; CTD 128.4 (1), EDM teacher 136.5 (158).
 docs/results.md, docs/maze2d.md.
 """
 

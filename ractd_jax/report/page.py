@@ -35,6 +35,7 @@ TITLES = {
     "again": "Trained again",
     "eda": "EDA's critic and beta",
     "settings": "Settings of rivals",
+    "maze_weight": "A weaker reward in a maze",
     "diffuser": "Diffuser with fewer frequencies",
 }
 STYLE = """
