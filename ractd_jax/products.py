@@ -79,7 +79,7 @@ def product_of_many(
     x: Float[Array, "*rows fan_in"], kernel: Float[Array, "fan_in features"]
 ) -> Float[Array, "*rows features"]:
     """Return x @ kernel, in the type of x, of numbers rounded to the type of the kernel."""
-    if x.dtype == kernel.dtype != jnp.float32:
+    if x.dtype == kernel.dtype != jnp.float32:  # an accelerator's bfloat16
         return x @ kernel
     return _product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
 
