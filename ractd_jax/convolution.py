@@ -13,6 +13,7 @@ from ractd_jax import products, winograd
 # Rows of a product (examples times their tiles of four steps) from which Winograd's are worth
 # working out the kernel's part for them: in training, where that serves several calls; in acting.
 ROWS = 64, 256
+NARROW = 64  # outputs of a step, up to which two steps share a row of a product in bfloat16
 
 _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
 
@@ -44,12 +45,27 @@ def _columns(x: Array, width: int, stride: int = 1, pad: int = 0) -> Array:
     return jnp.stack([flat[:, i * c : (i + width) * c] for i in starts], axis=1)
 
 
-def _columns_around(x: Array, width: int) -> Array:
-    """Return `_columns` for zeros on both sides as one matrix; it has no derivative."""
+def _columns_around(x: Array, width: int, tile: int) -> Array:
+    """Return `_columns` for `tile` outputs a row, of zeros on both sides; it has no derivative."""
+    inputs = tile + width - 1
     bits = x if x.dtype == jnp.float32 else jax.lax.bitcast_convert_type(x, jnp.uint16)
-    columns = _columns(bits, width, pad=width // 2).reshape(-1, width * x.shape[-1])
+    columns = _columns(bits, inputs, tile, width // 2).reshape(-1, inputs * x.shape[-1])
     # XLA would move bfloat16 as float32.
     return columns if bits is x else jax.lax.bitcast_convert_type(columns, x.dtype)
+
+
+def _tile(length: int, c_out: int, dtype: jnp.dtype) -> int:
+    """Return how many steps' outputs share a row of the product.
+
+    In bfloat16 a narrow product is slow, and two steps together need six neighbours, not ten.
+    """
+    return 2 if dtype != jnp.float32 and c_out <= NARROW and length % 2 == 0 else 1
+
+
+def _band(kernel: Array, tile: int, axis: int) -> Array:
+    """Return the kernel once for each output of a tile, among zeros where that sees no input."""
+    shifted = [jnp.pad(kernel, ((q, tile - 1 - q), (0, 0), (0, 0))) for q in range(tile)]
+    return jnp.concatenate(shifted, axis)
 
 
 @jax.custom_vjp
@@ -65,25 +81,75 @@ def _product(x: Array, kernel: Array) -> Array:
 
 
 def _product_forward(x, kernel):
-    few = products.few(math.prod(x.shape[:2]), kernel)
-    multiply = products.matmul_turned if few else products.matmul
     near, (width, _, c_out) = x.astype(kernel.dtype), kernel.shape
-    y = multiply(_columns_around(near, width), kernel.reshape(-1, c_out))
+    few = products.few(math.prod(x.shape[:2]), kernel)
+    tile = 1 if products.acting() else _tile(x.shape[1], c_out, kernel.dtype)
+    multiply = products.matmul_turned if few else products.matmul
+    taps = _band(kernel, tile, axis=2).reshape(-1, tile * c_out)
+    y = multiply(_columns_around(near, width, tile), taps)
     return y.reshape(*x.shape[:2], c_out).astype(x.dtype), (near, kernel)
 
 
 def _product_backward(saved, dy):
     x, kernel = saved
     width, c_in, c_out = kernel.shape
+    tile = _tile(x.shape[1], c_in, x.dtype)
     # From the last step to the first: so dy's shifted copies lie in the order of the kernel's taps.
-    columns = _columns_around(dy[:, ::-1].astype(x.dtype), width)
-    dx = products.matmul_transposed(columns, kernel.swapaxes(0, 1).reshape(c_in, -1))
-    dk = products.matmul(x[:, ::-1].reshape(-1, c_in).T, columns).reshape(c_in, width, c_out)
+    columns = _columns_around(dy[:, ::-1].astype(x.dtype), width, tile)
+    taps = _band(kernel, tile, axis=1).swapaxes(0, 1).reshape(tile * c_in, -1)
+    dx = products.matmul_transposed(columns, taps)
+    dk = products.matmul(x[:, ::-1].reshape(-1, tile * c_in).T, columns)
+    dk = dk.reshape(tile, c_in, -1, c_out)
+    dk = sum(dk[q, :, q : q + width] for q in range(tile))
     dx = dx.reshape(x.shape)[:, ::-1].astype(dy.dtype)
     return dx, dk.swapaxes(0, 1).astype(kernel.dtype)
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def _short(x: Array, kernel: Array) -> Array:
+    """Convolve an input shorter than the kernel with stride 1, by one product for each output.
+
+    What an output sees is a slice of the example, without columns or zeros around it: 14 of 20
+    products of a step and a tap, where the length is 4 and the width 5. For the kernel's gradient
+    all inputs meet all outputs in one product, and those at the same distance are added up.
+    """
+    return _short_forward(x, kernel)[0]
+
+
+def _short_forward(x, kernel):
+    near = x.astype(kernel.dtype)
+    return _outputs(near, kernel).astype(x.dtype), (near, kernel)
+
+
+def _outputs(x: Array, kernel: Array) -> Array:
+    """Return the convolution of x with the kernel, in float32."""
+    (batch, length, _), (width, _, c_out) = x.shape, kernel.shape
+
+    def output(i):
+        first = i - width // 2  # input that the first tap sees
+        inputs = x[:, max(first, 0) : first + width]
+        taps = kernel[max(-first, 0) : length - first]
+        return products.matmul(inputs.reshape(batch, -1), taps.reshape(-1, c_out))
+
+    return jnp.stack([output(i) for i in range(length)], axis=1)
+
+
+def _short_backward(saved, dy):
+    x, kernel = saved
+    (batch, length, c_in), (width, _, c_out) = x.shape, kernel.shape
+    near = dy.astype(x.dtype)
+    dx = _outputs(near, kernel[::-1].swapaxes(1, 2))
+    pairs = products.matmul(x.reshape(batch, -1).T, near.reshape(batch, -1))
+    pairs = pairs.reshape(length, c_in, length, c_out)
+    shifts = [tap - width // 2 for tap in range(width)]
+    dk = [sum(pairs[i + s, :, i] for i in range(max(-s, 0), length - max(s, 0))) for s in shifts]
+    return dx.astype(dy.dtype), jnp.stack(dk).astype(kernel.dtype)
+
+
+_short.defvjp(_short_forward, _short_backward)
 
 
 def _convolution(x: Array, kernel: Array, *args, **kwargs) -> Array:
@@ -123,6 +189,9 @@ def conv1d(
     enough = batch * length // winograd.TILE >= ROWS[products.acting()]
     if enough and kernel.dtype == jnp.float32 and winograd.serves(length, width):
         return winograd.conv1d(x, kernel)
+    lies_turned = products.acting()  # so that its slices would be copies
+    if kernel.dtype != jnp.float32 and width // 2 < length < width and not lies_turned:
+        return _short(x, kernel)
     return _product(x, kernel)
 
 

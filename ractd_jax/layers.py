@@ -4,11 +4,13 @@ Initial weights follow PyTorch's defaults, with which the published models were 
 """
 
 import functools
+import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Key, UInt32
 
 from ractd_jax import products
 from ractd_jax.convolution import conv1d, conv1d_transpose
@@ -144,8 +146,8 @@ def group_norm(
 def _group_norm(x, scale, bias, groups):
     # Statistics in float32 whatever the trunk computes in.
     centred = x.astype(jnp.float32)
-    centred -= _of_groups(jnp.mean(centred, axis=1), groups)
-    factor = jax.lax.rsqrt(_of_groups(jnp.mean(centred**2, axis=1), groups) + 1e-5)
+    centred -= _of_groups(_along(centred) / x.shape[1], groups)
+    factor = jax.lax.rsqrt(_of_groups(_along(centred**2) / x.shape[1], groups) + 1e-5)
     y = centred * factor
     return (y * scale[None, None] + bias[None, None]).astype(x.dtype), (y, factor, scale)
 
@@ -153,7 +155,7 @@ def _group_norm(x, scale, bias, groups):
 def _group_norm_backward(groups, saved, dz):
     y, factor, scale = saved
     like, dz = dz.dtype, dz.astype(jnp.float32)
-    sums, along = jnp.sum(dz, axis=1), jnp.sum(dz * y, axis=1)  # (batch, c)
+    sums, along = _along(dz), _along(dz * y)  # (batch, c)
     shift, slope = (_of_groups(scale[None] * part / y.shape[1], groups) for part in (sums, along))
     dx = factor * (scale[None, None] * dz - shift - slope * y)
     of_weights = (jnp.sum(part, axis=0).astype(scale.dtype) for part in (along, sums))
@@ -162,8 +164,14 @@ def _group_norm_backward(groups, saved, dz):
 
 def _of_groups(x: Array, groups: int) -> Array:
     """Return the mean of its group for every channel of x (batch, c): (batch, 1, c)."""
-    means = jnp.mean(x.reshape(len(x), groups, -1), axis=-1)
-    return jnp.repeat(means, x.shape[-1] // groups, axis=-1)[:, None]
+    size = x.shape[-1] // groups
+    mean = jnp.repeat(jnp.eye(groups) / size, size, axis=0)
+    return jnp.repeat(jnp.matmul(x, mean, precision="highest"), size, axis=-1)[:, None]
+
+
+def _along(x: Array) -> Array:
+    """Return the sums over the length; one that is short is written out, faster on a CPU."""
+    return sum(x[:, i] for i in range(x.shape[1])) if x.shape[1] <= 16 else jnp.sum(x, axis=1)
 
 
 group_norm.defvjp(_group_norm, _group_norm_backward)
@@ -194,6 +202,23 @@ class ConvBlock(nn.Module):
         return mish(GroupNorm(self.groups, name="norm")(x))
 
 
+def random_bits(key: Key[Array, ""], shape: Sequence[int]) -> UInt32[Array, "..."]:
+    """Return 32 random bits for each number of an array: a hash of its place and the key.
+
+    Murmur3's last step, twice, each time with half of the key. `jax.random.bits` costs a CPU as
+    much as the product before it, and dropout asks for less than that can give.
+    """
+    words = jax.random.bits(key, (2,), jnp.uint32)
+    place = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+    return _mix(_mix(place ^ words[0]) ^ words[1])
+
+
+def _mix(h: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
+    h = (h ^ h >> 16) * jnp.uint32(0x85EBCA6B)
+    h = (h ^ h >> 13) * jnp.uint32(0xC2B2AE35)
+    return h ^ h >> 16
+
+
 class Dropout(nn.Module):
     """Zero each number with probability `rate` (to the nearest 2^-16), scale up the others."""
 
@@ -222,9 +247,8 @@ class FilmResidualBlock(nn.Module):
         self, x: Float[Array, "batch length c_in"], cond: Float[Array, "batch cond"], *, train: bool
     ) -> Float[Array, "batch length features"]:
         low = high = None
-        if train and self.dropout:  # random numbers take as long as a product: halves serve twice
-            shape = (*x.shape[:2], self.features)
-            bits = jax.random.bits(self.make_rng("dropout"), shape, jnp.uint32)
+        if train and self.dropout:  # one half of the random bits for each dropout
+            bits = random_bits(self.make_rng("dropout"), (*x.shape[:2], self.features))
             low, high = bits & 0xFFFF, bits >> 16
         h = ConvBlock(self.features, self.width, self.groups, name="block0")(x)
         h = Dropout(self.dropout)(h, low)

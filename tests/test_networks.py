@@ -156,9 +156,27 @@ def test_group_norm_is_flax_s_in_value_and_gradients(key):
         np.testing.assert_allclose(mine, theirs, atol=2e-5)
 
 
+def test_random_bits_are_even_and_tell_nothing_of_each_other(key):
+    keys = jax.random.split(key, 2)
+    shape = (64, 16, 64)
+    one, other = (np.asarray(layers.random_bits(k, shape)) for k in keys)
+    bits = (one[..., None] >> np.arange(32, dtype=np.uint32) & 1) - 0.5
+    few = 5 / np.sqrt(one.size)  # five standard deviations of a correlation
+    flat = bits.reshape(-1, 32)
+    np.testing.assert_allclose(4 * flat.T @ flat / len(flat), np.eye(32), atol=few)
+    assert np.abs(2 * flat.mean(axis=0)).max() < few
+    second = (other.reshape(-1, 1) >> np.arange(32, dtype=np.uint32) & 1) - 0.5
+    assert np.abs(4 * flat.T @ second / len(flat)).max() < few  # another key, another choice
+    for axis in range(3):
+        moved = np.roll(bits, 1, axis).reshape(-1, 32)
+        assert np.abs(4 * flat.T @ moved / len(flat)).max() < few
+    batched = jax.vmap(lambda k: layers.random_bits(k, shape))(keys)
+    np.testing.assert_array_equal(batched, [one, other])
+
+
 def test_dropout_drops_its_share_and_keeps_the_mean(key):
     x = jnp.ones((200, 500))
-    bits = jax.random.bits(key, x.shape, jnp.uint32) & 0xFFFF
+    bits = layers.random_bits(key, x.shape) & 0xFFFF
     dropped = layers.Dropout(0.2).apply({}, x, bits)
     assert float(jnp.mean(dropped == 0)) == pytest.approx(0.2, abs=0.005)
     assert float(jnp.mean(dropped)) == pytest.approx(1.0, abs=0.01)

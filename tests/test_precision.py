@@ -24,6 +24,7 @@ from ractd_jax import (
     tasks,
     train_state,
 )
+from ractd_jax.bench import floor
 
 NOISE = diffusion.Noise()
 ROWS = 64
@@ -61,7 +62,8 @@ def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, kind):
     assert near.dtype == jnp.float32
     error = np.sqrt(np.mean((near - exact) ** 2) / np.mean(exact**2))
     assert 1e-4 < error < 0.02  # bfloat16 has 8 bits: 2^-9 a number, some tens of numbers deep
-    exactly = {jnp.dtype("float32")} if kind == "spectral" else set()  # its cosine transforms
+    # Cosine transforms and the means of group normalisation.
+    exactly = {jnp.dtype("float32")} if kind in ("spectral", "unet", "value_unet") else set()
     assert set(factors(jax.make_jaxpr(low(net).apply)(params, *inputs).jaxpr)) == {LOW} | exactly
     # Weights cast beforehand, as for acting, give the very same.
     cast = networks.rounded(params, "bfloat16")
@@ -102,6 +104,34 @@ def test_a_kernel_in_bfloat16_meets_rounded_numbers_and_gives_float32(name, rows
     np.testing.assert_allclose(f(x, low), expected, atol=1e-4)
     with products.turned():
         np.testing.assert_allclose(f(x, low), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "c_in", "c_out", "multiplied"),
+    [
+        (4, 5, 80, 90, 14),  # shorter than the kernel: of 20 taps those that see an input
+        (3, 5, 80, 90, 9),
+        (2, 5, 80, 90, 10),  # no: a tap sees none
+        (8, 5, 80, 30, 48),  # narrow outputs in pairs, of six neighbours each
+        (8, 5, 30, 80, 40),  # narrow in the gradient of x alone
+        (9, 5, 30, 30, 45),  # no pairs
+    ],
+)
+def test_convolutions_in_bfloat16_are_exact_on_whole_numbers(
+    length, width, c_in, c_out, multiplied
+):
+    rng, rows = np.random.default_rng(0), 7
+    shapes = (rows, length, c_in), (width, c_in, c_out), (rows, length, c_out)
+    x, kernel, dy = (jnp.asarray(rng.integers(-2, 3, s), jnp.float32) for s in shapes)
+    exact, pullback = jax.vjp(functools.partial(convolution.conv1d, as_product=False), x, kernel)
+    ours = functools.partial(convolution.conv1d, as_product=True)
+    near, back = jax.vjp(ours, x, kernel.astype(LOW))
+    for mine, theirs in zip((near, *back(dy)), (exact, *pullback(dy)), strict=True):
+        np.testing.assert_array_equal(mine, theirs.astype(mine.dtype))
+    with products.turned():
+        np.testing.assert_array_equal(ours(x, kernel.astype(LOW)), exact)
+    done = floor.operations(ours, x, kernel.astype(LOW))
+    assert done == 2 * rows * multiplied * c_in * c_out
 
 
 @pytest.mark.parametrize("turn", [lambda a: a, lambda a: jnp.array(a.T).T])
