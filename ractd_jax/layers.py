@@ -164,9 +164,10 @@ def _group_norm_backward(groups, saved, dz):
 
 def _of_groups(x: Array, groups: int) -> Array:
     """Return the mean of its group for every channel of x (batch, c): (batch, 1, c)."""
-    size = x.shape[-1] // groups
-    mean = jnp.repeat(jnp.eye(groups) / size, size, axis=0)
-    return jnp.repeat(jnp.matmul(x, mean, precision="highest"), size, axis=-1)[:, None]
+    multiply = functools.partial(jnp.matmul, precision="highest")
+    member = jnp.repeat(jnp.eye(groups), x.shape[-1] // groups, axis=1)
+    # Products both: means that are repeated in the loop they are for make it twice as long.
+    return multiply(multiply(x, (member / member.sum(axis=1, keepdims=True)).T), member)[:, None]
 
 
 def _along(x: Array) -> Array:
