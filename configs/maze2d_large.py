@@ -5,8 +5,8 @@
 
 Published, on D4RL's data, open loop: RACTD 143.8 +- 0.0 (1 network call), CTD 127.1 (1), its EDM
 teacher 149.0 (80 bins), Diffuser 123.0 (256).
-Ours, on simulated data, size demo, training seed 0, 100 episodes: RACTD 187.8 +- 8.0 (1 call a
-plan), in closed loop 215.4; CTD 187.4 (1), EDM teacher 126.5 (158).
+Ours, on simulated data, size demo, three training seeds, 100 episodes each: RACTD 184.7 +- 5.6
+(1 call a plan), in closed loop 215.5; CTD 189.2 (1), EDM teacher 135.6 (158).
 docs/results.md, docs/maze2d.md.
 """
 
