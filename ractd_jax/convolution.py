@@ -57,9 +57,11 @@ def _columns_around(x: Array, width: int, tile: int) -> Array:
 def _tile(length: int, c_out: int, dtype: jnp.dtype) -> int:
     """Return how many steps' outputs share a row of the product.
 
-    In bfloat16 a narrow product is slow, and two steps together need six neighbours, not ten.
+    In bfloat16 a narrow product is slow, and two steps together need six neighbours, not ten. In
+    acting kernels lie turned, so that more of them than there is would be turned back.
     """
-    return 2 if dtype != jnp.float32 and c_out <= NARROW and length % 2 == 0 else 1
+    narrow = dtype != jnp.float32 and c_out <= NARROW and length % 2 == 0
+    return 2 if narrow and not products.acting() else 1
 
 
 def _band(kernel: Array, tile: int, axis: int) -> Array:
@@ -83,7 +85,7 @@ def _product(x: Array, kernel: Array) -> Array:
 def _product_forward(x, kernel):
     near, (width, _, c_out) = x.astype(kernel.dtype), kernel.shape
     few = products.few(math.prod(x.shape[:2]), kernel)
-    tile = 1 if products.acting() else _tile(x.shape[1], c_out, kernel.dtype)
+    tile = _tile(x.shape[1], c_out, kernel.dtype)
     multiply = products.matmul_turned if few else products.matmul
     taps = _band(kernel, tile, axis=2).reshape(-1, tile * c_out)
     y = multiply(_columns_around(near, width, tile), taps)

@@ -164,10 +164,11 @@ def _group_norm_backward(groups, saved, dz):
 
 def _of_groups(x: Array, groups: int) -> Array:
     """Return the mean of its group for every channel of x (batch, c): (batch, 1, c)."""
-    multiply = functools.partial(jnp.matmul, precision="highest")
-    member = jnp.repeat(jnp.eye(groups), x.shape[-1] // groups, axis=1)
-    # Products both: means that are repeated in the loop they are for make it twice as long.
-    return multiply(multiply(x, (member / member.sum(axis=1, keepdims=True)).T), member)[:, None]
+    size = x.shape[-1] // groups
+    member = jnp.repeat(jnp.eye(groups), size, axis=1)
+    means = jnp.matmul(x, member.T / size, precision="highest")
+    # A product too: means that are repeated in the loop they are for make it twice as long.
+    return jnp.matmul(means, member, precision="highest")[:, None]
 
 
 def _along(x: Array) -> Array:
