@@ -5,8 +5,8 @@
 
 Published, on D4RL's data: RACTD 59.3 +- 0.2 (1 network call); Diffusion-QL 51.5 (5),
 Consistency-AC 71.9 (2), Diffuser 42.8 (20).
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 39.6 +- 0.9 (1 call), CTD 39.4
-(1), EDM teacher 29.2 (158); the data 40.9. docs/results.md says how.
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 41.2 +- 1.4 (1 call), CTD 40.5
+(1), EDM teacher 31.2 (158); the data 40.9. docs/results.md says how.
 """
 
 from configs import gym_mujoco

@@ -5,8 +5,8 @@
 
 Published, on D4RL's data: RACTD 95.9 +- 1.5 (1 network call); Diffusion-QL 97.2 (5),
 Consistency-AC 89.2 (2), Diffuser 88.9 (20).
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 45.5 +- 0.4 (1 call), CTD 38.9
-(1), EDM teacher 23.0 (158); the data 48.8. docs/results.md says how.
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 43.8 +- 1.4 (1 call), CTD 38.7
+(1), EDM teacher 23.1 (158); the data 48.8. docs/results.md says how.
 """
 
 from configs import gym_mujoco

@@ -5,8 +5,8 @@
 
 Published, on D4RL's data: RACTD 57.9 +- 1.0 (1 network call); Diffusion-QL 48.3 (5),
 Consistency-AC 62.7 (2), Diffuser 37.7 (20).
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 35.5 +- 2.8 (1 call), CTD 2.3
-(1), EDM teacher 22.4 (158); the data 27.1. docs/results.md says how.
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 37.5 +- 1.4 (1 call), CTD 2.3
+(1), EDM teacher 24.8 (158); the data 27.1. docs/results.md says how.
 """
 
 from configs import gym_mujoco

@@ -6,8 +6,8 @@
 Published, on D4RL's data: RACTD 121.0 +- 0.5 (1 network call); Diffusion-QL 96.6 (5),
 Consistency-AC 99.7 (2), Diffuser 74.3 (20).
 121.0 is a return of 3,918; the best episode of D4RL's data earns 3,222.
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 36.2 +- 0.2 (1 call), CTD 47.9
-(1), EDM teacher 45.9 (158); the data 44.9. docs/results.md says how.
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 37.8 +- 1.8 (1 call), CTD 47.5
+(1), EDM teacher 45.4 (158); the data 44.9. docs/results.md says how.
 """
 
 from configs import gym_mujoco

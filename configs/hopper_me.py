@@ -6,8 +6,8 @@
 Published, on D4RL's data: RACTD 129.0 +- 1.3 (1 network call); Diffusion-QL 112.3 (5),
 Consistency-AC 106.0 (2), Diffuser 103.3 (20).
 129.0 is a return of 4,178; the best episode of D4RL's data earns 3,759.
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 92.1 +- 2.5 (1 call), CTD 74.0
-(1), EDM teacher 62.7 (158); the data 60.8. docs/results.md says how.
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 92.8 +- 2.5 (1 call), CTD 71.7
+(1), EDM teacher 63.5 (158); the data 60.8. docs/results.md says how.
 """
 
 from configs import gym_mujoco

@@ -5,8 +5,8 @@
 
 Published, on D4RL's data: RACTD 98.9 +- 1.6 (1 network call); Diffusion-QL 87.3 (5),
 Consistency-AC 84.1 (2), Diffuser 79.6 (20).
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 51.4 +- 12.9 (1 call), CTD 46.1
-(1), EDM teacher 47.2 (158); the data 61.1. docs/results.md says how.
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 53.5 +- 13.6 (1 call), CTD 51.9
+(1), EDM teacher 49.0 (158); the data 61.1. docs/results.md says how.
 """
 
 from configs import gym_mujoco
