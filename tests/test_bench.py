@@ -95,6 +95,7 @@ def config():
             config[stage]["network"].update(hidden=8, blocks=1)
             config[stage]["optimiser"]["batch_size"] = 8
     config["reward"]["network"]["dims"] = [8]
+    config["training"]["updates_per_dispatch"] = 3
     config["bench"] = {"batches": [1], "seconds": 0.01, "limit": 60.0}
     return config
 
@@ -142,6 +143,7 @@ def test_stage_measures_every_policy(result):
     assert set(found["teacher_over_student"]) == {1}
     assert [e["stage"] for e in found["train"]] == ["reward", "teacher", "student"]
     assert all(e["fused_per_s"] > 0 and e["stepwise_per_s"] > 0 for e in found["train"])
+    assert all(e["updates_fused"] == 3 for e in found["train"])  # a dispatch, as in training
     assert found["memory_peak_bytes"] > 2**20
 
 
@@ -163,7 +165,7 @@ def test_what_would_take_too_long_is_skipped_and_said(config):
     console.print(run.act_table(entries))
     assert "skipped" in console.file.getvalue()
     assert run.ratios(entries) == {}
-    rows = list(train.measure(config, task, RATES, **settings))
+    rows = list(train.measure(config, task, RATES, limit=0.0))
     assert [row["fused_per_s"] for row in rows] == [None] * 3
 
 

@@ -261,13 +261,14 @@ def test_bench_shows_what_pytorch_takes(tmp_path):
         config[stage]["optimiser"]["batch_size"] = 8
     config["reward"]["network"]["dims"] = [8]
     config["reward"]["method"]["members"] = config["reward"]["method"]["drawn"] = 1
-    config["training"]["updates_per_dispatch"] = 2
+    config["training"]["updates_per_dispatch"] = 20
     config["bench"] = {"batches": [1], "seconds": 0.01, "limit": 60.0}
     console = Console(width=120, record=True, file=io.StringIO())
     found = run.show(experiment.Experiment(config, str(tmp_path), console=console))
     for entry in found["act"]:
         assert entry["policy"] == act.LOW or entry["torch_ms"] / entry["torch_over_ours"] > 0
     training = found["torch_train"]
+    assert (training["updates_a_turn"], training["torch_updates_a_turn"]) == (20, 2)
     assert training["torch_per_s"] > 0
     assert training["published_over_ours"] > 0
     text = console.export_text()

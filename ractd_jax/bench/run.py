@@ -62,7 +62,7 @@ def show(experiment: Experiment) -> dict[str, Any]:
     for batch, ratio in ratios(entries, act.LOW).items():
         experiment.say(f"bfloat16 : float32 at batch {batch}: {ratio:.2f}")
     with experiment.progress.task("bench train", 3) as bar:
-        for entry in train.measure(config, task, rates, **limits):
+        for entry in train.measure(config, task, rates, settings["limit"]):
             rows.append(entry)
             write()
             bar.update(len(rows))

@@ -33,14 +33,11 @@ def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
 
 
 def measure(
-    config: dict[str, Any],
-    task: TaskSpec,
-    rates: Mapping[str, float],
-    *,
-    seconds: float,
-    limit: float,
+    config: dict[str, Any], task: TaskSpec, rates: Mapping[str, float], limit: float
 ) -> Iterator[dict[str, Any]]:
     """Yield an entry for teacher, reward and student; arguments as in `act.measure`.
+
+    A dispatch has `training.updates_per_dispatch` updates, fewer where all would take too long.
 
     `operations` are those that the networks are defined by, every tap of every convolution, and
     their share of the product rate is what the table shows; `operations_done` those of the program.
@@ -49,10 +46,10 @@ def measure(
     for stage in ("reward", "teacher", "student"):
         config[stage]["optimiser"]["steps"] = 10**6  # far from the end of the schedule
         precision = "float32" if stage == "reward" else stages.precision(config)
-        yield _stage(config, task, stage, rates[precision], seconds, limit)
+        yield _stage(config, task, stage, rates[precision], limit)
 
 
-def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:
+def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
     algorithm = stages.make(config, task, stage)
     horizon = 1 if stage == "reward" else config["data"]["horizon"]
     batch, history = config[stage]["optimiser"]["batch_size"], stages.history(config, stage)
@@ -93,7 +90,7 @@ def _stage(config, task, stage, rate, seconds, limit) -> dict[str, Any]:
 
     state, first = run(state, 1)
     state, one = run(state, 1)
-    n = int(np.clip(seconds / one, 1, 1000))
+    n = int(np.clip(limit / (2 * ROUNDS * one), 1, config["training"]["updates_per_dispatch"]))
     fused, stepwise = [], []
     for _ in range(ROUNDS):
         state, took = run(state, n)

@@ -23,6 +23,7 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Params
 
 ROUNDS = 5
+SHARE = 10  # updates of ours for one of PyTorch's, whose time does not depend on their number
 STAGE = "ctd"  # the student's update without a reward, whose small network is not the question
 
 
@@ -150,9 +151,11 @@ def updates(
 ) -> dict[str, Any]:
     """Time the student's update (CTM + DSM) here, in PyTorch, and with the published loop.
 
-    Ours is the loop that trains, fused; each side draws its own minibatches from the same rows. At
-    paper size on a CPU the published loop is left out, for which there is no memory: it differs by
-    the drawing of times alone, whose cost does not depend on the network.
+    Ours is the loop that trains, with as many updates a dispatch (`training.updates_per_dispatch`),
+    for the memory that a dispatch works in is the system's again afterwards. PyTorch does one for
+    every `SHARE` of ours. Each side draws its own minibatches from the same rows. At paper size on
+    a CPU the published loop is left out, for which there is no memory: it differs by the drawing of
+    times alone, whose cost does not depend on the network.
     """
     import torch
 
@@ -178,11 +181,12 @@ def updates(
     offsets, history = torch.arange(horizon, device=_device()), stages.history(config, STAGE)
     back = torch.arange(history - 1, -1, -1, device=_device())
 
-    n = 1 if large else config["training"]["updates_per_dispatch"]
+    n = config["training"]["updates_per_dispatch"]
+    m = max(n // SHARE, 1)
 
     def theirs(update):
         def run():
-            for _ in range(n):
+            for _ in range(m):
                 first = torch.randint(len(rows.starts), (batch,), device=_device())
                 seen = observations[(first[:, None] - back).clamp(min=0)].flatten(1)
                 loss = update(actions[first[:, None] + offsets], seen)
@@ -201,11 +205,12 @@ def updates(
         int(state.step)
 
     found = turns(ours, *map(theirs, loops), seconds=3 * seconds, limit=limit)
-    entry = {"stage": STAGE, "batch": batch, "updates_a_turn": n}
+    entry = {"stage": STAGE, "batch": batch, "updates_a_turn": n, "torch_updates_a_turn": m}
     if found is None:
         return entry | dict.fromkeys(RATIOS)
     found += [(None, None)] * (2 - len(found))
-    ratios, per_second = [ratio for _, ratio in found], [t and n / t for t, _ in found]
+    ratios = [ratio and ratio * n / m for _, ratio in found]
+    per_second = [t and m / t for t, _ in found]
     return entry | dict(zip(RATIOS, (*ratios, *per_second), strict=True))
 
 
