@@ -25,6 +25,7 @@ _LOCOMOTION = tuple(
 _MAZES = ("maze2d_umaze", "maze2d_medium", "maze2d_large")
 _PAPER = {"size": "paper", "source": "d4rl", "gpus": 1.0}
 _RIVALS = ("iql", "edm_bc", "cd", "ct", "eda_behavior", "eda", "fql", "dql")
+_MIXED = ("hopper_mr", "walker2d_mr", "halfcheetah_mr")
 _NOT_STUDENT = ("student.method.reward_weight=0.0", "student.method.advantage=0.0")
 SUITES = {
     "locomotion": _PAPER | {"tasks": _LOCOMOTION},
@@ -84,6 +85,42 @@ SUITES = {
             "eval.samplers=('student',)",
             "eval.online=('student',)",
         ),
+    },
+    # The departures of preset `default` and the paper's open choices, each alone undone or changed
+    # (docs/presets.md). What acts within the U-Net alone, or not at one of the sizes, is left out.
+    "ablation": {
+        "tasks": _MIXED,
+        "size": "demo",
+        "source": "simulated",
+        "stages": ("student", "eval"),
+        "variants": {
+            "default": (),
+            "discount_099": ("data.discount=0.99",),
+            "no_penalty": ("data.termination_penalty=0.0",),
+            "drop_last_window": ("data.drop_last_window=True",),
+            "initial_std_1": ("noise.initial_std=1.0",),
+            "no_clamp": ("noise.clamp=False",),
+            "teacher_distance_released": ("teacher.method.distance=released",),
+            "teacher_weights_live": ("teacher.weights=live",),
+            "reward_weights_live": ("reward.weights=live",),
+            "reward_dims_paper": ("reward.network.dims=(32, 64, 128, 256)",),
+            "no_layer_norm": ("reward.network.layer_norm=False",),
+            "one_member": ("reward.method.members=1", "reward.method.drawn=0"),
+            "all_members": ("reward.method.drawn=0",),
+            "reward_on_start": ("student.method.reward_on=start",),
+            "no_reward_clip": ("student.method.reward_clip=False",),
+            "reward_scale_gradient": (
+                "student.method.reward_scale=gradient",
+                "student.method.reward_weight=0.1",
+            ),
+            "advantage_0": ("student.method.advantage=0.0",),
+            "distance_huber": ("student.method.distance=huber",),
+            "distance_released": ("student.method.distance=released",),
+            "target_ema": ("student.method.target=ema",),
+            "dropout_02": ("student.network.dropout=0.2",),
+            "student_weights_live": ("student.weights=live",),
+        },
+        "fields": ("eval.samplers=('student',)",),
     },
     "demo": {"tasks": ("hopper_mr",), "size": "demo", "source": "simulated"},
 }

@@ -206,10 +206,10 @@ def test_runs_from_before_there_was_a_history_are_kept(now, tmp_path):
 def test_speed_is_measured_with_a_history(job, monkeypatch):
     monkeypatch.setattr(bench, "CONTENDERS", bench.CONTENDERS[:1])
     config = json.loads(json.dumps(job.config))
-    config["bench"]["batches"] = [1, 3]
+    config["bench"]["batches"], config["training"]["updates_per_dispatch"] = [1, 3], 2
     rates, limits = {"float32": 1e9, "bfloat16": 1e9}, {"seconds": 0.01, "limit": 60.0}
     acts = list(bench.measure(config, job.task, rates, **limits))
     assert [entry["batch"] for entry in acts] == [1, 3]
     assert all(entry["median_ms"] > 0 for entry in acts)
-    rows = list(bench_train.measure(config, job.task, rates, **limits))
+    rows = list(bench_train.measure(config, job.task, rates, limits["limit"]))
     assert all(entry["fused_per_s"] > 0 for entry in rows)

@@ -31,6 +31,7 @@ TITLES = {
     "table5": "Network calls (Table 5)",
     "figure4": "The reward's weight over training (Figure 4)",
     "reward_weight": "The reward's weight by task",
+    "ablation": "Each choice alone",
     "diversity": "Diversity (Table 12)",
     "again": "Trained again",
     "eda": "EDA's critic and beta",
