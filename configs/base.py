@@ -248,7 +248,7 @@ def base(task: tasks.TaskSpec, values: dict) -> ConfigDict:
             },
             "bench": {
                 "batches": (1, 16, 100, 1024),  # decisions asked for at once
-                "seconds": 2.0,  # of repeating each measurement
+                "seconds": 2.0,  # of repeating each measurement but updates
                 "limit": 120.0,  # a measurement that must take longer is skipped
             },
             "eval": {
