@@ -116,11 +116,6 @@ def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
         )
     for stage in settings.get("online", ()):
         errors.choose("stage in eval.online", str(stage), [s for s in stages.ACTING if s in config])
-        if task.kind == "planner":
-            raise errors.UserError(
-                "eval.online is for policies; name a planner's checkpoints one by one: "
-                f"--config.eval.samplers=\"('{stage}', '{stage} update=2000')\""
-            )
     if task.kind == "planner":
         _at_least("eval.replan_every", settings["replan_every"], 0)
         errors.choose("eval.follow", settings["follow"], FOLLOW)

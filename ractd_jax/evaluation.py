@@ -8,6 +8,7 @@ Models that plan states are evaluated, and drawn, by `plan_evaluation`.
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,19 @@ def evaluate_row(experiment: Experiment, sampler: samplers.Sampler) -> dict[str,
     return entry
 
 
-def evaluate_online(experiment: Experiment, stage: str) -> dict[str, Any]:
-    """Evaluate every checkpoint of a stage that is kept; return the best one's entry.
+def evaluate(experiment: Experiment, sampler: samplers.Sampler) -> list[dict[str, Any]]:
+    """Return a row's entries: one of a policy, of a planner one for each way to follow plans."""
+    if experiment.task.kind == "planner":
+        return plan_evaluation.evaluate(experiment, sampler)
+    return [evaluate_row(experiment, sampler)]
+
+
+def evaluate_online(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
+    """Evaluate every checkpoint of a stage that is kept; return the best one's `evaluate`.
 
     The episodes that select are those that are reported, as where papers select online: a best
-    case, which wants an environment. `updates` and `scores` of the entry are of all of them.
+    case, which wants an environment. Each way to follow plans has a best checkpoint of its own.
+    `updates` and `scores` of an entry are of all of them.
     """
     store = checkpoints.Checkpoints(experiment.workdir / stage)
     updates = store.steps()
@@ -74,15 +83,21 @@ def evaluate_online(experiment: Experiment, stage: str) -> dict[str, Any]:
     if not updates:
         raise errors.UserError(f"eval.online: {store.directory} holds no checkpoint")
     found = [
-        evaluate_row(experiment, samplers.parse(experiment.config, f"{stage} update={update}"))
+        evaluate(experiment, samplers.parse(experiment.config, f"{stage} update={update}"))
         for update in updates
     ]
-    return max(found, key=lambda entry: entry["score_mean"]) | {
-        "stage": f"{stage}, best checkpoint",
+    return [_best(stage, updates, entries) for entries in zip(*found, strict=True)]
+
+
+def _best(stage: str, updates: list[int], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    best = max(entries, key=lambda entry: entry["score_mean"])
+    manner = best["stage"].removeprefix(best["name"])
+    return best | {
+        "stage": f"{stage}{manner}, best checkpoint",
         "name": f"{stage}, best checkpoint",
         "selection": ONLINE,
         "updates": updates,
-        "scores": [entry["score_mean"] for entry in found],
+        "scores": [entry["score_mean"] for entry in entries],
     }
 
 
@@ -141,13 +156,12 @@ def several(experiment: Experiment, sampler: samplers.Sampler) -> bool:
 def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
     """Evaluate the data and all `rows`; print the table, write summary and figures."""
     found = rows(experiment)
-    if experiment.task.kind == "planner":
-        entries = [e for row in found for e in plan_evaluation.evaluate(experiment, row)]
-    else:
-        entries = _data_row(experiment) + [evaluate_row(experiment, row) for row in found]
-        for stage in experiment.config["eval"]["online"]:
-            experiment.ensure(stage, wanted=False)
-            entries.append(evaluate_online(experiment, stage))
+    entries = _data_row(experiment) if experiment.task.kind == "policy" else []
+    for row in found:
+        entries += evaluate(experiment, row)
+    for stage in experiment.config["eval"]["online"]:
+        experiment.ensure(stage, wanted=False)
+        entries += evaluate_online(experiment, stage)
     summary = experiment.workdir / experiment.config["eval"]["summary"]
     checkpoints.write_json(summary, entries)
     tables.print_results(entries, experiment.console)  # before drawing, which a full disk stops

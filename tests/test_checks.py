@@ -33,7 +33,6 @@ from ractd_jax import errors, experiment
         ("hopper_mr", {"eval.online": (3,)}, "unknown stage in eval.online"),
         ("hopper_mr", {"eval.samplers": (3,)}, "unknown stage in eval.samplers"),
         ("hopper_mr", {"eval.summary": "../table5.json"}, "the name of a file"),
-        ("maze2d_umaze", {"eval.online": ("student",)}, "eval.online is for policies"),
         ("hopper_mr", {"eval.online": ("studnet",)}, "Did you mean 'student'"),
         ("hopper_mr", {"student.weights": "EMA"}, "unknown student.weights 'EMA'"),
         ("hopper_mr", {"fql.network.activation": "swish"}, "Choose from: gelu, mish, relu"),

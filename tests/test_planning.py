@@ -238,7 +238,10 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
             "--config.data.horizon=32",
             "--config.teacher.method.sample_bins=3",
             "--config.training.updates_per_dispatch=5",
+            "--config.training.save_every=5",
+            "--config.training.keep=2",
             "--config.eval.episodes=2",
+            "--config.eval.online=('student',)",
             "--config.eval.replan_every=50",
             "--config.inverse.optimiser.steps=10",
             *flags,
@@ -249,9 +252,14 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
     run = tmp_path / "run"
     entries = json.loads((run / "summary.json").read_text())
     names = ["teacher", "ctd", "ctd, closed loop", "student", "student, closed loop"]
-    assert [entry["stage"] for entry in entries] == names
-    assert [entry["replan_every"] for entry in entries] == [0, 0, 50, 0, 50]
-    assert [entry["nfe"] for entry in entries] == [4, 1, 1, 1, 1]
+    best = ["student, best checkpoint", "student, closed loop, best checkpoint"]
+    assert [entry["stage"] for entry in entries] == [*names, *best]
+    assert [entry["replan_every"] for entry in entries] == [0, 0, 50, 0, 50, 0, 50]
+    assert [entry["nfe"] for entry in entries] == [4, 1, 1, 1, 1, 1, 1]
+    for last, online in zip(entries[3:5], entries[5:], strict=True):
+        assert online["updates"] == [5, 10]
+        assert online["scores"][-1] == last["score_mean"]
+        assert online["score_mean"] == max(online["scores"])
     assert {entry["follow"] for entry in entries} == {"inverse"}
     assert entries[4] == json.loads((run / "student" / "eval_closed_loop_inverse.json").read_text())
     assert "RACTD student, closed loop" in done.stdout

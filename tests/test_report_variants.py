@@ -70,8 +70,13 @@ def test_curve_of_a_variant_is_the_mean_of_its_seeds():
 
     stopped = run(1, 3.0, 6.0, 7.0)  # a run that was stopped has a checkpoint more
     assert middle(run(0, 1.0, 4.0), stopped) == [[1, 2], [2, 5]]
+    two = (run(0, 1.0, 4.0), run(0, 3.0, 6.0) | {"stage": "student, closed loop, best checkpoint"})
+    assert middle(*two, name="weight_030, RACTD student, closed loop") == [[1, 3], [2, 6]]
     two = (run(0, 1.0, 4.0), run(0, 3.0, 6.0) | {"task": TASKS[1]})
-    assert middle(*two, name=f"weight_030, {TASKS[1]}, student") == [[1, 3], [2, 6]]
+    panels = study_plots.over_training([*two]).axes
+    assert [axes.get_title("left") for axes in panels[:2]] == [
+        task.removesuffix("-v2") for task in TASKS[:2]
+    ]
     assert study_plots.over_training([entry(1.0) | {"variant": "table4/both"}]) is None
 
 
@@ -83,13 +88,16 @@ def test_modes_are_of_all_seeds_and_of_the_data_once():
     assert names == ["dataset\n3 episodes", "RACTD student\n4 episodes"]
 
 
-def test_online_selection_stands_beside_the_last_checkpoint():
+def test_online_selection_stands_beside_the_last_checkpoint(tmp_path):
+    def rows(table):
+        return [line for line in table.splitlines() if TASKS[0] in line]
+
     def best(score, seed):
         fields = {"updates": [1, 2], "scores": [0.0, score]}
         return entry(score, seed=seed, stage="student, best checkpoint", **fields)
 
     entries = [entry(10.0), best(20.0, 0), entry(30.0, seed=1), best(40.0, 1), entry(99.0, seed=2)]
-    (row,) = [line for line in blocks.online(entries).splitlines() if TASKS[0] in line]
+    (row,) = rows(blocks.make(entries)["online"].table)
     assert row.strip("| ").split(" | ") == [
         TASKS[0],
         "RACTD student",
@@ -98,10 +106,15 @@ def test_online_selection_stands_beside_the_last_checkpoint():
         "2 checkpoints, training seeds: 2",
     ]
     assert set(blocks.make(entries)) == {"gym", "online"}
+    again = [e | {"training_seed": 2} for e in (entry(70.0), best(75.0, 0))]
+    kept(tmp_path, blocks.KEPT, *again)  # beside the table's own seed 2, which kept none
+    (row,) = rows(blocks.make(entries, tmp_path / "results")["online"].table)
+    assert "36.7 +- 17.6 | 45.0 +- 16.1" in row
     entries.append(entry(5.0, stage="iql"))
-    assert set(blocks.make(entries)) == {"gym", "online", "ranking", "rivals"}
-    assert "best checkpoint" not in blocks.rivals(entries)
-    assert TASKS[0] not in blocks.online([best(20.0, 0)])  # without the last one nothing to compare
+    made = blocks.make(entries)
+    assert set(made) == {"gym", "online", "ranking", "rivals"}
+    assert "best checkpoint" not in made["rivals"].table + made["ranking"].table
+    assert not rows(blocks.make([best(20.0, 0)])["online"].table)  # nothing to compare with
 
 
 def test_diversity_is_averaged_over_training_seeds(tmp_path, capsys):

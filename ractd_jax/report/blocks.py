@@ -14,8 +14,8 @@ import numpy as np
 from ractd_jax import errors, tasks
 from ractd_jax.report import study, style, variants
 
-ONLINE = ", best checkpoint"  # what the name of an online selection ends with (`evaluation`)
 BLOCK = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+KEPT = "online/kept"  # runs that are the study's but for their checkpoints, all kept
 FAMILIES = {
     "gym": [name for name in tasks.TASKS if tasks.get(name).max_episode_steps == 1000],
     "maze2d": [name for name in tasks.TASKS if name.startswith("maze2d")],
@@ -101,7 +101,7 @@ def own(entry: study.Entry) -> bool:
 def ranking(entries: list[study.Entry]) -> str:
     """Return the mean over all tasks of every method that did every task, the best first."""
     names = [t for t in FAMILIES["gym"] if any(e["task"] == t for e in entries)]
-    found = study.scores(e for e in entries if "updates" not in e)
+    found = study.scores(entries)
     runs = {method: study.matrix(found[method], names) for method in found}
     runs = {method: scores for method, scores in runs.items() if all(map(len, scores))}
     head = ["method", "NFE", "candidates", f"mean of {len(names)}", "95 %", "IQM", "training seeds"]
@@ -123,7 +123,7 @@ def rivals(entries: list[study.Entry]) -> str:
     head = ["task", "method", "NFE", "candidates", "score", "ms an action", "minutes of training"]
     rows = [head]
     for task in FAMILIES["gym"]:
-        here = [e for e in entries if e["task"] == task and "updates" not in e]
+        here = [e for e in entries if e["task"] == task]
         if all(map(own, here)):
             continue
         found = study.scores(here)
@@ -157,22 +157,37 @@ def idql(entries: list[study.Entry]) -> str:
     return _rows(rows)
 
 
+def kept(entries: list[study.Entry], folder: pathlib.Path | None) -> list[study.Entry]:
+    """Return the runs whose checkpoints were all evaluated, those trained for it alone too.
+
+    Args:
+        entries: of the study.
+        folder: of results, with `KEPT` among its variants.
+    """
+    again = variants.load(folder, "variants") if folder else []
+    found = [e | {"variant": KEPT} for e in entries if "published" not in e]
+    found += [e for e in again if e["variant"] == KEPT]
+    return found if any("updates" in e for e in found) else []
+
+
 def online(entries: list[study.Entry]) -> str:
     """Return the scores of the last and of the best checkpoint of every run that has both."""
     rows = [["task", "method", "last checkpoint (offline)", "best checkpoint (online)", "of"]]
-    for task in FAMILIES["gym"]:
+    for task in (*FAMILIES["gym"], *FAMILIES["maze2d"]):
         here = [e for e in entries if e["task"] == task]
-        last = {(e["stage"], e["nfe"], e["candidates"], e["training_seed"]): e for e in here}
-        found: dict[str, list[tuple[study.Entry, study.Entry]]] = {}
+
+        def run(e: study.Entry, row: str) -> tuple:
+            return row, e["nfe"], e["candidates"], e["training_seed"], e["variant"]
+
+        last = {run(e, e["stage"]): e for e in here}
+        found: dict[str, dict[int, tuple[study.Entry, study.Entry]]] = {}
         for best in (e for e in here if "updates" in e):
-            row = (best["stage"].removesuffix(ONLINE), best["nfe"], best["candidates"])
-            if same := last.get((*row, best["training_seed"])):
-                found.setdefault(row[0], []).append((same, best))
+            row = best["stage"].removesuffix(study.ONLINE)
+            if same := last.get(run(best, row)):
+                found.setdefault(row, {})[best["training_seed"]] = same, best
         for stage, pairs in sorted(found.items()):
-            cells = [
-                study.cell({e["training_seed"]: e for e in es}) for es in zip(*pairs, strict=True)
-            ]
-            counts = sorted({str(len(best["updates"])) for _, best in pairs})
+            cells = [study.cell({seed: pair[i] for seed, pair in pairs.items()}) for i in (0, 1)]
+            counts = sorted({str(len(best["updates"])) for _, best in pairs.values()})
             of = f"{' or '.join(counts)} checkpoints, training seeds: {len(pairs)}"
             rows.append([task, style.label(stage), *cells, of])
     return _rows(rows)
@@ -235,14 +250,15 @@ def make(entries: list[study.Entry], folder: pathlib.Path | None = None) -> dict
     if tutorial := [e for e in entries if "published" in e]:
         made["idql"] = Block(protocol(tutorial), idql(tutorial))
     entries = [e for e in entries if "published" not in e]
+    if found := kept(entries, folder):
+        made["online"] = Block("", online(found))
+    entries = [e for e in entries if "updates" not in e]
     for family, names in FAMILIES.items():
         here = [e for e in entries if e["task"] in names]
         here = pipeline(here) if family == "gym" else here
         if here:
             made[family] = Block(protocol(here), table(here, family))
     gym = [e for e in entries if e["task"] in FAMILIES["gym"]]
-    if any("updates" in e for e in gym):
-        made["online"] = Block("", online(gym))
     if not all(map(own, gym)):
         made["ranking"] = Block("", ranking(gym))
         made["rivals"] = Block("", rivals(gym))

@@ -94,7 +94,7 @@ def page(
     """
     parts = ["<!doctype html><meta charset=utf-8><title>ractd_jax: results</title>"]
     parts += [f"<style>{STYLE}</style><h1>ractd_jax: results</h1>"]
-    made = blocks.make(entries, folder)
+    made, drawn = blocks.make(entries, folder), figures(entries, folder)
     entries = [e for e in entries if "published" not in e and "updates" not in e]
     for family, names in FAMILIES.items():
         if family not in made:
@@ -114,7 +114,6 @@ def page(
                 parts += _section(f"{task}: all methods", Block("", blocks.rivals(there)))
                 parts += [_by_task(task, [task], there)]
     made.pop("rivals", None)
-    drawn = figures(entries, folder)
     modes = {name: figure for name, figure in drawn.items() if name.startswith("figure3")}
     parts += ["<h2>Which of two modes (Figure 3): medium-expert</h2>"] * bool(modes)
     parts += [_image(figure, name) for name, figure in modes.items()]
@@ -127,7 +126,7 @@ def page(
 
 
 def figures(entries: list[study.Entry], folder: pathlib.Path | None = None) -> dict[str, Figure]:
-    """Return RACTD's Figure 3 for each medium-expert task, and each suite's scores over training.
+    """Return RACTD's Figure 3 for each medium-expert task, and scores over training by suite.
 
     Args:
         entries: of the study.
@@ -138,6 +137,7 @@ def figures(entries: list[study.Entry], folder: pathlib.Path | None = None) -> d
         if "expert" in task and any(e["task"] == task for e in own):
             drawn[f"figure3_{task.partition('-')[0]}"] = study_plots.modes(own, task)
     varied = variants.suites(variants.load(folder, "variants")) if folder else {}
+    varied["online"] = blocks.kept(entries, folder)
     for suite, found in varied.items():
         if figure := study_plots.over_training(found):
             drawn[suite] = figure

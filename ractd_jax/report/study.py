@@ -22,6 +22,7 @@ Entry = dict[str, Any]
 OF_A_RUN = ("task", "source", "size", "preset", "training_seed")
 # `stage` is the name of a table's row, "student, NFE 2"; the stage that was trained is its `model`.
 FIELDS = ("stage", "nfe", "candidates", "returns", "score_mean", "score_se", *OF_A_RUN)
+ONLINE = ", best checkpoint"  # what the `stage` of an online selection ends with
 
 
 class Method(NamedTuple):

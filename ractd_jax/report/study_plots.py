@@ -107,33 +107,45 @@ def _name(axes, points: list[tuple[float, float, str]]) -> None:
 
 
 def over_training(entries: list[study.Entry]) -> Figure | None:
-    """Draw the score of every checkpoint over the updates, a line a variant (RACTD Figure 4).
+    """Draw the score of every checkpoint over the updates (RACTD Figure 4): a panel a task.
 
-    A thin line is a training seed, the thick one their mean at the updates that all of them have.
-    None where no entry has the scores of its checkpoints (`eval.online`).
+    A colour is a variant and a way to act; a thin line is a training seed, the thick one their mean
+    at the updates that all of them have. None where no entry has the scores of its checkpoints
+    (`eval.online`).
     """
-    lines: dict[str, list[study.Entry]] = {}
     curves = [e for e in entries if "updates" in e]
-    several = len({(e["task"], e["model"]) for e in curves}) > 1
-    for e in curves:
-        words = [e["variant"].partition("/")[2], *[e["task"], e["model"]] * several]
-        lines.setdefault(", ".join(words), []).append(e)
-    if not lines:
+    if not curves:
         return None
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axes = figure.add_subplot()
-    for i, (name, runs) in enumerate(lines.items()):
+    ways = len({e["stage"] for e in curves}) > 1
+    lines: dict[str, dict[str, list[study.Entry]]] = {}
+    for e in curves:
+        row = style.label(e["stage"].removesuffix(study.ONLINE))
+        label = ", ".join(filter(None, (e["variant"].partition("/")[2], row * ways)))
+        lines.setdefault(label, {}).setdefault(e["task"], []).append(e)
+    tasks = [name for name in benchmark.TASKS if any(name in line for line in lines.values())]
+    columns = min(3, len(tasks))
+    rows = -(-len(tasks) // columns)
+    size = (3.9 * columns, 2.4 * rows) if len(tasks) > 1 else (7.2, 3.8)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for i, (label, by_task) in enumerate(lines.items()):
         color = plots.TERMS[i % len(plots.TERMS)]
-        points = [dict(zip(run["updates"], run["scores"], strict=True)) for run in runs]
-        for found in points:
-            axes.plot([*found], [*found.values()], color=color, lw=0.8, alpha=0.4)
-        common = sorted(set.intersection(*map(set, points)))
-        middle = [np.mean([found[update] for found in points]) for update in common]
-        axes.plot(common, middle, "o-", color=color, lw=2, ms=4, label=name)
-    shown = sorted({e["task"].removesuffix("-v2") for e in curves})
-    plots.dress(axes, f"score over training, {', '.join(shown)}", "updates", grid="both")
-    axes.set_ylabel("normalised score", fontsize=9.5, color=style.MUTED)
-    axes.legend(fontsize=8.5, frameon=False)
+        for task, runs in by_task.items():
+            axes = panels[tasks.index(task)]
+            points = [dict(zip(run["updates"], run["scores"], strict=True)) for run in runs]
+            for found in points:
+                axes.plot([*found], [*found.values()], color=color, lw=0.8, alpha=0.4)
+            common = sorted(set.intersection(*map(set, points)))
+            middle = [np.mean([found[update] for found in points]) for update in common]
+            axes.plot(common, middle, "o-", color=color, lw=2, ms=4, label=label)
+    for i, (axes, task) in enumerate(zip(panels, tasks, strict=False)):
+        plots.dress(axes, task.removesuffix("-v2"), "updates", grid="both")
+        if i % columns == 0:
+            axes.set_ylabel("normalised score", fontsize=9.5, color=style.MUTED)
+        if len(lines) > 1:
+            axes.legend(fontsize=8.5, frameon=False)
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
     return figure
 
 

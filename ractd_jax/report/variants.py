@@ -1,8 +1,9 @@
 """Results that are kept apart from the study's own: what was varied, and how diverse policies are.
 
 `results/variants` has runs that differ in one thing, by suite (`configs/suite.py`) and what was
-varied: `page --add summary.json --variant table4/both`. `results/diversity` has what
-`python -m ractd_jax.diversity` found: `page --add diversity.json`.
+varied: `page --add summary.json --variant table4/both`; of the suite `online` nothing is varied, it
+has runs whose checkpoints were kept. `results/diversity` has what `python -m ractd_jax.diversity`
+found: `page --add diversity.json`.
 """
 
 import pathlib
@@ -15,15 +16,7 @@ FIELDS = {  # folder: what its entries have besides those of every result
     "variants": ("variant", *study.FIELDS),
     "diversity": ("stage", "spread", "coverage", "return", *study.OF_A_RUN),
 }
-OTHERS = (
-    "gym",
-    "maze2d",
-    "online",
-    "ranking",
-    "rivals",
-    "idql",
-    "diversity",
-)  # blocks that are no suite
+OTHERS = ("gym", "maze2d", "ranking", "rivals", "idql", "diversity")  # blocks that are no suite
 
 
 def load(results: pathlib.Path, kind: str) -> list[study.Entry]:
