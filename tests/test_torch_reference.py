@@ -12,8 +12,8 @@ from rich.console import Console
 from test_configs import load
 from test_golden import CASES, DATA, METHODS, REFERENCE, raveled
 
-from ractd_jax import ctm, ddpm, diffusion, edm, experiment, networks, train_state
-from ractd_jax.bench import act, run
+from ractd_jax import ctm, ddpm, diffusion, edm, experiment, networks, tasks, train_state
+from ractd_jax.bench import act, run, versus
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_reference as reference  # noqa: E402
@@ -253,8 +253,9 @@ def test_samplers_agree(pair):
     np.testing.assert_allclose(found.numpy(), ours, atol=2e-4)
 
 
-def test_bench_shows_what_pytorch_takes(tmp_path):
-    """The stage with its columns for PyTorch, as small as it gets."""
+@pytest.fixture
+def smallest():
+    """Return the stage `bench`'s configuration, as small as it gets."""
     _, config = load("hopper_mr", "bench,size=demo")
     for stage in ("teacher", "ctd", "student", "ddpm"):
         config[stage]["network"].update(hidden=8, blocks=1)
@@ -263,8 +264,26 @@ def test_bench_shows_what_pytorch_takes(tmp_path):
     config["reward"]["method"]["members"] = config["reward"]["method"]["drawn"] = 1
     config["training"]["updates_per_dispatch"] = 20
     config["bench"] = {"batches": [1], "seconds": 0.01, "limit": 60.0}
+    return config
+
+
+def test_the_published_loop_is_in_float32_whatever_ours_is_in(smallest, monkeypatch):
+    asked, network = [], versus.network
+
+    def noted(config, *args):
+        asked.append(config["training"]["precision"])
+        return network(config, *args)
+
+    monkeypatch.setattr(versus, "network", noted)
+    smallest["training"]["precision"] = "bfloat16"
+    found = versus.updates(smallest, tasks.get(smallest["task"]), seconds=0.01, limit=60.0)
+    assert found["published_over_ours"] > 0
+    assert asked == ["bfloat16", "bfloat16", "float32", "float32"]  # teacher and student
+
+
+def test_bench_shows_what_pytorch_takes(smallest, tmp_path):
     console = Console(width=120, record=True, file=io.StringIO())
-    found = run.show(experiment.Experiment(config, str(tmp_path), console=console))
+    found = run.show(experiment.Experiment(smallest, str(tmp_path), console=console))
     for entry in found["act"]:
         assert entry["policy"] == act.LOW or entry["torch_ms"] / entry["torch_over_ours"] > 0
     training = found["torch_train"]
@@ -273,7 +292,7 @@ def test_bench_shows_what_pytorch_takes(tmp_path):
     assert training["published_over_ours"] > 0
     text = console.export_text()
     assert "torch" in text
-    assert "published sampling of times" in text
+    assert "published loop (float32)" in text
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def compared(entry: dict[str, Any]) -> str:
     if entry["torch_over_ours"] is None:
         return f"{what}: skipped, it takes too long"
     fair, published = entry["torch_over_ours"], entry["published_over_ours"]
-    more = f", with the published sampling of times {published:.2f}" if published else ""
+    more = f", the published loop (float32) {published:.2f}" if published else ""
     return f"{what}: PyTorch {fair:.2f}{more}"
 
 

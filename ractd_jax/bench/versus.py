@@ -153,9 +153,10 @@ def updates(
 
     Ours is the loop that trains, with as many updates a dispatch (`training.updates_per_dispatch`),
     for the memory that a dispatch works in is the system's again afterwards. PyTorch does one for
-    every `SHARE` of ours. Each side draws its own minibatches from the same rows. At paper size on
-    a CPU the published loop is left out, for which there is no memory: it differs by the drawing of
-    times alone, whose cost does not depend on the network.
+    every `SHARE` of ours. Each side draws its own minibatches from the same rows. The published
+    loop computes in float32 whatever ours does, for its code knows nothing else. At paper size on a
+    CPU it is left out, for which there is no memory: in float32 it differs by the drawing of times
+    alone, whose cost does not depend on the network.
     """
     import torch
 
@@ -168,11 +169,12 @@ def updates(
     state = jax.jit(algorithm.init)(jax.random.key(1), frozen)
 
     large = config["size"] == "paper" and jax.default_backend() == "cpu"
-    teacher = network(config, task, "teacher", frozen["teacher"])
     student = ctm.Student(**config[STAGE]["method"])
+    published = config | {"training": config["training"] | {"precision": "float32"}}
     loops = []
-    for per_sample in (False,) if large else (False, True):
-        net = network(config, task, STAGE, state.params)
+    for per_sample, form in ((False, config), (True, published))[: 1 if large else 2]:
+        teacher = network(form, task, "teacher", frozen["teacher"])
+        net = network(form, task, STAGE, state.params)
         loops.append(
             other.make_update(net, teacher, noise, student, settings, per_sample=per_sample)
         )

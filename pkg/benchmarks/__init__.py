@@ -1,0 +1,1 @@
+"""What speed is compared with; `ractd_jax.bench` measures."""

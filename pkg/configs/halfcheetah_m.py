@@ -1,0 +1,23 @@
+"""halfcheetah-medium-v2: run forward; the data is a half-trained SAC, rolled out.
+
+    python main.py --config=configs/halfcheetah_m.py:student                         paper size
+    python main.py --config=configs/halfcheetah_m.py:all,size=demo,source=simulated  on a CPU
+
+Published, on D4RL's data: RACTD 59.3 +- 0.2 (1 network call); Diffusion-QL 51.5 (5),
+Consistency-AC 71.9 (2), Diffuser 42.8 (20).
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 41.2 +- 1.4 (1 call), CTD 40.5
+(1), EDM teacher 31.2 (158); the data 40.9. docs/results.md says how.
+"""
+
+from configs import gym_mujoco
+
+
+def get_config(arg=None):
+    """Return the configuration for what follows the colon on the command line."""
+    return gym_mujoco.make(
+        "halfcheetah-medium-v2",
+        arg,
+        epochs=400,
+        reward_weight={"default": 0.5, "paper": 0.5, "released": 0.5},
+        return_model={"batch_size": 32, "learning_rate": 1e-4, "epochs": 100},
+    )

@@ -1,0 +1,23 @@
+"""hopper-medium-expert-v2: hop forward; the data is medium's and as much by an expert.
+
+    python main.py --config=configs/hopper_me.py:student                         paper size
+    python main.py --config=configs/hopper_me.py:all,size=demo,source=simulated  on a CPU
+
+Published, on D4RL's data: RACTD 129.0 +- 1.3 (1 network call); Diffusion-QL 112.3 (5),
+Consistency-AC 106.0 (2), Diffuser 103.3 (20).
+129.0 is a return of 4,178; the best episode of D4RL's data earns 3,759.
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 92.8 +- 2.5 (1 call), CTD 71.7
+(1), EDM teacher 63.5 (158); the data 60.8. docs/results.md says how.
+"""
+
+from configs import gym_mujoco
+
+
+def get_config(arg=None):
+    """Return the configuration for what follows the colon on the command line."""
+    return gym_mujoco.make(
+        "hopper-medium-expert-v2",
+        arg,
+        epochs=400,
+        reward_weight={"default": 0.0, "paper": 0.0, "released": 0.5},
+    )

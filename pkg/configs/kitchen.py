@@ -1,0 +1,30 @@
+"""Kitchen: what its three tasks share.
+
+RACTD's second version adds Kitchen, but neither it nor the published code gives its settings (there
+are no Kitchen configurations): these are the locomotion tasks' at paper size, with the discount of
+the published code and the history of 4 observations that the second version reports elsewhere. The
+demonstrations are people's, whose next action depends on more than the present observation. No
+number here is fitted to anything.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, gym_mujoco
+from ractd_jax import tasks
+
+
+def make(name: str, arg: str | None) -> ConfigDict:
+    """Return the configuration of a Kitchen task.
+
+    Args:
+        name: D4RL's dataset id.
+        arg: what follows the colon on the command line.
+    """
+    values = base.parse(arg)
+    config = base.base(tasks.get(name), values)
+    config.data.history = 4
+    config.data.termination_penalty = 0.0  # an episode ends when everything is done: no failure
+    weights = {"default": 0.5, "paper": 1.0, "released": 1.0}
+    gym_mujoco.PRESETS[values["preset"]](config, weights)
+    gym_mujoco.SIZES[values["size"]](config)
+    return config

@@ -1,0 +1,22 @@
+"""walker2d-medium-v2: walk forward; the data is a half-trained SAC, rolled out.
+
+    python main.py --config=configs/walker2d_m.py:student                         paper size
+    python main.py --config=configs/walker2d_m.py:all,size=demo,source=simulated  on a CPU
+
+Published, on D4RL's data: RACTD 98.9 +- 1.6 (1 network call); Diffusion-QL 87.3 (5),
+Consistency-AC 84.1 (2), Diffuser 79.6 (20).
+Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 53.5 +- 13.6 (1 call), CTD 51.9
+(1), EDM teacher 49.0 (158); the data 61.1. docs/results.md says how.
+"""
+
+from configs import gym_mujoco
+
+
+def get_config(arg=None):
+    """Return the configuration for what follows the colon on the command line."""
+    return gym_mujoco.make(
+        "walker2d-medium-v2",
+        arg,
+        epochs=700,
+        reward_weight={"default": 0.5, "paper": 0.4, "released": 0.4},
+    )

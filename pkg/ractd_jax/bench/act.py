@@ -1,0 +1,149 @@
+"""Time per decision: student, teacher and DDPM, from observations to actions, at several batches.
+
+A decision is what a rollout asks for: observations in NumPy, normalise, sample, un-normalise,
+actions in NumPy (which waits for the device). Weights are random, for speed does not depend on
+them; nothing here says how good an action is.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ractd_jax import policy, stages
+from ractd_jax.bench import floor, versus
+from ractd_jax.data import dataset
+from ractd_jax.tasks import TaskSpec
+from ractd_jax.types import Algorithm, Params
+
+
+class Contender(NamedTuple):
+    """A stage, how it samples (fields of `stages.SAMPLING`), and its `training.precision`."""
+
+    name: str
+    stage: str
+    sampling: dict[str, Any]
+    precision: str = "float32"
+
+
+TEACHER = "EDM, Heun, 80 bins"
+STUDENT = "student, NFE 1"
+LOW = "student, NFE 1, bfloat16"
+CONTENDERS = (
+    *(Contender(f"student, NFE {n}", "student", {"nfe": n}) for n in (1, 2, 3, 4)),
+    Contender(LOW, "student", {"nfe": 1}, "bfloat16"),
+    Contender("DDIM 15", "ddpm", {"sampler": "ddim", "sample_steps": 15}),
+    Contender("DDPM 100", "ddpm", {"sampler": "ddpm", "sample_steps": 100}),
+    Contender(TEACHER, "teacher", {"solver": "heun", "sample_bins": 80}),
+)
+
+
+def acting(config: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return a configuration whose stage can be made and started without any other."""
+    config = copy.deepcopy(config)
+    if stage in ("student", "ctd"):
+        config[stage]["method"].update(warm_start=False)
+    return config
+
+
+def random_weights(algorithm: Algorithm, stage: str, seed: int = 0) -> Params:
+    """Return first weights; the rest of the training state is never made."""
+    frozen = ({},) if stage in ("student", "ctd") else ()
+    return jax.jit(lambda key: algorithm.init(key, *frozen).params)(jax.random.key(seed))
+
+
+def measure(
+    config: dict[str, Any],
+    task: TaskSpec,
+    rates: Mapping[str, float],
+    *,
+    seconds: float,
+    limit: float,
+) -> Iterator[dict[str, Any]]:
+    """Yield an entry for each contender and batch of `config["bench"]["batches"]`.
+
+    Args:
+        config: the resolved configuration.
+        task: sizes of observations and actions.
+        rates: of matrix products in each precision, operations per second.
+        seconds: of repeating each measurement.
+        limit: seconds that the five decisions of a measurement may take at least; one that would
+            take longer is skipped, its times are None.
+    """
+    weights, speed, theirs = {}, {}, {}
+    compare = versus.reference()
+    for name, stage, sampling, precision in CONTENDERS:
+        mine = acting(config, stage)
+        mine[stage]["method"].update(sampling)
+        mine["training"]["precision"] = precision
+        algorithm = stages.make(mine, task, stage)
+        held = stage, precision
+        if stage not in weights:  # one network in memory at a time
+            weights = {stage: random_weights(algorithm, stage)}
+        if compare and held not in theirs:
+            theirs = {held: versus.network(mine, task, stage, weights[stage])}
+        params = jax.tree.map(lambda a, dtype=precision: a.astype(dtype), weights[stage])
+        if held not in speed:
+            speed[held] = floor.bandwidth(floor.size(params))
+        calls, slower = stages.nfe(mine, stage), 1.0
+        other = versus.actor(mine, task, stage, theirs[held]) if compare else None
+        limits = dataset.identity(task.obs_dim, task.act_dim)
+        history = stages.history(mine, stage)
+        actor = policy.Policy(algorithm, params, limits, task, history=history)
+        for batch in config["bench"]["batches"]:
+            cond = jnp.zeros((batch, history * task.obs_dim))
+            shapes = cond, jax.random.split(jax.random.key(0), batch)
+            operations = floor.operations(algorithm.act, params, *shapes)
+            read = calls * floor.size(params)
+            least = max(read / speed[held], operations / rates[precision])
+            entry = {
+                "policy": name,
+                "stage": stage,
+                "batch": batch,
+                "nfe": calls,
+                "bytes": read,
+                "operations": operations,
+                "bandwidth": speed[held],
+                "floor_ms": 1000 * least,
+            }
+            if 5 * slower * least > limit:
+                yield entry | dict.fromkeys(TIMES)
+                continue
+            entry |= decisions(actor, batch, seconds)
+            if other:
+                entry |= against(actor, other, batch, seconds=seconds, limit=limit)
+            slower = max(entry["median_ms"] / entry["floor_ms"], 1.0)
+            yield entry | {"floor_ratio": entry["median_ms"] / entry["floor_ms"]}
+
+
+def against(actor: policy.Policy, other, batch: int, **settings) -> dict[str, Any]:
+    """Time PyTorch's decisions and ours in turns; `settings` are those of `versus.turns`."""
+    obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
+    found = versus.turns(lambda: actor.act(obs, seeds, 3), lambda: other(obs), **settings)
+    ((torch, ratio),) = found or [(None, None)]
+    return {"torch_ms": torch and 1000 * torch, "torch_over_ours": ratio}
+
+
+TIMES = ("median_ms", "p95_ms", "p99_ms", "compile_s", "repeats", "floor_ratio")
+
+
+def decisions(actor: policy.Policy, batch: int, seconds: float) -> dict[str, Any]:
+    """Time decisions of one policy; compiling is what the first takes longer than the median."""
+    obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
+    begun = time.perf_counter()
+    actor.act(obs, seeds, 0)
+    first = time.perf_counter() - begun
+    actor.act(obs, seeds, 1)  # the first call after compiling is not yet typical
+    times = floor.timed(lambda: actor.act(obs, seeds, 2), seconds)
+    median = float(np.median(times))
+    return {
+        "median_ms": 1000 * median,
+        "p95_ms": 1000 * float(np.percentile(times, 95)),
+        "p99_ms": 1000 * float(np.percentile(times, 99)),
+        "compile_s": max(first - median, 0.0),
+        "repeats": len(times),
+    }

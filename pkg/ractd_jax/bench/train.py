@@ -1,0 +1,120 @@
+"""Updates per second: many updates a dispatch against one, on windows of random rows.
+
+What is learnt from random rows is worthless; how fast is not.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ractd_jax import convolution, stages, training
+from ractd_jax.bench import floor
+from ractd_jax.data import dataset
+from ractd_jax.tasks import TaskSpec
+
+ROWS = 20_000  # of the made-up dataset
+ROUNDS = 3  # fused and stepwise take turns
+
+
+def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
+    """Return a training set of uniform noise in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    shapes = (ROWS, task.obs_dim), (ROWS, task.act_dim), (ROWS,)
+    arrays = (jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in shapes)
+    starts = jnp.arange(ROWS - horizon, dtype=jnp.int32)
+    arrivals = jnp.full(ROWS, ROWS - 1, jnp.int32)
+    rest = jnp.zeros(task.act_dim + task.obs_dim)
+    return dataset.Dataset(*arrays, starts, arrivals, jnp.zeros(ROWS, jnp.int32), rest)
+
+
+def measure(
+    config: dict[str, Any], task: TaskSpec, rates: Mapping[str, float], limit: float
+) -> Iterator[dict[str, Any]]:
+    """Yield an entry for teacher, reward and student; arguments as in `act.measure`.
+
+    A dispatch has `training.updates_per_dispatch` updates, fewer where all would take too long.
+
+    `operations` are those that the networks are defined by, every tap of every convolution, and
+    their share of the product rate is what the table shows; `operations_done` those of the program.
+    """
+    config = copy.deepcopy(config)
+    for stage in ("reward", "teacher", "student"):
+        config[stage]["optimiser"]["steps"] = 10**6  # far from the end of the schedule
+        precision = "float32" if stage == "reward" else stages.precision(config)
+        yield _stage(config, task, stage, rates[precision], limit)
+
+
+def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
+    algorithm = stages.make(config, task, stage)
+    horizon = 1 if stage == "reward" else config["data"]["horizon"]
+    batch, history = config[stage]["optimiser"]["batch_size"], stages.history(config, stage)
+    rows = random_rows(task, horizon)
+
+    def start(key):
+        needs = stages.needs(config, stage)
+        key, *keys = jax.random.split(key, 1 + len(needs))
+        pairs = zip(needs, keys, strict=True)
+        frozen = {
+            role: stages.make(config, task, needs[role]).init(key).params for role, key in pairs
+        }
+        return algorithm.init(key, frozen) if frozen else algorithm.init(key)
+
+    def sample(rows, key):
+        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
+
+    def update(state, rows, key):
+        key_batch, key_update = jax.random.split(key)
+        return algorithm.update(state, sample(rows, key_batch), key_update)
+
+    shapes = jax.eval_shape(start, jax.random.key(0))  # nothing is made that may be skipped
+    # As the networks define them: the program may get by with fewer (`winograd`).
+    done = floor.operations(update, shapes, rows, jax.random.key(0))
+    with convolution.plain():
+        operations = floor.operations(update, shapes, rows, jax.random.key(0))
+    entry = {"stage": stage, "batch": batch, "operations": operations, "operations_done": done}
+    if 5 * operations / rate > limit:
+        return entry | dict.fromkeys(RATES)
+    state = jax.jit(start)(jax.random.key(0))
+    loop = training.make_loop(algorithm, sample, jax.random.key(0))
+
+    def run(state, n):
+        begun = time.perf_counter()
+        state, _, _ = loop(state, rows, n)
+        int(state.step)  # waits, as `training.fit` does after every dispatch
+        return state, time.perf_counter() - begun
+
+    state, first = run(state, 1)
+    state, one = run(state, 1)
+    n = int(np.clip(limit / (2 * ROUNDS * one), 1, config["training"]["updates_per_dispatch"]))
+    fused, stepwise = [], []
+    for _ in range(ROUNDS):
+        state, took = run(state, n)
+        fused.append(n / took)
+        begun = time.perf_counter()
+        for _ in range(n):
+            state, _ = run(state, 1)
+        stepwise.append(n / (time.perf_counter() - begun))
+    per_second = float(np.median(fused))
+    return entry | {
+        "fused_per_s": per_second,
+        "stepwise_per_s": float(np.median(stepwise)),
+        "fused_over_stepwise": float(np.median(np.divide(fused, stepwise))),
+        "updates_fused": n,
+        "compile_s": max(first - one, 0.0),
+        "share_of_product_rate": per_second * operations / rate,
+    }
+
+
+RATES = (
+    "fused_per_s",
+    "stepwise_per_s",
+    "fused_over_stepwise",
+    "updates_fused",
+    "compile_s",
+    "share_of_product_rate",
+)

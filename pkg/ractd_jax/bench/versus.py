@@ -1,0 +1,219 @@
+"""Ours against PyTorch: same weights, same batch, same threads, taking turns.
+
+`benchmarks.torch_reference` is the other program. It is part of the repository, not of the
+package, and needs torch (the extra `torch`): without either there is nothing to compare with.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ractd_jax import ctm, ddpm, diffusion, stages, training
+from ractd_jax.bench import floor, train
+from ractd_jax.data import dataset
+from ractd_jax.tasks import TaskSpec
+from ractd_jax.types import Params
+
+ROUNDS = 5
+SHARE = 10  # updates of ours for one of PyTorch's, whose time does not depend on their number
+STAGE = "ctd"  # the student's update without a reward, whose small network is not the question
+
+
+def reference():
+    """Return the module `benchmarks.torch_reference`, its threads those of this process, or None.
+
+    A module rather than an import, for nothing here may need torch.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("torch", "benchmarks")):
+        return None
+    import torch
+
+    from benchmarks import torch_reference
+
+    if sys.platform == "linux":
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return torch_reference
+
+
+def turns(
+    ours: Callable, *others: Callable, seconds: float, limit: float, rounds: int = ROUNDS
+) -> list[tuple[float, float]] | None:
+    """Time several calls in turns.
+
+    Args:
+        ours: call to compare with; like the others it must wait for its result.
+        *others: the other calls.
+        seconds: of all rounds together.
+        limit: seconds that all of it may take: there are fewer rounds where they would not fit,
+            and None is returned where not even two would.
+        rounds: of taking turns, at most.
+
+    Returns:
+        Of each of `others`: (median time of a call in seconds, median over the rounds of its time
+        divided by ours).
+    """
+    first = 0.0
+    for call in (ours, *others):
+        call()  # whatever happens at a first call
+        begun = time.perf_counter()
+        call()
+        first += time.perf_counter() - begun
+    rounds = min(rounds, int(limit / (2 * first)))
+    if rounds < 2:
+        return None
+    slot = seconds / rounds / (1 + len(others))
+    medians = []
+    for _ in range(rounds):
+        row = []
+        for call in (ours, *others):
+            call()  # the one before has left its threads spinning and its data in the caches
+            row.append(float(np.median(floor.timed(call, slot, least=1))))
+        medians.append(row)
+    times = np.asarray(medians)
+    theirs = np.median(times[:, 1:], axis=0), np.median(times[:, 1:] / times[:, :1], axis=0)
+    return [(float(time), float(ratio)) for time, ratio in np.transpose(theirs)]
+
+
+def _device():
+    import torch
+
+    gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def network(config: dict[str, Any], task: TaskSpec, stage: str, params: Params):
+    """Return a stage's denoising network in PyTorch, with our weights, ready to act."""
+    sizes = stages.sizes(config, task, stage)
+    n_times = 2 if stage in ("student", "ctd") else 1
+    sizes = sizes["shape"], sizes["cond_dim"]
+    precision = config["training"]["precision"]
+    net = reference().network(config[stage]["network"], *sizes, n_times, params, precision)
+    return net.eval().to(_device())
+
+
+def actor(
+    config: dict[str, Any], task: TaskSpec, stage: str, net
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return `observations -> actions`, both in NumPy, as `policy.Policy.act` works it out.
+
+    Args:
+        config: the configuration, with the sampling fields that are wanted.
+        task: sizes of observations and actions.
+        stage: of an acting model.
+        net: from `network`; its weights are cast in place to what it computes in.
+    """
+    import torch
+
+    for weight in net.parameters():
+        weight.data = weight.data.to(getattr(torch, config["training"]["precision"]))
+    other, noise, method = reference(), diffusion.Noise(**config["noise"]), config[stage]["method"]
+    shape, history = stages.sizes(config, task, stage)["shape"], stages.history(config, stage)
+    limits = dataset.identity(task.obs_dim, task.act_dim)
+    # The affine maps and the clip of a decision belong to it.
+    o, a = (
+        [torch.from_numpy(np.array(part)).to(_device()) for part in field] for field in limits[:2]
+    )
+    low, high = (torch.from_numpy(x).to(_device()) for x in task.action_limits())
+    if stage == "ddpm":
+        sample, std = other.make_sample_ddpm(ddpm.Ddpm(**method), noise), 1.0
+    elif stage == "teacher":
+        grid = dataclasses.replace(noise, bins=method["sample_bins"])
+        levels = diffusion.sigmas(grid, jnp.arange(grid.bins))
+        levels, std = torch.from_numpy(np.array(levels)).to(_device()), noise.initial_std
+
+        def sample(net, x, cond):
+            return other.sample_teacher(net, noise, levels, method["solver"], x, cond)
+    else:
+        std = noise.initial_std
+
+        def sample(net, x, cond):
+            return other.sample_student(net, noise, method["nfe"], x, cond)
+
+    @torch.inference_mode()
+    def act(obs):
+        cond = (torch.from_numpy(obs).to(_device()) * o[0] + o[1]).repeat(1, history)
+        x = sample(net, std * torch.randn(len(cond), *shape, device=cond.device), cond)
+        return ((x[:, 0] - a[1]) / a[0]).clamp(low, high).cpu().numpy()
+
+    return act
+
+
+def updates(
+    config: dict[str, Any], task: TaskSpec, *, seconds: float, limit: float
+) -> dict[str, Any]:
+    """Time the student's update (CTM + DSM) here, in PyTorch, and with the published loop.
+
+    Ours is the loop that trains, with as many updates a dispatch (`training.updates_per_dispatch`),
+    for the memory that a dispatch works in is the system's again afterwards. PyTorch does one for
+    every `SHARE` of ours. Each side draws its own minibatches from the same rows. The published
+    loop computes in float32 whatever ours does, for its code knows nothing else. At paper size on a
+    CPU it is left out, for which there is no memory: in float32 it differs by the drawing of times
+    alone, whose cost does not depend on the network.
+    """
+    import torch
+
+    other, method = reference(), dict(config[STAGE]["method"], warm_start=False)
+    config = config | {STAGE: config[STAGE] | {"method": method}}
+    settings, horizon = config[STAGE]["optimiser"], config["data"]["horizon"]
+    batch, noise = settings["batch_size"], diffusion.Noise(**config["noise"])
+    algorithm, rows = stages.make(config, task, STAGE), train.random_rows(task, horizon)
+    frozen = {"teacher": stages.make(config, task, "teacher").init(jax.random.key(0)).params}
+    state = jax.jit(algorithm.init)(jax.random.key(1), frozen)
+
+    large = config["size"] == "paper" and jax.default_backend() == "cpu"
+    student = ctm.Student(**config[STAGE]["method"])
+    published = config | {"training": config["training"] | {"precision": "float32"}}
+    loops = []
+    for per_sample, form in ((False, config), (True, published))[: 1 if large else 2]:
+        teacher = network(form, task, "teacher", frozen["teacher"])
+        net = network(form, task, STAGE, state.params)
+        loops.append(
+            other.make_update(net, teacher, noise, student, settings, per_sample=per_sample)
+        )
+    fields = rows.actions, rows.observations
+    actions, observations = (torch.from_numpy(np.array(a)).to(_device()) for a in fields)
+    offsets, history = torch.arange(horizon, device=_device()), stages.history(config, STAGE)
+    back = torch.arange(history - 1, -1, -1, device=_device())
+
+    n = config["training"]["updates_per_dispatch"]
+    m = max(n // SHARE, 1)
+
+    def theirs(update):
+        def run():
+            for _ in range(m):
+                first = torch.randint(len(rows.starts), (batch,), device=_device())
+                seen = observations[(first[:, None] - back).clamp(min=0)].flatten(1)
+                loss = update(actions[first[:, None] + offsets], seen)
+            loss.item()  # waits
+
+        return run
+
+    def sample(rows, key):
+        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
+
+    loop = training.make_loop(algorithm, sample, jax.random.key(2))
+
+    def ours():
+        nonlocal state
+        state, _, _ = loop(state, rows, n)
+        int(state.step)
+
+    found = turns(ours, *map(theirs, loops), seconds=3 * seconds, limit=limit)
+    entry = {"stage": STAGE, "batch": batch, "updates_a_turn": n, "torch_updates_a_turn": m}
+    if found is None:
+        return entry | dict.fromkeys(RATIOS)
+    found += [(None, None)] * (2 - len(found))
+    ratios = [ratio and ratio * n / m for _, ratio in found]
+    per_second = [t and m / t for t, _ in found]
+    return entry | dict(zip(RATIOS, (*ratios, *per_second), strict=True))
+
+
+RATIOS = ("torch_over_ours", "published_over_ours", "torch_per_s", "published_per_s")

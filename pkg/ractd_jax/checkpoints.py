@@ -1,0 +1,235 @@
+"""Checkpoints and run directories, on Orbax.
+
+A checkpoint `<run>/checkpoints/<step>/` has three items: `policy`, the weights that act and the
+normaliser; `state`, everything an exact resume needs; `meta`, the step as JSON. Beside them,
+`config.json` says how the run was configured, so a policy can be built from its directory alone.
+Orbax writes to a temporary folder and renames it: a checkpoint is there whole or not at all.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ractd_jax import hosts
+from ractd_jax.errors import UserError
+
+CONFIG = "config.json"
+TIMING = "timing.json"
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write `text` to a file beside `path` and rename it, so that `path` is never half written.
+
+    Of several processes only the first one writes, here and below.
+    """
+    if not hosts.first():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
+            "folder with --workdir"
+        ) from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write `value` as JSON, see `write_text`."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {path.parent} holds no run of ours") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        run: the run's directory.
+        keep: newest checkpoints to keep.
+    """
+
+    def __init__(self, run: pathlib.Path, keep: int = 2):
+        # Orbax narrates every file it touches, and an error five times over before it raises it.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self.directory = run / "checkpoints"
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.directory.absolute(),
+                options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+                item_names=("policy", "state", "meta"),
+            )
+        except OSError as error:
+            raise UserError(f"cannot use {self.directory}: {error.strerror or error}") from error
+
+    def latest(self) -> int | None:
+        """Return the step of the newest whole checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """Return the steps of all whole checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, policy: Any, state: Any, meta: dict) -> None:
+        """Save a checkpoint; the writing goes on in the background after the arrays are copied.
+
+        Raises:
+            UserError: this checkpoint, or the one before it, could not be written.
+        """
+        items = ocp.args.Composite(
+            policy=ocp.args.StandardSave(policy),
+            state=ocp.args.StandardSave(state),
+            meta=ocp.args.JsonSave(meta),
+        )
+        # Asked before, for Orbax takes minutes and many tracebacks to find a disk full.
+        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves((policy, state)))
+        try:
+            free = shutil.disk_usage(self.directory).free
+            if free < size:
+                raise OSError(
+                    f"No space left on device ({size / 1e6:,.1f} MB wanted, {free / 1e6:,.1f} free)"
+                )
+            self._manager.save(step, args=items)
+        except Exception as error:
+            raise self._cannot_write(error) from error
+
+    def wait(self) -> None:
+        """Wait until everything is on disk."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: Exception) -> UserError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        head, of_the_system, _ = reason.partition(" [os_error_code")
+        if of_the_system:  # after several paths comes what is wrong
+            reason = head.rpartition(": ")[2]
+        kept = f"the checkpoint of update {self.latest()} is kept"
+        return UserError(
+            f"cannot write a checkpoint to {self.directory}: {reason}; "
+            f"{kept if self.latest() is not None else 'none was written before'}; free some space, "
+            "see that no other run writes there, and continue with --resume"
+        )
+
+    def restore(self, step: int, item: str, like: Any) -> Any:
+        """Restore one item.
+
+        Args:
+            step: which checkpoint.
+            item: "policy" or "state".
+            like: the expected pytree, of arrays or of shapes and types.
+
+        Raises:
+            UserError: its structure or shapes are not those of `like`.
+        """
+        # Said for every array, or Orbax would want the devices that it was saved on.
+        where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        if hosts.several():
+            where = jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("all",)), jax.P())
+        abstract = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), like
+        )
+        try:
+            tree = self._manager.restore(
+                step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
+            )[item]
+        except Exception as error:  # Orbax raises many kinds, all about a tree that does not fit
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"the {item} in {self.directory}/{step} does not fit this configuration "
+                f"(another task, size or network, or a damaged file): {reason[:200]}"
+            ) from error
+        for (path, want), have in zip(
+            jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(tree), strict=True
+        ):
+            if want.shape != have.shape:
+                raise UserError(
+                    f"the {item} in {self.directory}/{step} has {jax.tree_util.keystr(path)} of "
+                    f"shape {have.shape}, this configuration needs {want.shape}; restore it with "
+                    "the task, size and network it was trained with"
+                )
+        return jax.tree.map(np.asarray, tree) if hosts.several() else tree
+
+    def close(self) -> None:
+        """Wait and release the manager's threads."""
+        self.wait()
+        self._manager.close()
+
+
+# ---- run directories -----------------------------------------------------------------------------
+
+FINISHED = "finished"
+
+
+def run_status(run: pathlib.Path) -> str | None:
+    """Return "finished", "unfinished", or None if `run` holds no run."""
+    if (run / FINISHED).exists():
+        return "finished"
+    return "unfinished" if (run / CONFIG).exists() else None
+
+
+def mark_finished(run: pathlib.Path) -> None:
+    """Note that the run has reached its last update."""
+    write_text(run / FINISHED, "")
+
+
+def clear_run(run: pathlib.Path) -> None:
+    """Remove what a run of ours wrote, and nothing else that lies in its folder."""
+    if not hosts.first():
+        return
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    evaluations = [path.name for path in run.glob("eval*.json")]
+    for name in (FINISHED, CONFIG, TIMING, "metrics.jsonl", *evaluations):
+        (run / name).unlink(missing_ok=True)
+
+
+class Log:
+    """Metrics as one JSON object a line.
+
+    Args:
+        path: of the file.
+        start: step from which the run continues; records after it are dropped, they come again.
+    """
+
+    def __init__(self, path: pathlib.Path, start: int):
+        self._path = path
+        kept = []
+        if start and path.exists():
+            for line in path.read_text().splitlines():
+                with contextlib.suppress(ValueError):  # a line cut short by a crash
+                    if json.loads(line)["step"] <= start:
+                        kept.append(line)
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def write(self, record: dict) -> None:
+        """Append one record."""
+        if not hosts.first():
+            return
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from error

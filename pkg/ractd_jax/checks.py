@@ -1,0 +1,138 @@
+"""What can be seen to be wrong in a configuration before anything is computed.
+
+Each finding is one line that says what, where and what would work. What only a library, the data or
+an earlier run can tell is found where they are met.
+"""
+
+import re
+from typing import Any
+
+from ractd_jax import action_networks, errors, samplers, stages
+from ractd_jax.data import transitions
+from ractd_jax.tasks import TaskSpec
+
+FOLLOW = ("waypoints", "inverse")  # how plans become actions: the published controller, or learned
+
+
+def check(config: dict[str, Any], task: TaskSpec) -> None:
+    """Check the numbers of data, networks, optimisers and evaluation.
+
+    Args:
+        config: the resolved configuration.
+        task: what it is for.
+
+    Raises:
+        UserError: with the first that cannot work.
+    """
+    data = config["data"]
+    _at_least("data.horizon", data["horizon"], 1)
+    history = data.get("history", 1)
+    _at_least("data.history", history, 1)
+    if history > 1 and task.kind == "planner":
+        raise errors.UserError(
+            f"data.history is {history}: plans are made from the present state alone, which takes 1"
+        )
+    for name in ("discount", "errands"):
+        _share(f"data.{name}", data.get(name, 0.0))
+    for stage in stages.of(config):
+        _words(config, stage)
+        _network(config, stage)
+        optimiser = config[stage]["optimiser"]
+        least = 0 if "epochs" in config[stage] else 1
+        _at_least(f"{stage}.optimiser.steps", optimiser["steps"], least)
+        _at_least(f"{stage}.optimiser.batch_size", optimiser["batch_size"], 1)
+        stages.make(config, task, stage)  # the methods check their own fields
+    if "training" in config:
+        for name in ("updates_per_dispatch", "save_every", "keep"):
+            _at_least(f"training.{name}", config["training"][name], 1)
+    if "eval" in config:
+        _evaluation(config, task)
+
+
+WORDS = {  # that a stage's sections may hold
+    "network.activation": action_networks.ACTIVATIONS,
+    "network.layer_norm": ("", "before", "after"),
+    "data.frame": transitions.FRAMES,
+    "data.reward_scale": transitions.SCALES,
+}
+
+
+def _words(config: dict[str, Any], stage: str) -> None:
+    errors.choose(f"{stage}.weights", config[stage]["weights"], ("ema", "live"))
+    for name, words in WORDS.items():
+        section, field = name.split(".")
+        found = config[stage].get(section, {}).get(field)
+        if isinstance(found, str):  # the return model's layer_norm is yes or no
+            errors.choose(f"{stage}.{name}", found, words)
+
+
+def _network(config: dict[str, Any], stage: str) -> None:
+    network = config[stage].get("network", {})
+    _at_least(f"{stage}.network.frequencies", network.get("frequencies", 0), 0)
+    for name in ("hidden", "blocks", "widening", "embed_dim", "groups", "down_dims", "dims"):
+        for size in _each(network.get(name, 1)):
+            _at_least(f"{stage}.network.{name}", size, 1)
+    if "embed_dim" in network and network["embed_dim"] % 2:
+        raise errors.UserError(
+            f"{stage}.network.embed_dim is {network['embed_dim']}: even, half sines, half cosines"
+        )
+    if network.get("kind") != "unet":
+        return
+    for width in network["down_dims"]:
+        if width % network["groups"]:
+            raise errors.UserError(
+                f"{stage}.network.down_dims: {width} channels do not make {network['groups']} "
+                "equal groups; change them or network.groups"
+            )
+    horizon = config[stage]["method"].get("horizon") or config["data"]["horizon"]
+    halvings = len(network["down_dims"]) - 1
+    parts = 2**halvings
+    if horizon % parts:
+        near = " or ".join(
+            str(h) for h in (horizon - horizon % parts, horizon + -horizon % parts) if h
+        )
+        raise errors.UserError(
+            f"{stage}.network halves its {horizon} steps {halvings} times, which needs a multiple "
+            f"of {parts}: {near}, or fewer down_dims"
+        )
+
+
+def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
+    settings = config["eval"]
+    _at_least("eval.episodes", settings["episodes"], 1)
+    _at_least("eval.first_seed", settings["first_seed"], 0)
+    for text in settings["samplers"]:
+        row = samplers.parse(config, str(text))
+        if row.candidates > 1 and task.kind == "planner":
+            raise errors.UserError(
+                f"eval.samplers: {text!r}: plans are not chosen among candidates; leave them out"
+            )
+        acting = {**config[row.stage], "method": config[row.stage]["method"] | row.fields}
+        stages.make({**config, row.stage: acting}, task, row.stage)
+    summary = settings.get("summary", "summary.json")  # not in what older runs have saved
+    if not re.fullmatch(r"[\w.-]+\.json", summary):
+        raise errors.UserError(
+            f"eval.summary is {summary!r}: the name of a file, as in table5.json"
+        )
+    for stage in settings.get("online", ()):
+        errors.choose("stage in eval.online", str(stage), [s for s in stages.ACTING if s in config])
+    if task.kind == "planner":
+        _at_least("eval.replan_every", settings["replan_every"], 0)
+        errors.choose("eval.follow", settings["follow"], FOLLOW)
+        for stage in settings["replan"]:
+            errors.choose("stage in eval.replan", stage, [s for s in stages.ACTING if s in config])
+
+
+def _each(sizes: int | list[int]) -> list[int]:
+    """Return the sizes of a network's layers, 0 where it has none."""
+    return (sizes or [0]) if isinstance(sizes, list) else [sizes]
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise errors.UserError(f"{name} is {value}: at least {least}")
+
+
+def _share(name: str, value: float | int) -> None:
+    if not 0 <= value <= 1:
+        raise errors.UserError(f"{name} is {value}: between 0 and 1")

@@ -1,0 +1,45 @@
+"""Compiled programs kept on disk, so that a second process does not compile them again.
+
+JAX finds a kept program by the program itself, the options and the version of its compiler, so what
+runs is what would have been compiled. `$JAX_COMPILATION_CACHE_DIR` names another folder, and
+`JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
+"""
+
+import hashlib
+import pathlib
+import platform
+
+import jax
+
+FOLDER = "~/.cache/ractd_jax"
+LARGEST = 2**30  # bytes; the programs used longest ago make room
+SHORTEST = 0.1  # seconds of compiling that are worth a file
+
+
+def keep(folder: str = FOLDER) -> pathlib.Path | None:
+    """Keep compiled programs from now on; the first of a process must not have been compiled yet.
+
+    Args:
+        folder: where; "" leaves JAX as it is.
+
+    Returns:
+        The folder in it that belongs to machines like this one, None if nothing was changed.
+    """
+    if not folder or jax.config.jax_compilation_cache_dir:
+        return None
+    path = pathlib.Path(folder).expanduser() / _machine()
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_compilation_cache_max_size", LARGEST)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
+    return path
+
+
+def _machine() -> str:
+    """Name what a program for the CPU depends on; one for another kind of CPU might not run."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    words = (line for line in lines if line.startswith(("flags", "Features")))
+    features = next(words, platform.processor())
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:12]}"

@@ -1,0 +1,1 @@
+"""Offline data: where it comes from (`sources`), how episodes become windows (`dataset`)."""

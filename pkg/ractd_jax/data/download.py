@@ -1,0 +1,166 @@
+"""Fetches a large file over HTTP: continues where it stopped, tries again, shows how far it is.
+
+What has come lies beside the file as `<name>.part` and stays there when the connection fails, so
+that the next call asks for the rest only (RFC 9110, range requests). The file itself appears once
+it is whole and whoever asked for it has looked at what it holds.
+"""
+
+import contextlib
+import http.client
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+
+from ractd_jax import errors, progress
+
+TIMEOUT = 30.0  # seconds without an answer
+PAUSES = (1.0, 4.0, 10.0)  # seconds before the second, third and fourth attempt
+CHUNK = 1 << 20  # bytes
+FAILURES = (OSError, http.client.HTTPException)  # of a connection, in urllib
+
+
+def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> None:
+    """Download a URL to a path, unless the file is there by now.
+
+    Of several processes that want the same file one downloads and the others wait for it.
+
+    Args:
+        url: where the file is.
+        path: where it shall be.
+        check: called with the path of the whole file before it gets its name; raises what is wrong
+            with it, and the download is thrown away.
+        remedy: what the user can do instead, the end of every message.
+
+    Raises:
+        UserError: the server cannot be reached or sends something else, or the disk is full.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with _disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if path.is_file():
+                return
+            _attempts(url, part, remedy)
+            try:
+                check(part)
+            except errors.UserError as error:
+                part.unlink()
+                raise errors.UserError(f"{url} sent the wrong thing, {error}: {remedy}") from error
+            os.replace(part, path)
+
+
+def _attempts(url: str, part: Path, remedy: str) -> None:
+    """Call `_continue` until it succeeds, with pauses between, or raise a `UserError`."""
+    for pause in (*PAUSES, None):
+        try:
+            return _continue(url, part)
+        except FAILURES as error:
+            if pause is None or _is_final(error):
+                have = part.stat().st_size if part.exists() else 0
+                kept = f"; {have:,} bytes are kept and the next try goes on from there"
+                raise errors.UserError(
+                    f"cannot download {url} ({_line(error)}){kept if have else ''}: {remedy}"
+                ) from error
+            _say(f"{_line(error)}: trying again in {pause:g} s")
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _is_final(error: BaseException) -> bool:
+    """Say whether the server has refused, so that asking again is of no use."""
+    code = getattr(error, "code", 500)
+    return 400 <= code < 500 and code not in (408, 429)
+
+
+def _continue(url: str, part: Path) -> None:
+    """Download what is missing of a file.
+
+    Raises:
+        OSError: the connection failed or ended early.
+        UserError: the disk did.
+    """
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code != 416:
+                raise
+            _, total = _range(error.headers)
+            if total == have:  # it was whole, and the program was stopped before it knew
+                return
+            with _disk(part):
+                part.unlink()
+        raise OSError(f"the server has {total} bytes, {have} had come") from None
+    with response:
+        start, total = _range(response.headers) if response.status == 206 else (0, None)
+        if start not in (0, have):
+            raise OSError(f"asked for the rest from byte {have}, the server sent it from {start}")
+        size = response.headers.get("Content-Length")
+        if total is None and size is not None:
+            total = start + int(size)
+        with _disk(part):
+            file = open(part, "r+b" if start else "wb")  # noqa: SIM115
+        description = f"download {part.name.removesuffix('.part')}"
+        with file, progress.Progress().task(description, total or 0, start) as bar:
+            file.seek(start)
+            while chunk := response.read1(CHUNK):  # as it comes, so that a stall loses nothing
+                with _disk(part):
+                    file.write(chunk)
+                    file.flush()
+                bar.update(file.tell())
+            done = file.tell()
+    if total is not None and done != total:
+        if done > total:
+            part.unlink()
+        raise OSError(f"only {done:,} of {total:,} bytes came" if done < total else "too much came")
+
+
+def _range(headers: http.client.HTTPMessage) -> tuple[int, int | None]:
+    """Return the first byte sent and the size of the whole, from Content-Range."""
+    match = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
+    if not match:
+        return 0, None
+    first, total = match.groups()
+    return int(first or 0), None if total == "*" else int(total)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk into a `UserError`, so that nobody tries it again."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.UserError(f"cannot write {path}: {_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time download a file, and tell the others what they wait for."""
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
+        _say(f"another process is downloading {path.name}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _say(text: str) -> None:
+    progress.make_console().print(text, markup=False, soft_wrap=True)
+
+
+def _line(error: BaseException) -> str:
+    if type(error) is urllib.error.URLError:
+        error = error.reason
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,174 @@
+"""D4RL's Maze2d data, made again: no human and no learning was in it, so nothing is approximate.
+
+One endless run. The waypoint controller steers the ball to a random target, with Gaussian noise on
+its actions; when the target's cell is reached, or the time limit of an episode is over, the next
+target is drawn and the ball goes on from where it is. The rewards come afterwards and ask for the
+evaluation goal, wherever the ball was sent. The noise is an option of D4RL's script that the
+released files show was on (docs/maze2d.md). Two peculiarities of those files are kept:
+
+    rewards[i]        judges observations[i], where the environment judges the state after the step
+    observations[i]   repeats the row before it once after each change of target, and the controller
+                      acts on that; infos/qpos and infos/qvel are the true state
+
+`timeouts` marks changes of target and `terminals` nothing: an episode of the file is one errand.
+`cut_at_goal` makes the episodes that trajectory planners are trained on.
+Source: Fu et al. 2020, "D4RL", section 5; Farama-Foundation/D4RL, `scripts/generation`.
+"""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from ractd_jax import errors, tasks
+from ractd_jax.data import episodes, hdf5, simulated
+from ractd_jax.envs import maze2d, waypoints
+
+VERSION = 1  # of the procedure; part of the cached file's name
+TRANSITIONS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}  # as in D4RL
+NOISE = 0.5  # in D4RL's files
+CHUNK = 20_000  # rows between two reports
+
+# columns of a row of `_run`
+_OBS, _XY, _ACTION, _GOAL = slice(0, 4), slice(0, 2), slice(4, 6), slice(6, 8)
+_QPOS, _QVEL, _SWITCH = slice(8, 10), slice(10, 12), 12
+
+
+def size(task: tasks.TaskSpec) -> int:
+    """Return the number of steps in D4RL's own file of a Maze2d task."""
+    maze2d.of_task(task)
+    return TRANSITIONS[task.name.split("-")[1]]
+
+
+def make(
+    task: tasks.TaskSpec,
+    path: str | os.PathLike,
+    *,
+    transitions: int | None = None,
+    seed: int = 0,
+    noise: float = NOISE,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Record the run and write it in D4RL's HDF5 schema.
+
+    One process makes a million steps in less than a minute, so the run is not cut into pieces for
+    several. A shorter run is the beginning of a longer one with the same seed.
+
+    Args:
+        task: a Maze2d task.
+        path: the file to write; it appears when complete.
+        transitions: number of steps; by default D4RL's.
+        seed: of the start, the targets, the waypoints and the noise.
+        noise: standard deviation of what is added to the controller's actions.
+        advance: called with the number of steps recorded so far.
+
+    Raises:
+        UserError: no Maze2d task, too few transitions for an episode, a negative seed, or the file
+            cannot be written.
+    """
+    transitions = size(task) if transitions is None else transitions
+    if transitions <= task.max_episode_steps or seed < 0:
+        raise errors.UserError(
+            f"cannot simulate {transitions} transitions of {task.name} with seed {seed}: "
+            f"transitions start at {task.max_episode_steps + 1}, seeds at 0"
+        )
+    maze = maze2d.of_task(task)
+    rows = np.empty((transitions, 13), np.float32)
+    done = 0
+    for chunk in _run(maze, task.max_episode_steps, transitions, seed, noise):
+        rows[done : done + len(chunk)] = chunk
+        done += len(chunk)
+        if advance:
+            advance(done)
+    columns = {
+        "observations": rows[:, _OBS],
+        "actions": rows[:, _ACTION],
+        "rewards": maze2d.at_goal(rows[:, _XY], np.array(maze.goal, np.float64)),
+        "terminals": np.zeros(transitions, bool),
+        "timeouts": rows[:, _SWITCH] > 0,
+        "infos/goal": rows[:, _GOAL],
+        "infos/qpos": rows[:, _QPOS],
+        "infos/qvel": rows[:, _QVEL],
+    }
+    metadata = {
+        "source": "D4RL's waypoint controller in the rebuilt Maze2d",
+        "task": task.name,
+        "environment": task.env_id,
+        "seed": seed,
+        "noise": noise,
+        "version": VERSION,
+        "mujoco": importlib.metadata.version("mujoco"),
+    }
+    hdf5.write(path, columns, metadata)
+
+
+def cached(task: tasks.TaskSpec, *, transitions: int | None = None, seed: int = 0) -> Path:
+    """Return the path of the task's data, made now if it is not there yet; see `simulated.keep`.
+
+    Raises:
+        UserError: as `make`.
+    """
+    transitions = size(task) if transitions is None else transitions
+    return simulated.keep(task, VERSION, make, transitions, seed)
+
+
+def cut_at_goal(
+    transitions: episodes.Transitions,
+) -> tuple[episodes.Transitions, Bool[np.ndarray, " rows"]]:
+    """Return RACTD's episodes, and the rows in which an errand ends.
+
+    An episode ends when the ball leaves the evaluation goal, an errand where the file's own does.
+
+    So an episode holds every way that ended there, whatever the errands were. The row in which it
+    leaves is dropped, as in the released code; so is what follows the last one (Diffuser, Janner et
+    al. 2022, cuts in the same places).
+    """
+    inside = transitions.rewards > 0
+    leaves = np.flatnonzero(inside[:-1] & ~inside[1:])
+    timeouts, keep = np.zeros_like(inside), np.ones_like(inside)
+    timeouts[leaves[leaves > 0] - 1] = True
+    keep[leaves] = False
+    arrived = (transitions.terminals | transitions.timeouts)[keep]
+    cut = transitions._replace(timeouts=timeouts)
+    cut = episodes.complete(episodes.Transitions(*(column[keep] for column in cut)))
+    return cut, arrived[: len(cut.rewards)]
+
+
+def _run(
+    maze: maze2d.Maze, limit: int, steps: int, seed: int, noise: float
+) -> Iterator[Float64[np.ndarray, "rows 13"]]:
+    """Yield the run in pieces; see `_OBS` and its like for the columns."""
+    # Two streams, so that a short run is the beginning of a long one.
+    rng, rng_noise = np.random.default_rng(seed).spawn(2)
+    model = mujoco.MjModel.from_xml_string(maze2d.mjcf(maze))
+    data = mujoco.MjData(model)
+    controller = waypoints.WaypointController(maze, rng)
+    target = maze2d.random_location(maze, rng).tolist()
+    data.qpos[:] = maze2d.random_location(maze, rng)
+    data.qvel[:] = rng.normal(0.0, maze2d.SPEED_NOISE, 2)
+    # Plain floats: numpy would take longer than MuJoCo.
+    state = obs = (*data.qpos.tolist(), *data.qvel.tolist())
+    age = 0
+    for begin in range(0, steps, CHUNK):
+        rows = []
+        noises = rng_noise.normal(0.0, noise, (min(CHUNK, steps - begin), 2))
+        for noise_x, noise_y in noises.tolist():
+            (push_x, push_y), reached = controller.act(obs, target)
+            action = _clip(push_x + noise_x), _clip(push_y + noise_y)
+            switch = reached or age >= limit
+            rows.append((*obs, *action, *target, *state, switch))
+            maze2d.simulate(model, data, action)
+            state = (*data.qpos.tolist(), *data.qvel.tolist())
+            if switch:
+                target, age = maze2d.random_location(maze, rng).tolist(), 0
+            else:
+                obs, age = state, age + 1
+        yield np.array(rows, np.float64)
+
+
+def _clip(x: float) -> float:
+    return min(max(x, -1.0), 1.0)

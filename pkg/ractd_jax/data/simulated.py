@@ -1,0 +1,209 @@
+"""Benchmark-like data without a download: shipped SAC snapshots rolled out in MuJoCo 3.
+
+D4RL's "medium-replay" is all that one SAC run had seen when it became mediocre; "medium" is that
+policy rolled out, "expert" a fully trained one (Fu et al. 2020, section 5). Here the run was
+another one, saved every 10,000 steps while it learned, and a replay buffer is imitated by rolling
+out each saved actor, in the order they were saved, for its share of the steps (`recipes`).
+
+`make` writes such a file in D4RL's schema; `cached` makes it once and returns its path.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import process
+from pathlib import Path
+
+import numpy as np
+
+from ractd_jax import errors, progress, tasks
+from ractd_jax.data import hdf5, rollouts
+from ractd_jax.data.recipes import RECIPES, Recipe
+
+VERSION = 1  # of the recipes and the roll-out; part of the cached file's name
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+BLOCK = 16_000  # most steps one process is asked for at a time
+
+
+def recipe(task: tasks.TaskSpec) -> Recipe:
+    """Return the task's recipe, or raise a `UserError` that says which tasks have one."""
+    if task.name.startswith("kitchen-"):
+        raise errors.UserError(
+            f"{task.name} is what people demonstrated, which cannot be simulated: use source=d4rl "
+            f"or source=minari:D4RL/kitchen/{task.name.split('-')[1]}-v2"
+        )
+    if task.name not in RECIPES:
+        raise errors.UserError(
+            f"no snapshots to simulate {task.name} from: use source=d4rl, or one of "
+            f"{', '.join(RECIPES)}"
+        )
+    return RECIPES[task.name]
+
+
+def label(task: tasks.TaskSpec) -> str:
+    """Return the words for a task's simulated data in tables and figures."""
+    note = RECIPES[task.name].note if task.name in RECIPES else ""
+    return "; ".join(filter(None, ["simulated (MuJoCo 3, shipped SAC snapshots", note])) + ")"
+
+
+def make(
+    task: tasks.TaskSpec,
+    path: str | os.PathLike,
+    *,
+    transitions: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Roll the snapshots out and write the episodes in D4RL's HDF5 schema.
+
+    The arrays depend on `seed` and `transitions` only, never on the number of workers. A script
+    that calls this needs the usual `if __name__ == "__main__":`, for the workers import it.
+
+    Args:
+        task: what to imitate.
+        path: the file to write; it appears when complete.
+        transitions: steps wanted, plus what finishes the last episode; by default D4RL's number.
+        seed: of the environments and the actors.
+        workers: processes; one a core by default, and none beside this one if 1.
+        advance: called with the number of steps collected so far.
+
+    Raises:
+        UserError: there is no recipe for the task, `transitions` or `seed` makes no sense, or the
+            file cannot be written.
+    """
+    mixture = recipe(task)
+    transitions = mixture.transitions if transitions is None else transitions
+    if transitions < 1 or seed < 0:
+        raise errors.UserError(
+            f"cannot simulate {transitions} transitions with seed {seed}: "
+            "transitions start at 1, seeds at 0"
+        )
+    file = SNAPSHOTS / f"{task.name.split('-')[0]}.npz"
+    with np.load(file) as archive:
+        snapshots = dict(archive)
+
+    blocks = [
+        rollouts.Block(task.env_id, actor(snapshots, saved_at), steps, (seed, saved_at, i))
+        for saved_at, i, steps in plan(mixture, transitions)
+    ]
+    columns = roll_out(blocks, workers=workers, advance=advance)
+    metadata = {
+        "source": "stochastic roll-outs of shipped SAC snapshots",
+        "task": task.name,
+        "environment": task.env_id,
+        "seed": seed,
+        "version": VERSION,
+        "snapshot_steps": np.array(list(mixture.shares)),
+        "snapshot_shares": np.array(list(mixture.shares.values())),
+        "snapshots_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "mujoco": importlib.metadata.version("mujoco"),
+        "gymnasium": importlib.metadata.version("gymnasium"),
+    }
+    hdf5.write(path, columns, metadata)
+
+
+def roll_out(
+    blocks: list[rollouts.Block],
+    *,
+    workers: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> rollouts.Episode:
+    """Return the columns of all episodes of some blocks, one after the other.
+
+    Args:
+        blocks: work orders; each yields its steps and what finishes the last episode.
+        workers: processes; one a core by default, and none beside this one if 1.
+        advance: called with the number of steps collected so far.
+    """
+    episodes, total, goal = [], 0, 0
+    with _mapped(rollouts.collect, blocks, workers or os.cpu_count() or 1) as collected:
+        for block, fresh in zip(blocks, collected, strict=True):
+            goal += block.steps
+            for episode in fresh:
+                if total >= goal:  # never asks how long the episode is: see `rollouts.collect`
+                    break
+                episodes.append(episode)
+                total += len(episode["rewards"])
+            if advance:
+                advance(goal)
+    return {name: np.concatenate([e[name] for e in episodes]) for name in episodes[0]}
+
+
+def cached(task: tasks.TaskSpec, *, transitions: int | None = None, seed: int = 0) -> Path:
+    """Return the path of the task's simulated data, made now if it is not there yet; see `keep`.
+
+    Raises:
+        UserError: as `make`.
+    """
+    transitions = recipe(task).transitions if transitions is None else transitions
+    return keep(task, VERSION, make, transitions, seed)
+
+
+def keep(task: tasks.TaskSpec, version: int, make: Callable, transitions: int, seed: int) -> Path:
+    """Return the path of the file that `make` writes, called now if the file is not there yet.
+
+    It lives in the directory named by the environment variable `RACTD_DATA_DIR`, or else in
+    `~/.cache/ractd_jax`. Two processes that make it at once write the same file twice.
+    """
+    folder = Path(os.environ.get("RACTD_DATA_DIR") or Path.home() / ".cache" / "ractd_jax")
+    path = folder / f"{task.name}-simulated{version}-{transitions}-seed{seed}.hdf5"
+    if not path.exists():
+        try:  # now, not after all that work
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise errors.UserError(f"cannot write {folder}: {error}") from error
+        shown = progress.Progress()
+        shown.console.print(f"simulating {task.name} into {path}", soft_wrap=True)
+        with shown.task("simulate", transitions) as bar:
+            make(task, path, transitions=transitions, seed=seed, advance=bar.update)
+    return path
+
+
+def plan(mixture: Recipe, transitions: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (snapshot, number of the block, steps), the steps adding up to `transitions`."""
+    shares = np.cumsum(list(mixture.shares.values()))
+    ends = np.rint(transitions * shares / shares[-1]).astype(int).tolist()
+    for saved_at, start, end in zip(mixture.shares, [0, *ends[:-1]], ends, strict=True):
+        for i, begin in enumerate(range(start, end, BLOCK)):
+            yield saved_at, i, min(BLOCK, end - begin)
+
+
+def actor(snapshots: dict[str, np.ndarray], saved_at: int) -> rollouts.Actor | None:
+    """Pick the actor that was saved at a training step, in float32; `None` for step 0."""
+    if saved_at == 0:
+        return None
+    index = snapshots["steps"].tolist().index(saved_at)
+    layers = {name: value for name, value in snapshots.items() if "/" in name}
+    return {name: value[index].astype(np.float32) for name, value in layers.items()}
+
+
+@contextlib.contextmanager
+def _mapped(function: Callable, items: list, workers: int) -> Iterator[Iterator]:
+    """Yield the results in order, from a pool of fresh processes if there is work for several.
+
+    Spawned, not forked: a fork of a process in which JAX runs its threads may hang.
+
+    Raises:
+        UserError: a worker process was killed, or could not import the calling script.
+    """
+    workers = min(workers, len(items))
+    if workers == 1:
+        yield map(function, items)
+        return
+    pool = futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        yield pool.map(function, items)
+    except process.BrokenProcessPool as error:
+        raise errors.UserError(
+            "a simulation process died: out of memory, or called from a script that has no file "
+            'or no `if __name__ == "__main__":`; workers=1 needs neither'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)

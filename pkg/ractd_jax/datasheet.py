@@ -1,0 +1,63 @@
+"""The stage `data`: fetch or make a dataset, say and draw what it holds, train nothing.
+
+Writes `data.json` and `figures/data.png` into the pipeline's folder; a Maze2d task's map, or what
+else `report.data.MAPS` knows, as `figures/map.png`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ractd_jax import checkpoints
+from ractd_jax.data import d4rl, inspection, sources
+from ractd_jax.experiment import Experiment
+from ractd_jax.report import data as report
+
+
+def show(experiment: Experiment) -> dict[str, Any]:
+    """Print the facts and what deserves a second look, draw the figures; return the facts.
+
+    Raises:
+        UserError: the data cannot be had, read or used.
+    """
+    transitions, task = experiment.transitions, experiment.task
+    source = sources.label(experiment.config["source"], experiment.task)
+    facts = inspection.inspect(transitions, task)
+    settings = experiment.config["data"]
+    horizon = settings["horizon"] if task.kind == "policy" else 1  # plans go on from way to way
+    remarks = inspection.remarks(facts, horizon, settings["termination_penalty"])
+    title = f"{task.name}   data: {source}"
+    experiment.console.print(report.facts_table(facts, d4rl.PUBLISHED.get(task.name)))
+    for line in (
+        f"episodes: {facts['length_min']:,} to {facts['length_max']:,} steps, mean "
+        f"{facts['length_mean']:,.1f}; {facts['terminals']:,} end in a terminal, "
+        f"{facts['timeouts']:,} in a timeout",
+        f"observations: {transitions.observations.shape[1]} numbers, all finite",
+        f"actions: {transitions.actions.shape[1]} numbers, "
+        f"{_pairs(transitions.actions.min(axis=0), transitions.actions.max(axis=0))}; within their "
+        f"limits {_pairs(*task.action_limits())}; {facts['actions_at_limit']:.1%} at one",
+        f"rewards: {facts['reward_min']:.4g} to {facts['reward_max']:.4g}, mean "
+        f"{facts['reward_mean']:.4g}",
+        *(f"note: {remark}" for remark in remarks),
+    ):
+        experiment.say(line)
+
+    sheet, folder = experiment.workdir / "data.json", experiment.workdir / "figures"
+    known = {name: value for name, value in facts.items() if value == value}  # no score, no NaN
+    about = {"task": task.name, "source": source, "facts": known, "remarks": remarks}
+    checkpoints.write_json(sheet, about)
+    report.histograms(folder / "data.png", transitions, task, title)
+    written = [sheet, folder / "data.png"]
+    if draw := report.MAPS.get(task.name.split("-")[0]):
+        draw(folder / "map.png", transitions, task, source)
+        written.append(folder / "map.png")
+    for path in written:
+        experiment.say(f"wrote {path}")
+    return facts
+
+
+def _pairs(low: np.ndarray, high: np.ndarray) -> str:
+    """Return the ranges of all dimensions, or the range over all of them where they are many."""
+    if len(low) > 4:
+        return f"{low.min():.4g} to {high.max():.4g}"
+    return ", ".join(f"{a:.4g} to {b:.4g}" for a, b in zip(low, high, strict=True))

@@ -1,0 +1,1 @@
+"""Environments: honest rollouts of a policy, and the statistics of its scores."""

@@ -1,0 +1,106 @@
+"""An installed `gym` + `d4rl` (old API, mujoco-py) in the place of Gymnasium and our own readers.
+
+    old: observation = env.reset()             ours: observation, info = env.reset(seed=seed)
+         obs, reward, done, info = env.step()        obs, reward, terminated, truncated, info
+         env.seed(seed)
+
+`source=gym-d4rl` uses it: data from `env.get_dataset()`, evaluation in the very environments that
+D4RL recorded. Neither package can be installed beside today's (d4rl needs mujoco-py and gym before
+0.26); this is for those who have such a machine.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ractd_jax import errors
+
+PREFIX = "gym-d4rl:"  # of the environment ids that `envs.make` hands to us
+
+
+class GymAdapter:
+    """An old `gym` environment with the part of Gymnasium's interface that we use.
+
+    Args:
+        env: has `reset() -> obs`, `step(a) -> (obs, reward, done, info)` and `seed(k)`.
+    """
+
+    def __init__(self, env: Any):
+        self.env = env
+        self.action_space, self.observation_space = env.action_space, env.observation_space
+
+    @property
+    def unwrapped(self) -> "GymAdapter":
+        """The adapter itself, which knows the simulator's state."""
+        return self
+
+    @property
+    def data(self) -> Any:
+        """MuJoCo's state, with `qpos` and `qvel` as in Gymnasium's `env.unwrapped.data`."""
+        return self.env.unwrapped.sim.data
+
+    def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; the same seed begins the same one."""
+        if seed is not None:
+            self.env.seed(seed)
+        return np.asarray(self.env.reset()), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Act; an episode that only the clock ended (`TimeLimit.truncated`) is truncated.
+
+        Raises:
+            UserError: this gym has the new API.
+        """
+        answer = self.env.step(action)
+        if len(answer) != 4:
+            raise errors.UserError(
+                f"this gym's step gives {len(answer)} values, the adapter is for the 4 of "
+                "gym < 0.26, which d4rl needs"
+            )
+        obs, reward, done, info = answer
+        truncated = bool(info.get("TimeLimit.truncated", False))
+        return np.asarray(obs), float(reward), bool(done) and not truncated, truncated, info
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self.env.close()
+
+    def get_dataset(self) -> dict[str, np.ndarray]:
+        """Return D4RL's columns, which `d4rl` downloads where they are missing.
+
+        Raises:
+            UserError: it cannot.
+        """
+        try:
+            return self.env.get_dataset()
+        except Exception as error:  # d4rl lets through what h5py, urllib and os raise
+            raise errors.UserError(
+                f"d4rl cannot get its dataset: {_line(error)}; try source=d4rl"
+            ) from error
+
+
+def make(name: str) -> GymAdapter:
+    """Make the `gym` environment that `d4rl` registers under a dataset's id.
+
+    Args:
+        name: D4RL's dataset id, as `hopper-medium-replay-v2`.
+
+    Raises:
+        UserError: the packages are missing, do not load, or do not know the id.
+    """
+    try:
+        import d4rl  # noqa: F401  (registers its environments)
+        import gym
+    except Exception as error:  # mujoco-py raises a bare Exception where it finds no library
+        raise errors.UserError(
+            f"source=gym-d4rl needs the packages gym and d4rl, which do not load here "
+            f"({_line(error)}): source=d4rl reads the same data without them"
+        ) from error
+    try:
+        return GymAdapter(gym.make(name))
+    except Exception as error:  # gym's errors share no other base
+        raise errors.UserError(f"gym cannot make {name}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,22 @@
+"""Environments by Gymnasium id, without the notice that a `-v4` is out of date."""
+
+import warnings
+
+import gymnasium
+
+from ractd_jax.envs import gym_adapter, kitchen, maze2d
+
+for _module in (kitchen, maze2d):  # whose import has made their ids known
+    gymnasium.register_envs(_module)
+
+
+def make_env(env_id: str) -> gymnasium.Env | gym_adapter.GymAdapter:
+    """Make an environment; v5 changed observations and rewards, v4 has those of D4RL's v2.
+
+    An id that starts with `gym-d4rl:` names one of an installed `gym` + `d4rl`.
+    """
+    if env_id.startswith(gym_adapter.PREFIX):
+        return gym_adapter.make(env_id.removeprefix(gym_adapter.PREFIX))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*out of date", DeprecationWarning)
+        return gymnasium.make(env_id, disable_env_checker=True)

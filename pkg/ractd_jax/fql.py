@@ -1,0 +1,195 @@
+"""Flow Q-learning: a one-step policy that follows a critic and stays near a flow of the data.
+
+Park, Li and Levine 2025. v is a velocity field learnt by flow matching, with noise z at time 0 and
+the data's action a at time 1; mu(s, z) is a network that acts in one call.
+
+    L_v  = E[ |v(s, a_t, t) - (a - z)|^2 ],   a_t = (1 - t) z + t a            `flow_loss`
+    a_flow(s, z) = Euler steps of da/dt = v(s, a, t) from z                    `follow`
+    L_mu = E[ alpha |mu(s, z) - a_flow(s, z)|^2 - Q(s, mu(s, z)) ]             `policy_loss`
+    L_Q  = E[ (r + gamma (1 - done) Q'(s', mu(s', z)) - Q(s, a))^2 ]           `critic_loss`
+
+The policy's gradient never passes through the flow's steps: that is the point of the second
+network. All is trained at once, by one optimiser on the sum of the losses.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ractd_jax import action_networks, errors, train_state
+from ractd_jax.action_networks import init_twins, twins
+from ractd_jax.types import Algorithm, Transition
+
+Actions = Float[Array, "batch dim"]
+Velocity = Callable[[Actions, Float[Array, " batch"]], Actions]  # (a_t, t) -> da/dt
+OF_TWINS = {"mean": jnp.mean, "min": jnp.min}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fql:
+    """How flow, critic and policy learn.
+
+    Attributes:
+        alpha: weight of the distillation, which holds the policy near the data.
+        normalize_q_loss: divide the policy's Q by its mean size over the batch, so that alpha means
+            the same whatever unit rewards have.
+        flow_steps: Euler steps of the flow.
+        q_agg: what the two critics hold the next action to be worth together, see `OF_TWINS`.
+        discount: gamma.
+    """
+
+    alpha: float = 1.0
+    normalize_q_loss: bool = True
+    flow_steps: int = 10
+    q_agg: str = "mean"
+    discount: float = 0.99
+
+    def __post_init__(self):
+        errors.choose("fql.method.q_agg", self.q_agg, OF_TWINS)
+        if self.flow_steps < 1 or not 0 <= self.discount < 1:
+            raise errors.UserError(
+                f"fql.method: at least one flow step and a discount in [0, 1) are needed, not "
+                f"{self.flow_steps} and {self.discount}"
+            )
+
+
+# ---- the flow ------------------------------------------------------------------------------------
+
+
+def flow_loss(velocity: Velocity, action: Actions, key: PRNGKeyArray) -> Float[Array, ""]:
+    """Return the squared error of the velocity on straight lines from noise to the data."""
+    key_z, key_t = jax.random.split(key)
+    z = jax.random.normal(key_z, action.shape)
+    t = jax.random.uniform(key_t, action.shape[:1])
+    a_t = (1 - t)[:, None] * z + t[:, None] * action
+    return jnp.mean((velocity(a_t, t) - (action - z)) ** 2)
+
+
+def follow(velocity: Velocity, z: Actions, steps: int) -> Actions:
+    """Return where the flow leads from noise z, by Euler's method, clipped to [-1, 1]."""
+
+    def step(a, t):
+        return a + velocity(a, jnp.full(a.shape[0], t)) / steps, None
+
+    return jnp.clip(jax.lax.scan(step, z, jnp.arange(steps) / steps)[0], -1, 1)
+
+
+# ---- losses of critic and policy -----------------------------------------------------------------
+
+
+def critic_loss(
+    q: Float[Array, "ens batch"], q_next: Float[Array, "ens batch"], method: Fql, batch: Transition
+) -> Float[Array, ""]:
+    """Return the squared error of the critics.
+
+    Args:
+        q: of the data's actions.
+        q_next: what the targets hold the policy's next actions to be worth.
+        method: discount, and how the targets are joined.
+        batch: transitions.
+    """
+    worth = OF_TWINS[method.q_agg](q_next, axis=0)
+    goal = jax.lax.stop_gradient(batch.rewards + method.discount * batch.masks * worth)
+    return jnp.mean((q - goal[None]) ** 2)
+
+
+def policy_loss(
+    action: Actions, goal: Actions, q: Callable[[Actions], Float[Array, "ens batch"]], method: Fql
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return (distillation, -Q) of the policy's actions; alpha is not in the former yet.
+
+    Args:
+        action: mu(s, z).
+        goal: where the flow leads from the same z.
+        q: what the critics hold actions to be worth; its weights get no gradient.
+        method: whether -Q is normalised.
+    """
+    worth = jnp.mean(q(jnp.clip(action, -1, 1)), axis=0)
+    size = jnp.mean(jnp.abs(jax.lax.stop_gradient(worth))) + 1e-8 if method.normalize_q_loss else 1
+    return jnp.mean((action - jax.lax.stop_gradient(goal)) ** 2), -jnp.mean(worth) / size
+
+
+# ---- the algorithm -------------------------------------------------------------------------------
+
+
+def make_fql(
+    q_net: action_networks.MLP,
+    flow_net: action_networks.MLP,
+    policy_net: action_networks.MLP,
+    method: Fql,
+    optimiser: train_state.Optimiser,
+    *,
+    shape: tuple[int, int],
+    cond_dim: int,
+) -> Algorithm:
+    """Make flow, critic and the one-step policy, which acts and is to be saved live.
+
+    Args:
+        q_net: network of Q(s, a), one number.
+        flow_net: network of v(s, a, t).
+        policy_net: network of mu(s, z).
+        method: losses.
+        optimiser: how to train; its average is Q', so `ema` is 1 - the rate at which targets
+            follow, and `ema_power` should be 0.
+        shape: (1, dim) of an action.
+        cond_dim: size of an observation.
+    """
+
+    def velocity(params, cond):
+        def v(a, t):
+            x = jnp.concatenate([cond, a, t[:, None]], axis=-1)
+            return flow_net.apply({"params": params["flow"]}, x)
+
+        return v
+
+    def one_step(params, cond, z):
+        x = jnp.concatenate([cond, z], axis=-1)
+        return policy_net.apply({"params": params["policy"]}, x)
+
+    def init(key):
+        key_q, key_flow, key_policy = jax.random.split(key, 3)
+        cond, action = jnp.zeros((1, cond_dim)), jnp.zeros((1, shape[-1]))
+        x = jnp.concatenate([cond, action], axis=-1)
+        params = {
+            "q": init_twins(q_net, key_q, cond, action),
+            "flow": flow_net.init(key_flow, jnp.pad(x, ((0, 0), (0, 1))))["params"],
+            "policy": policy_net.init(key_policy, x)["params"],
+        }
+        return train_state.create(params, optimiser)
+
+    def update(state, batch: Transition, key):
+        key_next, key_flow, key_z = jax.random.split(key, 3)
+        action, live = batch.x[:, 0], state.params
+        z = jax.random.normal(key_z, action.shape)
+        goal = follow(velocity(live, batch.cond), z, method.flow_steps)
+        z_next = jax.random.normal(key_next, action.shape)
+        next_action = jnp.clip(one_step(live, batch.next_cond, z_next), -1, 1)
+        q_next = twins(q_net, state.ema["q"], batch.next_cond, next_action)
+
+        def worth(a):
+            return twins(q_net, live["q"], batch.cond, a)
+
+        def loss_fn(params):
+            q = twins(q_net, params["q"], batch.cond, action)
+            critic = critic_loss(q, q_next, method, batch)
+            flow = flow_loss(velocity(params, batch.cond), action, key_flow)
+            mine = one_step(params, batch.cond, z)
+            distill, against_q = policy_loss(mine, goal, worth, method)
+            total = critic + flow + method.alpha * distill + against_q
+            metrics = {"loss": total, "q_loss": critic, "flow": flow, "distill": distill}
+            return total, metrics | {"q": jnp.mean(q)}
+
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(live)
+        return train_state.apply_gradients(state, grads, optimiser), metrics
+
+    def act(params, cond, keys):
+        z = jax.vmap(lambda key: jax.random.normal(key, shape[-1:]))(keys)
+        return jnp.clip(one_step(params, cond, z), -1, 1)[:, None]
+
+    def judge(params, x, cond):
+        return OF_TWINS[method.q_agg](twins(q_net, params["q"], cond, x[:, 0]), axis=0)
+
+    return Algorithm(init, update, act, judge)

@@ -1,0 +1,92 @@
+"""What an evaluation measures: the returns of a list of episodes, and the time of a decision."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ractd_jax import provenance, samplers
+from ractd_jax.data import sources
+from ractd_jax.envs import rollouts
+from ractd_jax.experiment import Experiment
+
+SELECTION = "last checkpoint (offline)"
+
+
+def play(
+    experiment: Experiment, sampler: samplers.Sampler, act: rollouts.Policy, *manner: str
+) -> dict[str, Any]:
+    """Return the entry of a row's episodes.
+
+    Args:
+        experiment: the pipeline.
+        sampler: whose model acts.
+        act: how.
+        *manner: words for that, where there is more than one way; part of the entry's name.
+    """
+    settings, task = experiment.config["eval"], experiment.task
+    seeds = [settings["first_seed"] + i for i in range(settings["episodes"])]
+    limit, name = task.max_episode_steps, ", ".join((sampler.name, *manner))
+    with experiment.progress.task(f"evaluate {name}", len(seeds) * limit) as bar:
+
+        def on_step(steps: int, finished: int) -> None:
+            done = finished * limit + (len(seeds) - finished) * steps
+            bar.update(done, episodes=finished)
+
+        result = rollouts.rollout(act, task, seeds, on_step=on_step)
+    trained = [sampler.stage]
+    if sampler.candidates > 1:
+        trained.append(sampler.reselect["judge"])
+    seconds = None  # of a run that is stopped early, unknown
+    if sampler.update is None:
+        seconds = provenance.training_seconds(experiment.workdir, experiment.config, trained)
+    return entry(experiment, name, result.returns) | {
+        "model": sampler.stage,
+        "name": sampler.name,
+        "nfe": sampler.nfe,
+        "candidates": sampler.candidates,
+        "selection": SELECTION if sampler.update is None else f"update {sampler.update}",
+        "seeds": seeds,
+        "training_seconds": seconds,
+        "score_released": float(task.score(result.returns_released).mean()),
+    }
+
+
+def entry(experiment: Experiment, row: str, returns: np.ndarray) -> dict[str, Any]:
+    """Return what the table and eval.json say of some episodes' returns.
+
+    Its `stage` is the name of the table's row, "student, NFE 2, closed loop". Where a model acted,
+    `play` adds which, as `model`, and as `name` the row's name without the manner.
+    """
+    config = experiment.config
+    return {
+        "task": config["task"],
+        "source": sources.label(config["source"], experiment.task),
+        "stage": row,
+        "size": config["size"],
+        "preset": config["preset"],
+        "training_seed": config["seed"],
+        "returns": [float(r) for r in returns],
+        **rollouts.statistics(returns, experiment.task),
+    }
+
+
+def median_ms(decide: Callable[[int], Any], seconds: float = 0.5) -> float:
+    """Return the median time of a call in milliseconds, from numpy to numpy.
+
+    It is compiled before the clock starts. The first half of the calls is not counted, as
+    processors take a while to speed up.
+
+    Args:
+        decide: what to time, given the number of the call.
+        seconds: how long to count, though 10 calls at least.
+    """
+    decide(0)
+    times = []
+    begun = time.perf_counter()
+    while len(times) < 20 or time.perf_counter() - begun < 2 * seconds:
+        start = time.perf_counter()
+        decide(len(times) + 1)
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times[len(times) // 2 :]))

@@ -1,0 +1,77 @@
+"""The vocabulary: what a batch is, what an algorithm is, and the names of dimensions.
+
+Names of array dimensions, the same everywhere:
+    batch    examples, or environments acting side by side
+    horizon  steps of a trajectory (16 actions for Gym tasks, 128 states for the small maze)
+    dim      numbers at one step of a trajectory (the size of an action; in mazes of a state)
+    cond     numbers a trajectory is conditioned on (the observation, after those before it where
+             `data.history` is more than 1; in mazes first and last state)
+    ens      members of an ensemble
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+Params = Any  # a pytree of arrays
+
+
+class Batch(NamedTuple):
+    """Windows of the dataset, normalised to [-1, 1].
+
+    Attributes:
+        x: the trajectory to be generated.
+        cond: what it is conditioned on.
+        returns: return-to-go from the trajectory's first step.
+    """
+
+    x: Float[Array, "batch horizon dim"]
+    cond: Float[Array, "batch cond"]
+    returns: Float[Array, " batch"]
+
+
+class Transition(NamedTuple):
+    """Single steps of the dataset: windows of one action, and what came of it.
+
+    Models of single actions that need no reward read `x` and `cond` as they would a `Batch`'s.
+
+    Attributes:
+        x: the action, a trajectory of horizon 1.
+        cond: the observation it was taken at.
+        rewards: what it earned.
+        next_cond: the observation after it.
+        masks: 0 where the episode ended in a terminal, so that nothing can be earned any more.
+    """
+
+    x: Float[Array, "batch 1 dim"]
+    cond: Float[Array, "batch cond"]
+    rewards: Float[Array, " batch"]
+    next_cond: Float[Array, "batch cond"]
+    masks: Float[Array, " batch"]
+
+
+class Algorithm(NamedTuple):
+    """A method as pure functions; `training.fit` and `policy` know nothing else about it.
+
+    Attributes:
+        init: `(key) -> TrainState`; `(key, frozen)` where it needs models of earlier stages.
+        update: `(state, batch, key) -> (state, metrics)`, metrics being a flat dict of scalars.
+        act: `(params, cond, keys) -> x`, one trajectory for each row of `cond` and each key;
+            None for a model that does not act.
+        judge: `(params, x, cond) -> (batch,)`, what the model holds each trajectory to be worth;
+            None for one that holds no opinion.
+        prepare: `(frozen, dataset, key) -> dataset`, done once before training; None for nothing.
+        acting: `(weights, frozen, normaliser) -> params`, what `act` takes, where that is more than
+            the trained weights alone; None where it is not.
+        sample: draws a batch of what `prepare` returned, as `data.transitions.sample` does; None
+            where that is still the dataset that was built.
+    """
+
+    init: Callable
+    update: Callable
+    act: Callable | None = None
+    judge: Callable | None = None
+    prepare: Callable | None = None
+    acting: Callable | None = None
+    sample: Callable | None = None
