@@ -62,10 +62,11 @@ def measure(out: pathlib.Path, source: str, quick: bool) -> dict[str, Any]:
         result["commands"].append(command)
         result[f"bench_{precision}"] = read(folder / "bench.json")
 
+    stages = ("reward", "teacher", "student")
     folder, size = out / "hopper", "demo" if quick else "small"
     flags = QUICK if quick else ["--config.training.updates_per_dispatch=500"]
     seconds = {}
-    for stage in ("reward", "teacher", "student", "eval"):
+    for stage in (*stages, "eval"):
         words = f"{stage},size={size},source={source}"
         command, seconds[stage] = run(folder, words, "--resume", *flags)
         result["commands"].append(command)
@@ -74,7 +75,7 @@ def measure(out: pathlib.Path, source: str, quick: bool) -> dict[str, Any]:
     low = result["bench_bfloat16"]
     student = next(row for row in low["train"] if row["stage"] == "student")
     one = [e for e in low["act"] if e["policy"].startswith("student, NFE 1") and e["batch"] == 1]
-    trained = sum(taken for stage, taken in seconds.items() if stage != "eval")
+    trained = sum(read(folder / stage / "timing.json")["seconds"] for stage in stages)
     result["found"] = {
         "share": student["share_of_product_rate"],
         "action_ms": {e["policy"]: e["median_ms"] for e in one},
@@ -91,7 +92,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="see that it runs, measure nothing")
     args = parser.parse_args()
     out = args.out.absolute()
-    result = measure(out, args.source, args.quick)
+    try:
+        result = measure(out, args.source, args.quick)
+    except subprocess.CalledProcessError as error:  # it has said why
+        sys.exit(error.returncode)
     (out / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{result['bench_bfloat16']['machine']['device']}")
     for name, what in WANTED.items():

@@ -12,8 +12,10 @@ import logging
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -38,6 +40,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text)
         temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder with --workdir"
@@ -197,13 +201,53 @@ def mark_finished(run: pathlib.Path) -> None:
 
 
 def clear_run(run: pathlib.Path) -> None:
-    """Remove what a run of ours wrote, and nothing else that lies in its folder."""
+    """Remove what a run of ours wrote, and nothing else that lies in its folder.
+
+    Raises:
+        UserError: something of it cannot be removed.
+    """
     if not hosts.first():
         return
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
     evaluations = [path.name for path in run.glob("eval*.json")]
-    for name in (FINISHED, CONFIG, TIMING, "metrics.jsonl", *evaluations):
-        (run / name).unlink(missing_ok=True)
+    try:  # what says that it is whole goes first
+        for name in (FINISHED, CONFIG, TIMING, "metrics.jsonl", *evaluations):
+            (run / name).unlink(missing_ok=True)
+        if (run / "checkpoints").exists():
+            shutil.rmtree(run / "checkpoints")
+    except OSError as error:
+        raise UserError(
+            f"cannot remove {error.filename}: {error.strerror}; remove {run} by hand, or choose "
+            "another folder with --workdir"
+        ) from error
+
+
+@contextlib.contextmanager
+def alone(run: pathlib.Path) -> Iterator[None]:
+    """Keep other programs out of a run's folder.
+
+    Raises:
+        UserError: another one trains there.
+    """
+    if not hosts.first():
+        yield
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(run / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(
+            f"another program trains in {run}: wait for it, or choose another folder with --workdir"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {run}: {error.strerror or error}; choose another folder with "
+            "--workdir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Log:

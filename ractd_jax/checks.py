@@ -4,6 +4,7 @@ Each finding is one line that says what, where and what would work. What only a 
 an earlier run can tell is found where they are met.
 """
 
+import math
 import re
 from typing import Any
 
@@ -24,6 +25,10 @@ def check(config: dict[str, Any], task: TaskSpec) -> None:
     Raises:
         UserError: with the first that cannot work.
     """
+    _finite(config)
+    _at_least("seed", config["seed"], 0)
+    if config["seed"] >= 2**32:
+        raise errors.UserError(f"seed is {config['seed']}: below 2^32, of which keys are made")
     data = config["data"]
     _at_least("data.horizon", data["horizon"], 1)
     history = data.get("history", 1)
@@ -36,15 +41,26 @@ def check(config: dict[str, Any], task: TaskSpec) -> None:
         _share(f"data.{name}", data.get(name, 0.0))
     for stage in stages.of(config):
         _words(config, stage)
-        _network(config, stage)
+        _network(config, task, stage)
         optimiser = config[stage]["optimiser"]
-        least = 0 if "epochs" in config[stage] else 1
-        _at_least(f"{stage}.optimiser.steps", optimiser["steps"], least)
+        epochs = config[stage].get("epochs")  # which steps=0 stands for
+        _at_least(f"{stage}.optimiser.steps", optimiser["steps"], 1 if epochs is None else 0)
+        if not optimiser["steps"]:
+            _at_least(f"{stage}.epochs", epochs, 1)
         _at_least(f"{stage}.optimiser.batch_size", optimiser["batch_size"], 1)
         stages.make(config, task, stage)  # the methods check their own fields
     if "training" in config:
         for name in ("updates_per_dispatch", "save_every", "keep"):
             _at_least(f"training.{name}", config["training"][name], 1)
+    if "bench" in config:
+        for batch in config["bench"]["batches"]:
+            _at_least("bench.batches", batch, 1)
+        for name in ("seconds", "limit"):
+            _at_least(f"bench.{name}", config["bench"][name], 0)
+    if "idql_eval" in config:
+        _at_least("idql_eval.candidates", config["idql_eval"]["candidates"], 1)
+        for calls in config["idql_eval"]["nfe"]:
+            _at_least("idql_eval.nfe", calls, 1)
     if "eval" in config:
         _evaluation(config, task)
 
@@ -66,25 +82,36 @@ def _words(config: dict[str, Any], stage: str) -> None:
             errors.choose(f"{stage}.{name}", found, words)
 
 
-def _network(config: dict[str, Any], stage: str) -> None:
+def _network(config: dict[str, Any], task: TaskSpec, stage: str) -> None:
     network = config[stage].get("network", {})
     _at_least(f"{stage}.network.frequencies", network.get("frequencies", 0), 0)
+    for name in ("dropout", "mid_dropout"):
+        _share(f"{stage}.network.{name}", network.get(name, 0.0))
     for name in ("hidden", "blocks", "widening", "embed_dim", "groups", "down_dims", "dims"):
         for size in _each(network.get(name, 1)):
             _at_least(f"{stage}.network.{name}", size, 1)
-    if "embed_dim" in network and network["embed_dim"] % 2:
+    embed_dim = network.get("embed_dim", 4)
+    if embed_dim % 2 or embed_dim < 4:
         raise errors.UserError(
-            f"{stage}.network.embed_dim is {network['embed_dim']}: even, half sines, half cosines"
+            f"{stage}.network.embed_dim is {embed_dim}: even, half sines, half cosines, and at "
+            "least 4"
         )
-    if network.get("kind") != "unet":
+    if network.get("kind") not in ("unet", "value_unet"):
         return
-    for width in network["down_dims"]:
-        if width % network["groups"]:
+    if network["width"] % 2 == 0:
+        raise errors.UserError(f"{stage}.network.width is {network['width']}: odd, as kernels are")
+    widths, value = list(network["down_dims"]), network["kind"] == "value_unet"
+    if value:  # it has two more levels, and groups as far as there are channels
+        widths += [widths[-1] // 2, widths[-1] // 4]
+    for width in widths:
+        if not width or width % (min(network["groups"], width) if value else network["groups"]):
             raise errors.UserError(
                 f"{stage}.network.down_dims: {width} channels do not make {network['groups']} "
                 "equal groups; change them or network.groups"
             )
-    horizon = config[stage]["method"].get("horizon") or config["data"]["horizon"]
+    if network["kind"] != "unet":
+        return
+    horizon, _ = stages.window(config, task, stage)
     halvings = len(network["down_dims"]) - 1
     parts = 2**halvings
     if horizon % parts:
@@ -128,7 +155,15 @@ def _each(sizes: int | list[int]) -> list[int]:
     return (sizes or [0]) if isinstance(sizes, list) else [sizes]
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def _finite(section: dict[str, Any], place: str = "") -> None:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            _finite(value, f"{place}{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise errors.UserError(f"{place}{name} is {value}: a finite number")
+
+
+def _at_least(name: str, value: float | int, least: int) -> None:
     if value < least:
         raise errors.UserError(f"{name} is {value}: at least {least}")
 

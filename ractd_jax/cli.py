@@ -1,5 +1,6 @@
 """The command line behind `main.py`: flags to an experiment, complaints to one line, help."""
 
+import ast
 import contextlib
 import functools
 import importlib
@@ -71,6 +72,10 @@ def _is_config(path: pathlib.Path) -> bool:
 def _one_line(error: Exception) -> str:
     """Return what the flag library wants to say, without its line breaks."""
     text = str(error.args[0]) if error.args else str(error)  # str(KeyError) is a repr
+    if isinstance(error, KeyError):
+        with contextlib.suppress(SyntaxError, ValueError):  # a repr in a repr
+            text = str(ast.literal_eval(text))
+        text = f"no such field: {text}"
     return f"{' '.join(text.split())}; see --help"
 
 

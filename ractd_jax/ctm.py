@@ -199,7 +199,16 @@ def advantage_weights(returns: Levels, values: Levels, sharpness: float) -> Leve
 
 
 def chain(noise: diffusion.Noise, nfe: int) -> list[int]:
-    """Return the bins at which an action of `nfe` calls is noised again, from high to low level."""
+    """Return the bins at which an action of `nfe` calls is noised again, from high to low level.
+
+    Raises:
+        UserError: so many calls would noise it again to the lowest level, where none changes it.
+    """
+    if nfe > max(noise.bins // 2, 1):
+        raise errors.UserError(
+            f"student.method.nfe is {nfe}: with noise.bins={noise.bins} at most {noise.bins // 2}, "
+            "each from a level of its own above the lowest"
+        )
     return [-(-noise.bins * i // nfe) for i in range(1, nfe)]
 
 
@@ -283,6 +292,7 @@ def make_student(
         own_units: the judge does not predict the data's returns, so that an example's advantage is
             by its own estimate of it, R(s, a) - R(s, student's a), not by the return.
     """
+    chain(noise, student.nfe)  # says so now if there are too many calls
 
     def init(key, frozen):
         x, cond = jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim))

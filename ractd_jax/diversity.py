@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("spread is between actions at a state: at least 2 samples of 1 state")
     try:
         entries = measure(args.workdir, args.states, args.samples)
+        checkpoints.write_json(args.workdir / "diversity.json", entries)
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -123,7 +124,6 @@ def main(argv: list[str] | None = None) -> int:
         numbers = (f"{e['spread']:.3f}", f"{100 * e['coverage']:.0f} %", f"{e['return']:+.2f}")
         table.add_row(style.label(e["stage"]), *numbers)
     progress.make_console().print(table)
-    checkpoints.write_json(args.workdir / "diversity.json", entries)
     print(f"wrote {args.workdir / 'diversity.json'}")
     return 0
 

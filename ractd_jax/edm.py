@@ -52,6 +52,10 @@ class Teacher:
         errors.choose("teacher.method.distance", self.distance, diffusion.DISTANCES)
         errors.choose("teacher.method.levels", self.levels, diffusion.LEVELS)
         errors.choose("teacher.method.solver", self.solver, SOLVERS)
+        if self.sample_bins < 2:
+            raise errors.UserError(
+                f"teacher.method.sample_bins is {self.sample_bins}: at least 2, between which to go"
+            )
 
 
 def denoise(net, params: Params, noise: diffusion.Noise, x, t, cond, **kwargs) -> Trajectory:

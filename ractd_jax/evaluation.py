@@ -7,6 +7,7 @@ For the stages of `eval.online` the best of all checkpoints kept is a row too (o
 Models that plan states are evaluated, and drawn, by `plan_evaluation`.
 """
 
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -101,6 +102,25 @@ def _best(stage: str, updates: list[int], entries: Sequence[dict[str, Any]]) -> 
     }
 
 
+def beside(summary: pathlib.Path) -> pathlib.Path:
+    """Return the file beside a summary that has what was `asked` for."""
+    return summary.with_suffix(".config.json")
+
+
+def asked(config: dict[str, Any]) -> dict[str, Any]:
+    """Return, as JSON has it, what an evaluation goes by besides the models: how they act, on what.
+
+    Args:
+        config: the resolved configuration.
+    """
+    acting = {
+        stage: stages.sampling(config, stage) | stages.reselection(config, stage)
+        for stage in stages.ACTING
+        if stage in config
+    }
+    return json.loads(json.dumps(acting | {"eval": config["eval"]}))
+
+
 def trained(experiment: Experiment) -> list[str]:
     """Return the stages with a finished policy, in the order of the table."""
     runs = {stage: experiment.workdir / stage for stage in stages.ACTING}
@@ -164,6 +184,7 @@ def evaluate_all(experiment: Experiment) -> list[dict[str, Any]]:
         entries += evaluate_online(experiment, stage)
     summary = experiment.workdir / experiment.config["eval"]["summary"]
     checkpoints.write_json(summary, entries)
+    checkpoints.write_json(beside(summary), asked(experiment.config))
     tables.print_results(entries, experiment.console)  # before drawing, which a full disk stops
     figures = draw(experiment, entries, found)
     for path in (summary, *figures):

@@ -138,7 +138,8 @@ class Experiment:
                 self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
             self.ensure(need, wanted=False)
         hosts.meet(f"{stage}: ready")
-        self.train(stage, again=self.overwrite and wanted)
+        with checkpoints.alone(self.workdir / stage):
+            self.train(stage, again=self.overwrite and wanted)
 
     def missing(self, stage: str, wanted: bool) -> bool:
         """Return whether a stage is to be trained; `ensure` says when and what it raises."""

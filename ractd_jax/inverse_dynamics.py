@@ -1,7 +1,7 @@
 """Inverse dynamics: the action that leads from one state to the next, learned from the data.
 
 RACTD's paper (section 4.2) turns planned states into actions by a "reverse dynamics model"; its
-released code has the controller `envs.waypoints.track` in that place. This is the learned one.
+released code has the controller `envs.waypoints.push` in that place. This is the learned one.
 
     a = I(s, k (s' - s))                                                            `predict`
     L = E |I - a|                                                                   `loss`

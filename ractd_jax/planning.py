@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
-from ractd_jax import policy, tasks
+from ractd_jax import policy, provenance, tasks
 from ractd_jax.data import dataset, normalizer
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.errors import UserError
@@ -238,4 +238,7 @@ def load_planner(
     algorithm, saved, task = policy.load(run, update=update, **sampling)
     if task.kind != "planner":
         raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
+    _, stage = provenance.read(pathlib.Path(run))
+    if stage == "inverse":
+        raise UserError(f"{run} plans no states: it turns those of a plan into actions")
     return Planner(algorithm, saved["params"], saved["normalizer"], task, seed)

@@ -182,6 +182,8 @@ class Policy:
             )
         if not np.isfinite(obs).all():
             raise UserError("the observation holds NaN or infinity")
+        if not obs.size:
+            raise UserError("an empty batch: there is nothing to act on")
         rows = np.atleast_2d(obs)
         if self._called and len(self._called) != len(rows):
             raise UserError(
@@ -249,7 +251,8 @@ def load_policy(
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, the model
-            does not act, or the judge does not judge or sees observations in another frame.
+            does not act, or the judge does not judge, is of another task or sees observations in
+            another frame.
     """
     run = pathlib.Path(run)
     algorithm, saved, task = load(run, precision, update=update, **sampling)
@@ -266,27 +269,48 @@ def load_policy(
             inverse_temperature = words["inverse_temperature"]
         # A policy that is its own judge is one checkpoint.
         itself = judge.absolute() == run.absolute()
-        critic, judges, sees = _load_judge(judge, update if itself else None)
+        critic, judges, its_task, sees = _load_judge(judge, update if itself else None)
+        if its_task.name != task.name:
+            raise UserError(f"{run} acts in {task.name}, {judge} judges {its_task.name}")
         if sees != stages.frame(config, stage):
             raise UserError(
                 f"{run} and {judge} see observations in different frames; train them with the "
                 "same data.frame"
             )
+        ours, its = (jax.tree.map(np.asarray, s["normalizer"][:2]) for s in (saved, judges))
+        if max(map(normalizer.gap, ours, its)):  # of other data
+            critic = critic._replace(judge=_in_units_of(critic.judge, ours, its))
         reselect = Reselect(critic, judges["params"], count, inverse_temperature)
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect, history)
 
 
-def _load_judge(run: pathlib.Path, update: int | None = None) -> tuple[Algorithm, Params, str]:
-    """Return a judge, its weights and the frame in which it sees its data."""
+def _in_units_of(judge, ours: Sequence[normalizer.Limits], its: Sequence[normalizer.Limits]):
+    """Return a judge of what a policy sees and does, given the maps of both."""
+    seen, done = zip(ours, its, strict=True)
+
+    def judged(params, x, cond):
+        x, cond = (
+            normalizer.normalize(normalizer.unnormalize(values, a), b)
+            for values, (a, b) in ((x, done), (cond, seen))
+        )
+        return judge(params, x, cond)
+
+    return judged
+
+
+def _load_judge(
+    run: pathlib.Path, update: int | None = None
+) -> tuple[Algorithm, Params, tasks.TaskSpec, str]:
+    """Return a judge, its weights, its task and the frame in which it sees its data."""
     if not (run / checkpoints.CONFIG).exists():
         raise UserError(
             f"several candidates need a judge, and there is no trained one in {run}: train the "
             f"stage {run.name}, or ask for candidates=1"
         )
-    algorithm, saved, _ = load(run, acting=False, update=update)
+    algorithm, saved, task = load(run, acting=False, update=update)
     if algorithm.judge is None:
         raise UserError(f"{run} acts and judges nothing: name a return model or a critic")
-    return algorithm, saved, stages.frame(*provenance.read(run))
+    return algorithm, saved, task, stages.frame(*provenance.read(run))
 
 
 def judging(run: str | pathlib.Path):
@@ -296,7 +320,7 @@ def judging(run: str | pathlib.Path):
         UserError: `run` holds no trained judge, or one that judges more than single actions.
     """
     run = pathlib.Path(run)
-    algorithm, saved, _ = _load_judge(run)
+    algorithm, saved, *_ = _load_judge(run)
     limits = saved["normalizer"]
 
     @jax.jit

@@ -101,7 +101,8 @@ def check_same(run: pathlib.Path, config: dict[str, Any], stage: str) -> None:
 
 
 def _check_same(run, config, old, stage) -> None:
-    sections = ["task", "source", "size", "preset", "seed", "custom", stage]
+    parts = (stage, *_needed(config, stage))  # of the models before it as it found them
+    sections = ["task", "source", "size", "preset", "seed", "custom", *parts]
     if stage not in stages.SINGLE:
         sections.append("data")
         if stage not in ("reward", "inverse"):  # the models that never see noise
@@ -117,22 +118,33 @@ def _check_same(run, config, old, stage) -> None:
     if "reward" in stages.needs(config, stage):
         kinds = (c["reward"].get("kind", "returns") for c in (config, old))
         differences += _differences(*kinds, prefix="reward.kind")
+    if stage == "diffuser_value":  # it judges noisy ways: of the planner's schedule and length
+        methods = (c["diffuser"]["method"] for c in (config, old))
+        planned = ({name: m.get(name) for name in ("steps", "horizon")} for m in methods)
+        differences += _differences(*planned, prefix="diffuser.method.")
     for name, now, then in differences:
-        if name.endswith("optimiser.steps") and not now:
-            continue  # 0 stands for the epochs that the old run has worked out
+        if name.endswith("optimiser.steps") and not (now and then):
+            continue  # 0 stands for the epochs that the other has worked out
         if then is None and not now:
             continue  # a choice that earlier versions did not have
         if name == "data.history" and stages.history(config, stage) == stages.history(old, stage):
             continue  # 1 in earlier versions, and in models that see the present alone
         if name == "data.errands" and stage in ("reward", "inverse"):
             continue  # they see single states, and pairs of them
-        acting = [f"{stage}.method.{field}" for field in stages.SAMPLING.get(stage, ())]
-        if name in acting or f"{name}.".startswith(f"{stage}.reselect."):
+        part, _, field = name.partition(".")
+        acting = [f"method.{word}" for word in stages.SAMPLING.get(part, ())]
+        if part in parts and (field in acting or f"{field}.".startswith("reselect.")):
             continue  # how it acts may change
         raise UserError(
             f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "
             "again, --workdir=DIR puts the new one elsewhere"
         )
+
+
+def _needed(config: dict[str, Any], stage: str) -> list[str]:
+    """Return the stages that a stage is trained from, and those that they are."""
+    needs = stages.needs(config, stage).values()
+    return [*dict.fromkeys(name for need in needs for name in (need, *_needed(config, need)))]
 
 
 def _differences(new: Any, old: Any, sections=None, prefix: str = ""):

@@ -45,6 +45,11 @@ class ReturnModel:
             raise errors.UserError(
                 f"reward.method: {self.drawn} of {self.members} members cannot be drawn"
             )
+        if self.pessimism and self.drawn not in (0, self.members):
+            raise errors.UserError(
+                f"reward.method.pessimism is {self.pessimism}: it goes by how far all members "
+                f"disagree, so it needs drawn=0, not {self.drawn} of {self.members}"
+            )
 
 
 def inputs(

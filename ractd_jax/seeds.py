@@ -6,6 +6,7 @@ the data, the compiled program and the time: small networks leave a machine idle
 does not. The states of all seeds must fit in memory together, and one device trains them.
 """
 
+import contextlib
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -55,13 +56,17 @@ def ensure(jobs: Sequence[Experiment], stage: str, *, wanted: bool = True) -> No
     again = missing[0].overwrite and wanted
     if stages.make(missing[0].config, missing[0].task, stage).prepare:
         for job in missing:  # whose data are its own
-            job.train(stage, again=again)
+            with checkpoints.alone(job.workdir / stage):
+                job.train(stage, again=again)
         return
     at = {job: 0 if again else _newest(job.workdir / stage) for job in missing}
     for _, group in itertools.groupby(sorted(missing, key=at.get), at.get):
         first, *others = group
         first.say(f"{stage}: {1 + len(others)} seeds in one program")
-        first.train(stage, others, again=again)
+        with contextlib.ExitStack() as locks:
+            for job in (first, *others):
+                locks.enter_context(checkpoints.alone(job.workdir / stage))
+            first.train(stage, others, again=again)
 
 
 def _newest(run: pathlib.Path) -> int:

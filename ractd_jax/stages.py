@@ -237,6 +237,9 @@ def _judge(config, task, stage):
 
 def _student(config, task, stage, optimiser, sizes) -> Algorithm:
     mine = config[stage]
+    # A critic has units of its own, and a plan's judgement is a sum over its states.
+    critic = needs(config, stage).get("reward", "reward") != "reward"
+    own_units = critic or task.kind == "planner"
     return ctm.make_student(
         _network(mine["network"]),
         _network(config["teacher"]["network"]),
@@ -245,7 +248,7 @@ def _student(config, task, stage, optimiser, sizes) -> Algorithm:
         ctm.Student(**mine["method"]),
         optimiser,
         **sizes,
-        own_units=needs(config, stage).get("reward", "reward") != "reward",
+        own_units=own_units,
     )
 
 
@@ -265,6 +268,11 @@ def _diffuser(config, task, stage, optimiser, sizes) -> Algorithm:
     sizes |= {"act_dim": task.act_dim, "obs_dim": task.obs_dim}
     if stage == "diffuser_value":
         return diffuser.make_value(net, method, optimiser, **sizes)
+    if method.guide_steps and task.kind == "planner":
+        raise errors.UserError(
+            f"diffuser.method.guide_steps is {method.guide_steps}: in a maze nothing guides, the "
+            "ends of a plan do; it takes 0"
+        )
     value = _network(config["diffuser_value"]["network"]) if method.guide_steps else None
     gives = "states" if task.kind == "planner" else "actions"
     return diffuser.make_diffuser(net, value, method, optimiser, **sizes, gives=gives)

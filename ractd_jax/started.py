@@ -4,9 +4,11 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from ractd_jax import checkpoints, provenance, train_state
 from ractd_jax.data import dataset
+from ractd_jax.errors import UserError
 from ractd_jax.types import Algorithm
 
 
@@ -32,6 +34,9 @@ class Started:
         limits: the normaliser of its data.
         steps: updates in the whole run.
         clock: of the program.
+
+    Raises:
+        UserError: its newest checkpoint does not fit, or was trained on other data.
     """
 
     def __init__(
@@ -56,18 +61,32 @@ class Started:
         self._clock, self._timing, self._before = clock, self.run / checkpoints.TIMING, 0.0
         if self.step:
             self.state = self.store.restore(self.step, "state", self.state)
+            self._same_data()
             known = self._timing.exists()  # not by earlier versions
             self._before = checkpoints.read_json(self._timing)["seconds"] if known else None
         checkpoints.write_json(self.run / checkpoints.CONFIG, provenance.describe(config, stage))
         self.log = checkpoints.Log(self.run / "metrics.jsonl", self.step)
 
-    def save(self, step: int, state: train_state.TrainState) -> None:
-        """Save a checkpoint, and how long it took to get there."""
+    def _item(self, state: train_state.TrainState) -> dict[str, Any]:
+        """Return what acts: weights, and the normaliser of the data."""
         weights = state.ema if self._weights == "ema" else state.params
         if self._acting:
             weights = self._acting(weights, state.frozen, self._limits)
-        item = {"params": weights, "normalizer": self._limits}
-        self.store.save(step, item, state, {"step": step, "stage": self._stage})
+        return {"params": weights, "normalizer": self._limits}
+
+    def _same_data(self) -> None:
+        saved = self.store.restore(self.step, "policy", self._item(self.state))["normalizer"]
+        both = zip(jax.tree.leaves(saved), jax.tree.leaves(self._limits), strict=True)
+        if not all(np.allclose(a, b, rtol=1e-3) for a, b in both):
+            raise UserError(
+                f"{self.run} was begun on other data, whose normaliser its weights need: train it "
+                "again with --overwrite, or elsewhere with --workdir=DIR"
+            )
+
+    def save(self, step: int, state: train_state.TrainState) -> None:
+        """Save a checkpoint, and how long it took to get there."""
+        meta = {"step": step, "stage": self._stage}
+        self.store.save(step, self._item(state), state, meta)
         if self._before is not None:
             seconds = round(self._before + self._clock.seconds(), 1)
             checkpoints.write_json(self._timing, {"seconds": seconds})

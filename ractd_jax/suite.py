@@ -15,10 +15,11 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ractd_jax import compilation, evaluation, experiment, provenance, stages
+from ractd_jax import checkpoints, compilation, evaluation, experiment, provenance, stages
 from ractd_jax.errors import UserError, choose
 
 EVAL = "eval"
+LABELS = ("task", "stage", "seed", "size", "source", "preset")  # words that other fields follow
 
 
 class Entry(NamedTuple):
@@ -94,6 +95,11 @@ def _pipeline(suite, root, task: str, seed: int, fields, title: str) -> Iterator
 def _set(config, field: str) -> None:
     """Set a field of a configuration by its full name, as `--config.<name>=<value>` does."""
     name, _, value = field.partition("=")
+    if name in LABELS:
+        raise UserError(
+            f"fields of the suite, {field!r}: that would change the word and not what it stands "
+            f"for; a suite has tasks, stages, seeds, size, source and preset of its own"
+        )
     with contextlib.suppress(SyntaxError, ValueError):  # a word is itself
         value = ast.literal_eval(value)
     try:
@@ -118,10 +124,22 @@ def finished(entry: Entry, skipped: set[str]) -> bool:
         UserError: its folder holds a run with another configuration.
     """
     if entry.config["stage"] == EVAL:
-        summary = pathlib.Path(entry.workdir) / entry.config["eval"]["summary"]
-        return summary.exists() and skipped.issuperset(entry.needs)
+        return skipped.issuperset(entry.needs) and _evaluated(entry)
     job = experiment.Experiment(entry.config, entry.workdir, resume=True)
     return not job.missing(entry.config["stage"], True)
+
+
+def _evaluated(entry: Entry) -> bool:
+    """Return whether the models that there are have been evaluated as an entry asks."""
+    folder = pathlib.Path(entry.workdir)
+    summary = folder / entry.config["eval"]["summary"]
+    settings = evaluation.beside(summary)
+    if not summary.exists() or not settings.exists():
+        return False
+    trained = (folder / name.rpartition(" ")[2] / checkpoints.FINISHED for name in entry.needs)
+    if any(run.stat().st_mtime > summary.stat().st_mtime for run in trained):
+        return False
+    return checkpoints.read_json(settings) == evaluation.asked(entry.config)
 
 
 def work(config: dict[str, Any], workdir: str, folder: str, *needed: None) -> None:

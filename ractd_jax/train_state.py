@@ -51,6 +51,11 @@ class Optimiser:
 
     def __post_init__(self):
         errors.choose("optimiser.schedule", self.schedule, ("cosine", "constant"))
+        if self.learning_rate <= 0 or not 0 <= self.ema <= 1:
+            raise errors.UserError(
+                f"optimiser: learning_rate is {self.learning_rate}, ema {self.ema}: the first is "
+                "above 0, the second between 0 and 1"
+            )
 
 
 @typing.no_type_check  # JAX rebuilds pytrees with leaves that are not arrays

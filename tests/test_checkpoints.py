@@ -113,3 +113,28 @@ def test_a_metrics_file_on_a_full_disk_is_one_line(tmp_path):
     resumed.write({"step": 2})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert lines == ['{"step": 1}', '{"step": 2}']
+
+
+def test_what_cannot_be_removed_is_one_line_and_no_longer_finished(tmp_path, monkeypatch):
+    store = checkpoints.Checkpoints(tmp_path)
+    store.save(1, GOOD, GOOD, {"step": 1})
+    store.close()
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, {})
+    checkpoints.mark_finished(tmp_path)
+
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", refuse)
+    with pytest.raises(errors.UserError, match=r"cannot remove .*checkpoints: Operation not perm"):
+        checkpoints.clear_run(tmp_path)
+    assert checkpoints.run_status(tmp_path) is None
+    monkeypatch.undo()
+    checkpoints.clear_run(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_text_that_could_not_be_written_leaves_nothing_behind(tmp_path):
+    with disk_with(10_000), pytest.raises(errors.UserError, match="cannot write"):
+        checkpoints.write_text(tmp_path / "large.txt", "x" * 100_000)
+    assert not any(tmp_path.iterdir())

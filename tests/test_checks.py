@@ -1,6 +1,7 @@
 """A configuration that cannot work ends with one line before anything is computed."""
 
 import importlib
+import math
 
 import pytest
 
@@ -41,6 +42,21 @@ from ractd_jax import errors, experiment
         ("hopper_mr", {"fql.network.hidden": ()}, "fql.network.hidden is 0: at least 1"),
         ("hopper_mr", {"edm_bc.network.hidden": 0}, "edm_bc.network.hidden is 0: at least 1"),
         ("hopper_mr", {"teacher.network.embed_dim": 7}, "embed_dim is 7: even"),
+        ("hopper_mr", {"teacher.network.embed_dim": 2}, "embed_dim is 2: even, .* at least 4"),
+        ("hopper_mr", {"teacher.network.dropout": 1.5}, "network.dropout is 1.5: between 0 and 1"),
+        ("hopper_mr", {"teacher.method.sample_bins": 1}, "sample_bins is 1: at least 2"),
+        ("hopper_mr", {"eval.samplers": ("teacher sample_bins=1",)}, "sample_bins is 1: at least"),
+        ("hopper_mr", {"student.method.nfe": 41}, "nfe is 41: with noise.bins=80 at most 40"),
+        ("hopper_mr", {"student.method.reward_weight": math.nan}, "reward_weight is nan: a finite"),
+        ("hopper_mr", {"student.optimiser.learning_rate": -1.0}, "learning_rate is -1.0"),
+        ("hopper_mr", {"student.optimiser.ema": 2.0}, "ema 2.0: .* between 0 and 1"),
+        ("hopper_mr", {"reward.method.pessimism": 1.0}, "pessimism is 1.0: .* not 1 of 6"),
+        ("hopper_mr", {"reward.epochs": 0, "reward.optimiser.steps": 0}, "reward.epochs is 0: at"),
+        ("hopper_mr", {"bench.batches": (0,)}, "bench.batches is 0: at least 1"),
+        ("hopper_mr", {"bench.seconds": -1.0}, "bench.seconds is -1.0: at least 0"),
+        ("hopper_mr", {"idql_eval.nfe": (0,)}, "idql_eval.nfe is 0: at least 1"),
+        ("hopper_mr", {"seed": -1}, "seed is -1: at least 0"),
+        ("maze2d_umaze", {"diffuser.method.guide_steps": 2}, "guide_steps is 2: .* nothing guides"),
         ("maze2d_umaze", {"reward.kind": "iql"}, "maze2d-umaze-v1 has no iql"),
     ],
 )
@@ -67,6 +83,7 @@ def test_horizon_must_fit_the_halvings_of_the_u_net(tmp_path):
     [
         ({"down_dims": ()}, "teacher.network.down_dims is 0: at least 1"),
         ({"groups": 7}, "do not make 7 equal groups"),
+        ({"width": 4}, "network.width is 4: odd"),
         ({"groups": 0}, "teacher.network.groups is 0: at least 1"),
     ],
 )
@@ -75,3 +92,12 @@ def test_channels_of_a_u_net_must_make_groups(tmp_path, fields, text):
     config.teacher.network.update(fields)
     with pytest.raises(errors.UserError, match=text):
         experiment.Experiment(config.to_dict(), str(tmp_path))
+
+
+def test_channels_of_a_value_make_groups_to_its_last_level(tmp_path):
+    config = importlib.import_module("configs.hopper_mr").get_config("all,size=small")
+    config.diffuser_value.network.down_dims = (16, 48)
+    with pytest.raises(errors.UserError, match="down_dims: 12 channels do not make 8 equal groups"):
+        experiment.Experiment(config.to_dict(), str(tmp_path))
+    config.diffuser_value.network.down_dims = (16, 64)
+    experiment.Experiment(config.to_dict(), str(tmp_path))

@@ -414,9 +414,18 @@ def test_an_example_weighs_more_the_better_it_went_than_the_judge_expects(
     assert float(metrics["dsm"]) == pytest.approx(float(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "own_units"), [("returns", False), ("iql", True)])
-def test_return_model_alone_judges_in_the_units_of_the_returns(monkeypatch, kind, own_units):
-    _, config = load("hopper_mr", "student,size=demo")
+@pytest.mark.parametrize(
+    ("file", "kind", "own_units"),
+    [
+        ("hopper_mr", "returns", False),
+        ("hopper_mr", "iql", True),
+        ("maze2d_umaze", "returns", True),
+    ],
+)
+def test_return_model_of_actions_alone_judges_in_the_units_of_the_returns(
+    monkeypatch, file, kind, own_units
+):
+    _, config = load(file, "student,size=demo")
     config["reward"]["kind"], config["student"]["method"]["advantage"] = kind, 1.0
     seen, make = {}, ctm.make_student
     monkeypatch.setattr(ctm, "make_student", lambda *a, **kw: seen.update(kw) or make(*a, **kw))

@@ -164,6 +164,10 @@ def test_pointmaze_becomes_the_coordinates_of_a_maze2d_task(root):
     )
     task = tasks.get("maze2d-large-v1")
     read = sources.load(task, "minari:D4RL/pointmaze/large-v0")
+    # The ball began two cells above D4RL's goal; the file says of another goal that it got nothing.
+    np.testing.assert_array_equal(
+        read.rewards, maze2d.at_goal(read.observations[:, :2], np.array([7.0, 9.0]))
+    )
 
     ours = maze2d.Maze2d("large")
     ours.reset()

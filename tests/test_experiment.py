@@ -8,7 +8,8 @@ import pytest
 from test_configs import tiny
 from test_seeds import curve, saved
 
-from ractd_jax import checkpoints, stages
+from ractd_jax import checkpoints, errors, experiment, stages
+from ractd_jax.data import hdf5
 
 
 @pytest.mark.parametrize("weights", ["ema", "live"])
@@ -73,3 +74,28 @@ def test_what_is_overwritten_is_trained_anew_and_what_it_needs_is_kept(tmp_path)
     assert (run / "notes.txt").exists()
     assert began("reward") == before[0]
     assert began("teacher") > before[1]
+
+
+def test_a_run_does_not_go_on_with_other_data_under_the_same_name(tmp_path):
+    job, run = tiny("hopper_mr", tmp_path), tmp_path / "run" / "reward"
+    job.config["training"]["save_every"] = 2
+    job.config["reward"]["optimiser"]["steps"] = 4
+    job.ensure("reward")
+    (run / checkpoints.FINISHED).unlink()
+    shutil.rmtree(run / "checkpoints" / "4")
+    before = saved(run)
+    columns = hdf5.read(tmp_path / "data.hdf5", job.task)
+    scaled = columns._replace(observations=10 * columns.observations)
+    hdf5.write(tmp_path / "data.hdf5", scaled._asdict(), {})
+    again = experiment.Experiment(job.config, str(tmp_path / "run"), resume=True)
+    with pytest.raises(errors.UserError, match="was begun on other data"):
+        again.ensure("reward")
+    jax.tree.map(np.testing.assert_array_equal, saved(run), before)
+
+
+def test_two_programs_do_not_train_in_one_folder(tmp_path):
+    job, run = tiny("hopper_mr", tmp_path), tmp_path / "run" / "reward"
+    with checkpoints.alone(run), pytest.raises(errors.UserError, match="another program trains in"):
+        job.ensure("reward")
+    job.ensure("reward")  # it has ended
+    assert checkpoints.run_status(run) == checkpoints.FINISHED

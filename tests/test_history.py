@@ -102,6 +102,8 @@ def test_without_a_history_any_number_may_follow():
     for shape in ((2, OBS), (OBS,), (5, OBS)):
         obs = np.full(shape, 0.5, np.float32)
         np.testing.assert_array_equal(plain(obs), obs)
+    with pytest.raises(errors.UserError, match="an empty batch"):
+        plain(np.zeros((0, OBS), np.float32))
 
 
 # ---- judges --------------------------------------------------------------------------------------

@@ -215,6 +215,7 @@ def test_too_little_memory_is_one_line(monkeypatch):
         (["--config=configs/hopper_mr.py:student,sead=1"], "Did you mean 'seed'"),
         (["--config=configs/hopper_mr.py:student,seed=x"], "whole number"),
         (["--config=configs/hopper_mr.py:student", "--config.data.horizn=3"], "horizon"),
+        (["--config=configs/hopper_mr.py:student", "--config.foo=1"], "no such field: 'foo'; see"),
         (["--config=configs/hopper_mr.py:student", "--nosuch"], "nosuch"),
         (["--config=configs/hopper_mr.py:student,source=simulatd"], "Did you mean 'simulated'"),
         (["--config=configs/hopper_mr.py:student,source=no/such.hdf5"], "no/such.hdf5"),

@@ -114,6 +114,30 @@ def test_what_makes_another_run(stage, change, says, meta, tmp_path):
         provenance.check_same(tmp_path, config, stage)
 
 
+@pytest.mark.parametrize(
+    ("stage", "field", "value", "says"),
+    [
+        ("student", "teacher.method.distance", "released", "teacher.method.distance = huber"),
+        ("student", "reward.network.layer_norm", False, "reward.network.layer_norm = True"),
+        ("cd", "edm_bc.noise.sigma_max", 40.0, "edm_bc.noise.sigma_max = 80.0, now it is 40.0"),
+        ("eda", "eda_critic.method.expectile", 0.5, "eda_critic.method.expectile"),
+        ("student", "teacher.method.sample_bins", 20, ""),  # how the teacher itself acts
+        ("student", "edm_bc.optimiser.batch_size", 1, ""),  # which it does not need
+        ("reward", "teacher.method.distance", "released", ""),
+        ("diffuser_value", "diffuser.method.steps", 50, "diffuser.method.steps"),
+        ("diffuser_value", "diffuser.method.guide_scale", 9.0, ""),  # the planner's alone
+    ],
+)
+def test_a_run_is_of_the_models_that_it_was_trained_from(stage, field, value, says, meta, tmp_path):
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta | {"stage": stage})
+    path = ["config", *field.split(".")]
+    config = changed(meta, path, value)["config"]
+    assert config != meta["config"]
+    context = pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext()
+    with context:
+        provenance.check_same(tmp_path, config, stage)
+
+
 def test_a_finished_run_may_act_in_another_precision(meta, tmp_path):
     checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta)
     checkpoints.mark_finished(tmp_path)

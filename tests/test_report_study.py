@@ -155,6 +155,8 @@ def test_two_results_for_one_cell_are_refused(tmp_path, capsys):
     with pytest.raises(errors.UserError, match=r"two results of student .*\(simulated, small, def"):
         study.load(tmp_path)
     assert study.name(entry(1.0)) != study.name(entry(1.0, source="D4RL"))
+    files = [study.name(entry(1.0, source=f"file {name}.hdf5")) for name in ("replay", "rollout")]
+    assert len(set(files)) == 2  # one does not take the other's place
 
 
 def test_a_page_of_rivals_alone(tmp_path):

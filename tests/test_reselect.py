@@ -10,7 +10,7 @@ from test_configs import load, recorded
 
 import ractd_jax
 from ractd_jax import errors, evaluation, experiment, policy, samplers, stages, tasks
-from ractd_jax.data import dataset
+from ractd_jax.data import dataset, normalizer
 from ractd_jax.types import Algorithm
 
 TASK = tasks.TaskSpec("toy", "", 3, 2, 10, 0.0, 1.0, "")
@@ -203,3 +203,36 @@ def test_any_critic_of_the_same_frame_judges_any_policy(trained):
     best = ractd_jax.load_policy(run / "teacher", candidates=16, judge=run / "dql")(obs)
     assert best.shape == one.shape == (3,)
     assert (best != one).any()
+
+
+def test_a_judge_of_other_data_sees_them_in_its_own_units():
+    def some(size):
+        return normalizer.Limits(rng.uniform(0.5, 2, size), rng.normal(size=size))
+
+    def judge(params, x, cond):
+        return params * x[:, 0, 0] * cond[:, 1] + x.sum(axis=(1, 2))
+
+    rng = np.random.default_rng(0)
+    ours, its = [(some(3), some(2)) for _ in range(2)]
+    obs, actions = rng.normal(size=(5, 3)), rng.normal(size=(5, 4, 2))
+
+    def within(limits):
+        seen, done = limits
+        return normalizer.normalize(actions, done), normalizer.normalize(obs, seen)
+
+    found = policy._in_units_of(judge, ours, its)(2.0, *within(ours))
+    np.testing.assert_allclose(found, judge(2.0, *within(its)), rtol=1e-5)
+    assert not np.allclose(found, judge(2.0, *within(ours)), rtol=0.1)
+
+
+def test_a_judge_of_another_task_is_refused(trained, monkeypatch):
+    run = trained.workdir
+    load_judge = policy._load_judge
+
+    def of_walker(*args):
+        algorithm, saved, _, frame = load_judge(*args)
+        return algorithm, saved, tasks.get("walker2d-medium-v2"), frame
+
+    monkeypatch.setattr(policy, "_load_judge", of_walker)
+    with pytest.raises(errors.UserError, match=r"acts in hopper-.*, .* judges walker2d-medium-v2"):
+        ractd_jax.load_policy(run / "teacher", candidates=3, judge=run / "dql")

@@ -1,6 +1,7 @@
 """A suite's entries wait for what they need, are skipped when finished, and tried again."""
 
 import json
+import os
 import pathlib
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from test_configs import recorded
 
 from configs import suite as configuration
-from ractd_jax import checkpoints, errors, suite, tasks
+from ractd_jax import checkpoints, errors, evaluation, suite, tasks
 
 FIELDS = (
     "reward.optimiser.steps=2",
@@ -82,6 +83,7 @@ def test_every_suite_is_made_of_real_tasks_stages_and_fields(name):
         ({"fields": ("student.optimiser.stepz=1",)}, "there is no student.optimiser.stepz"),
         ({"fields": ("student.optimizer.steps=1",)}, "fields of the suite"),
         ({"fields": ("student.optimiser.steps=many",)}, "fields of the suite"),
+        ({"fields": ("size=paper",)}, "change the word and not what it stands for"),
         ({"size": "huge"}, "unknown size"),
         ({"tasks": ("hoper_mr",)}, "Did you mean 'hopper_mr'"),
     ],
@@ -154,3 +156,24 @@ def test_without_ray_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(errors.UserError, match="the extra suite"):
         suite.run(make("simulated"))
+
+
+def test_an_evaluation_is_done_if_it_was_of_these_models_and_with_these_settings(tmp_path):
+    def entry(*fields):
+        words = make("simulated", seeds=(0,), stages=("ctd", "eval"), fields=(*FIELDS, *fields))
+        return list(suite.entries(words, str(tmp_path)))[-1]
+
+    first = entry()
+    folder = pathlib.Path(first.workdir)
+    mark(first.config | {"stage": "ctd"}, first.workdir, "")
+    summary = folder / first.config["eval"]["summary"]
+    assert not suite.finished(first, set(first.needs))
+    checkpoints.write_json(summary, [])
+    checkpoints.write_json(evaluation.beside(summary), evaluation.asked(first.config))
+    assert suite.finished(first, set(first.needs))
+    assert not suite.finished(first, set())  # its model is to be trained
+    assert not suite.finished(entry("eval.episodes=7"), set(first.needs))
+    assert not suite.finished(entry("ctd.method.nfe=2"), set(first.needs))
+    assert suite.finished(entry("bench.seconds=1.0"), set(first.needs))
+    os.utime(folder / "ctd" / "finished", (2e9, 2e9))  # trained again since
+    assert not suite.finished(first, set(first.needs))

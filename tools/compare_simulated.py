@@ -51,8 +51,10 @@ def snapshots(env: str, quality: str, steps: int, seed: int) -> None:
 def main() -> None:
     """Print two lines a dataset, or one a snapshot, as soon as they are known."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--env", default="", help="hopper, walker2d or halfcheetah [all]")
-    parser.add_argument("--quality", default="", help="medium-replay, medium, ... [all]")
+    names = [name.removesuffix("-v2").split("-", 1) for name in simulated.RECIPES]
+    envs, qualities = (sorted(set(words)) for words in zip(*names, strict=True))
+    parser.add_argument("--env", default="", choices=envs, help="[all]")
+    parser.add_argument("--quality", default="", choices=qualities, help="[all]")
     parser.add_argument("--transitions", type=int, help="at most so many of each [D4RL's number]")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation [0]")
     parser.add_argument("--snapshots", action="store_true", help="each by itself")

@@ -297,7 +297,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.workers is not None and args.workers < 1:
+        parser.error(f"--workers={args.workers}: at least 1")
     try:
         if args.steps is not None:
             settings = {n: getattr(args, n) for n in ("seed", "warmup", "snapshot_every")}

@@ -82,7 +82,7 @@ def build(
     if not len(starts):
         raise errors.UserError(
             f"horizon {horizon} does not fit: the longest episode has {lengths.max(initial=0)} "
-            "steps; lower it with --config.data.horizon"
+            "steps; lower it (data.horizon, or the stage's method.horizon)"
         )
     returns = episodes.returns_to_go(transitions, discount, termination_penalty)
     fields = transitions.observations, transitions.actions, returns

@@ -81,7 +81,7 @@ def name(entry: Entry) -> str:
     if entry["preset"] != "default":
         words.insert(2, entry["preset"])
     if not entry["source"].startswith("simulated"):
-        words.insert(2, entry["source"].split(" ")[0].lower())
+        words.insert(2, entry["source"].lower().replace(" ", "-"))
     if "published" in entry:  # of the stage idql_eval
         words.append("idql")
     return re.sub(r"[^a-zA-Z0-9._-]", "_", "-".join(words))
