@@ -41,7 +41,7 @@ STAGES = {
 }
 SIZES = {
     "demo": "a residual MLP that two CPU cores train in minutes",
-    "small": "a U-Net of about 5 M parameters (mazes: an MLP of 10 M): hours on a CPU",
+    "small": "a U-Net of 4 to 5 M parameters (mazes: an MLP of 10 M): hours on a CPU",
     "paper": "the published U-Net, about 250 M parameters: needs an accelerator",
 }
 SOURCES = {

@@ -25,18 +25,24 @@ _LOCOMOTION = tuple(
 _MAZES = ("maze2d_umaze", "maze2d_medium", "maze2d_large")
 _PAPER = {"size": "paper", "source": "d4rl", "gpus": 1.0}
 _RIVALS = ("iql", "edm_bc", "cd", "ct", "eda_behavior", "eda", "fql", "dql")
+_SEEDS = ("eval.episodes=100",)  # of evaluation, at every size
 _NOT_STUDENT = ("student.method.reward_weight=0.0", "student.method.advantage=0.0")
 SUITES = {
     "locomotion": _PAPER | {"tasks": _LOCOMOTION},
     # Table 1: every method on every locomotion task.
     "table1": _PAPER
-    | {"tasks": _LOCOMOTION, "stages": ("teacher", "ctd", "student", *_RIVALS, "eval")},
+    | {
+        "tasks": _LOCOMOTION,
+        "stages": ("teacher", "ctd", "student", *_RIVALS, "eval"),
+        "fields": _SEEDS,
+    },
     # Tables 2 and 11: planners, simulated data.
     "table2": _PAPER
     | {
         "tasks": _MAZES,
         "source": "simulated",
         "stages": ("teacher", "ctd", "student", "ddpm", "diffuser", "inverse", "eval"),
+        "fields": _SEEDS,
     },
     # Table 3: score, calls and time of samplers of one task.
     "table3": _PAPER
@@ -47,6 +53,7 @@ SUITES = {
             "eval.samplers=('teacher', 'ddpm', 'ddpm sampler=ddim sample_steps=15', 'ctd', "
             "'student')",
             "eval.summary=table3.json",
+            *_SEEDS,
         ),
     },
     # Tables 4 and 10: who knows of the reward.
@@ -60,6 +67,7 @@ SUITES = {
             "student": (),
             "both": ("teacher.method.reward_weight=0.1",),
         },
+        "fields": _SEEDS,
     },
     # Table 5: network calls of an action.
     "table5": _PAPER
@@ -68,6 +76,7 @@ SUITES = {
         "fields": (
             "eval.samplers=('student', 'student nfe=2', 'student nfe=3', 'student nfe=4')",
             "eval.summary=table5.json",
+            *_SEEDS,
         ),
     },
     # Figure 4: the reward's weight, over training.
@@ -83,6 +92,20 @@ SUITES = {
             "training.keep=6",  # of 4 GB each at paper size
             "eval.samplers=('student',)",
             "eval.online=('student',)",
+            *_SEEDS,
+        ),
+    },
+    # The best of all checkpoints beside the last one: online selection beside offline.
+    "online": _PAPER
+    | {
+        "tasks": _LOCOMOTION,
+        "stages": ("student", "eval"),
+        "variants": {"kept": ()},
+        "fields": (
+            "training.keep=6",
+            "eval.samplers=('student',)",
+            "eval.online=('student',)",
+            *_SEEDS,
         ),
     },
     # The departures of preset `default` and the paper's open choices, each alone undone or changed
@@ -119,7 +142,7 @@ SUITES = {
             "dropout_02": ("student.network.dropout=0.2",),
             "student_weights_live": ("student.weights=live",),
         },
-        "fields": ("eval.samplers=('student',)",),
+        "fields": ("eval.samplers=('student',)", *_SEEDS),
     },
     "demo": {"tasks": ("hopper_mr",), "size": "demo", "source": "simulated"},
 }
