@@ -278,7 +278,7 @@ def load_policy(
                 "same data.frame"
             )
         ours, its = (jax.tree.map(np.asarray, s["normalizer"][:2]) for s in (saved, judges))
-        if max(map(normalizer.gap, ours, its)):  # of other data
+        if max(map(normalizer.gap, ours, its)) > 1e-4:  # of other data, not of other rounding
             critic = critic._replace(judge=_in_units_of(critic.judge, ours, its))
         reselect = Reselect(critic, judges["params"], count, inverse_temperature)
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect, history)
