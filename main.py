@@ -36,7 +36,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # anywhere but in training, which saves first
-        print("stopped; with --resume the same command goes on", file=sys.stderr)
+        print("stopped; with --resume the same command keeps what is trained", file=sys.stderr)
         return 130
     return 0
 

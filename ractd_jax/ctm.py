@@ -305,7 +305,8 @@ def make_student(
         key_ctm, key_dsm, key_start, key_judge, *keys_dropout = jax.random.split(key, 9)
         frozen = state.frozen
 
-        calls = itertools.count()  # each has its own dropout masks, as in PyTorch
+        # Each has its own dropout masks, as in PyTorch; the steps of a solver share theirs.
+        calls = itertools.count()
 
         def jump_with(params, key, train):
             def model(x, t, s):

@@ -192,7 +192,7 @@ def test_an_interrupt_elsewhere_is_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "stopped; with --resume the same command goes on\n"
+    assert err == "stopped; with --resume the same command keeps what is trained\n"
 
 
 def test_too_little_memory_is_one_line(monkeypatch):
