@@ -51,7 +51,7 @@ td:first-child,th:first-child{text-align:left}img{max-width:100%}p{max-width:50r
 def _image(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     # No version or date inside, so that the same results give the same page.
-    figure.savefig(buffer, dpi=110, facecolor="white", metadata={"Software": None})
+    figure.savefig(buffer, dpi=100, facecolor="white", metadata={"Software": None})
     data = base64.b64encode(_flat(buffer)).decode()
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
