@@ -72,7 +72,7 @@ def _is_config(path: pathlib.Path) -> bool:
 def _one_line(error: Exception) -> str:
     """Return what the flag library wants to say, without its line breaks."""
     text = str(error.args[0]) if error.args else str(error)  # str(KeyError) is a repr
-    if isinstance(error, KeyError):
+    if isinstance(error, (AttributeError, KeyError)):  # of a configuration
         with contextlib.suppress(SyntaxError, ValueError):  # a repr in a repr
             text = str(ast.literal_eval(text))
         text = f"no such field: {text}"
