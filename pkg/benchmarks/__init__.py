@@ -1,1 +1,0 @@
-"""What speed is compared with; `ractd_jax.bench` measures."""

@@ -1,1 +1,0 @@
-"""Offline data: where it comes from (`sources`), how episodes become windows (`dataset`)."""

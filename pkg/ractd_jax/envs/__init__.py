@@ -1,1 +1,0 @@
-"""Environments: honest rollouts of a policy, and the statistics of its scores."""

@@ -1,1 +1,0 @@
-"""What a person looks at: progress, tables, figures and the animation of a rollout."""
