@@ -98,7 +98,7 @@ def _set(config, field: str) -> None:
     if name in LABELS:
         raise UserError(
             f"fields of the suite, {field!r}: that would change the word and not what it stands "
-            f"for; a suite has tasks, stages, seeds, size, source and preset of its own"
+            "for; a suite has tasks, stages, seeds, size, source and preset of its own"
         )
     with contextlib.suppress(SyntaxError, ValueError):  # a word is itself
         value = ast.literal_eval(value)

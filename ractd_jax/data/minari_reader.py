@@ -114,8 +114,8 @@ def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarra
                 )
         n = len(rewards)
         if task.name.startswith("maze2d-"):  # the file's ask for each episode's own goal
-            goal_of_task = np.array(maze2d.of_task(task).goal, np.float64)
-            rewards = maze2d.at_goal(observations[:n, :2], goal_of_task)
+            target = np.array(maze2d.of_task(task).goal, np.float64)
+            rewards = maze2d.at_goal(observations[:n, :2], target)
         terminals = np.array(episode.terminations, bool)
         timeouts = np.array(episode.truncations, bool)
         if n:
