@@ -11,6 +11,8 @@ import platform
 
 import jax
 
+from ractd_jax import processor
+
 FOLDER = "~/.cache/ractd_jax"
 LARGEST = 2**30  # bytes; the programs used longest ago make room
 SHORTEST = 0.1  # seconds of compiling that are worth a file
@@ -36,10 +38,4 @@ def keep(folder: str = FOLDER) -> pathlib.Path | None:
 
 def _machine() -> str:
     """Name what a program for the CPU depends on; one for another kind of CPU might not run."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    words = (line for line in lines if line.startswith(("flags", "Features")))
-    features = next(words, platform.processor())
-    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:12]}"
+    return f"{platform.machine()}-{hashlib.sha256(processor.features().encode()).hexdigest()[:12]}"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ractd_jax import products, winograd
+from ractd_jax import processor, products, winograd
 
 # Rows of a product (examples times their tiles of four steps) from which Winograd's are worth
 # working out the kernel's part for them: in training, where that serves several calls; in acting.
@@ -161,6 +161,16 @@ def _convolution(x: Array, kernel: Array, *args, **kwargs) -> Array:
     return y.astype(x.dtype)
 
 
+def _fewer_pay(dtype: jnp.dtype) -> bool:
+    """Return whether fewer products are worth the sums around them.
+
+    In bfloat16 they are in training, unless the processor does its products in next to no time.
+    """
+    if dtype == jnp.float32:
+        return True
+    return not (products.acting() or processor.multiplies_bfloat16_in_tiles())
+
+
 def conv1d(
     x: Float[Array, "batch length c_in"],
     kernel: Float[Array, "width c_in c_out"],
@@ -175,8 +185,8 @@ def conv1d(
         kernel: weights, of odd width; their layout does not depend on how it is computed.
         stride: step between outputs.
         as_product: compute it as one matrix product, which on CPUs is many times faster than XLA's
-            convolution: over the shifted copies of x or, where there are many rows of float32, in
-            the fewer products of `winograd`. None decides by the default backend.
+            convolution: over the shifted copies of x or, where there are many rows, in the fewer
+            products of `winograd`. None decides by the default backend.
     """
     width, c_in, c_out = kernel.shape
     batch, length, _ = x.shape
@@ -189,7 +199,7 @@ def conv1d(
         columns = _columns(x, width, stride, width // 2)
         return products.product(columns, kernel.reshape(width * c_in, c_out))
     enough = batch * length // winograd.TILE >= ROWS[products.acting()]
-    if enough and kernel.dtype == jnp.float32 and winograd.serves(length, width):
+    if enough and _fewer_pay(kernel.dtype) and winograd.serves(length, width):
         return winograd.conv1d(x, kernel)
     lies_turned = products.acting()  # so that its slices would be copies
     if kernel.dtype != jnp.float32 and width // 2 < length < width and not lies_turned:

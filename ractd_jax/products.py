@@ -109,14 +109,14 @@ def _product_backward(saved, dy):
 _product.defvjp(_product_forward, _product_backward)
 
 
-def matmul(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"]:
-    """Return a @ b in float32, of factors of one type."""
+def matmul(a: Float[Array, "*batch n m"], b: Float[Array, "*batch m k"]) -> Float[Array, "..."]:
+    """Return a @ b, (*batch, n, k), in float32, of factors of one type."""
     if a.dtype == jnp.float32:
         return a @ b
-    n, k = len(a), b.shape[1]  # vectors would be multiplied in float32
-    a, b = jnp.repeat(a, 2, axis=0) if n == 1 else a, jnp.repeat(b, 2, axis=1) if k == 1 else b
+    n, k = a.shape[-2], b.shape[-1]  # vectors would be multiplied in float32
+    a, b = jnp.repeat(a, 2, axis=-2) if n == 1 else a, jnp.repeat(b, 2, axis=-1) if k == 1 else b
     y = jnp.matmul(_by_rows(a), _by_rows(b), preferred_element_type=jnp.float32)
-    return _by_rows(y)[:n, :k]
+    return _by_rows(y)[..., :n, :k]
 
 
 def matmul_turned(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"]:
@@ -131,6 +131,6 @@ def matmul_transposed(a: Float[Array, "n m"], b: Float[Array, "k m"]) -> Float[A
     return matmul(b, a.T).T
 
 
-def _by_rows(a: Float[Array, "n m"]) -> Float[Array, "n m"]:
+def _by_rows(a: Float[Array, "*batch n m"]) -> Float[Array, "*batch n m"]:
     """Return a, with its rows one after the other in memory."""
-    return with_layout_constraint(a, Layout(major_to_minor=(0, 1)))
+    return with_layout_constraint(a, Layout(major_to_minor=tuple(range(a.ndim))))

@@ -5,8 +5,9 @@ and after, four outputs and the kernel of `width` taps meet in 4 + width - 1 pro
 
     y = of_y ((of_kernel k) * (of_x x)).
 
-The result is that of the plain sum but for rounding, some three times as large (10^-5 of the
-result's spread in float32, `tests/test_winograd.py`).
+The result is that of the plain sum but for rounding, some three or four times as large (10^-5 of
+the result's spread in float32, a hundredth where the factors are of bfloat16; sums stay float32;
+`tests/test_winograd.py`).
 """
 
 import functools
@@ -17,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from ractd_jax import products
 
 TILE = 4
 FEW = 4  # times as many channels as rows of a product, from which it is turned
@@ -108,17 +111,19 @@ def conv1d(
 
     Args:
         x: input; see `serves`.
-        kernel: weights, of odd width.
+        kernel: weights, of odd width; what they meet is rounded to their type.
     """
     return _forward(x, kernel)[0]
 
 
 def _forward(x, kernel):
     of_y, of_x, of_kernel = _matrices(x.shape[1], len(kernel))
-    xs = _combine(of_x, _tiles(x, len(kernel)))
-    ks = jnp.tensordot(jnp.asarray(of_kernel, kernel.dtype), kernel, 1)  # `_combine`, but faster
-    ys = jnp.einsum("prc,pck->prk", xs, ks)
-    return _combine(of_y, ys, axis=1).reshape(*x.shape[:2], -1), (xs, ks, kernel)
+    exact = functools.partial(jnp.asarray, dtype=jnp.float32)
+    xs = _combine(of_x, _tiles(exact(x), len(kernel))).astype(kernel.dtype)
+    ks = jnp.tensordot(exact(of_kernel), exact(kernel), 1)  # `_combine`, but faster
+    ks = ks.astype(kernel.dtype)
+    y = _combine(of_y, products.matmul(xs, ks), axis=1)
+    return y.reshape(*x.shape[:2], -1).astype(x.dtype), (xs, ks, kernel)
 
 
 def _backward(saved, dy):
@@ -126,9 +131,11 @@ def _backward(saved, dy):
     xs, ks, kernel = saved
     batch, length, features = dy.shape
     of_y, of_x, of_kernel = _matrices(length, len(kernel))
-    dys = _combine(of_y.T, dy.reshape(-1, TILE, features).swapaxes(0, 1))
-    dks = jnp.einsum("prc,prk->pck", xs, dys)
-    return _untile(_inputs(of_x.T, dys, ks), batch, len(kernel)), _combine(of_kernel.T, dks)
+    dys = dy.astype(jnp.float32).reshape(-1, TILE, features).swapaxes(0, 1)
+    dys = _combine(of_y.T, dys).astype(kernel.dtype)
+    dkernel = _combine(of_kernel.T, products.matmul(xs.swapaxes(1, 2), dys))
+    dx = _untile(_inputs(of_x.T, dys, ks), batch, len(kernel))
+    return dx.astype(dy.dtype), dkernel.astype(kernel.dtype)
 
 
 def _inputs(matrix: np.ndarray, dys: Array, ks: Array) -> Array:
@@ -137,10 +144,11 @@ def _inputs(matrix: np.ndarray, dys: Array, ks: Array) -> Array:
     Of few rows as matrix @ (ks dys^T), turned at last: a product that reads large kernels as they
     lie takes two thirds of the time.
     """
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if FEW * dys.shape[1] > ks.shape[1]:
-        return _combine(matrix, jnp.einsum("prk,pck->prc", dys, ks))
+        return _combine(matrix, product("prk,pck->prc", dys, ks))
     hold = jax.lax.optimization_barrier  # XLA would turn products and sums round again
-    dxs = hold(jnp.einsum("pck,prk->pcr", ks, dys))
+    dxs = hold(product("pck,prk->pcr", ks, dys))
     return hold(_combine(matrix, dxs)).swapaxes(1, 2)
 
 

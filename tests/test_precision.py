@@ -19,10 +19,12 @@ from ractd_jax import (
     errors,
     experiment,
     networks,
+    processor,
     products,
     stages,
     tasks,
     train_state,
+    winograd,
 )
 from ractd_jax.bench import floor
 
@@ -54,8 +56,10 @@ def factors(jaxpr):
                 yield from factors(inner)
 
 
+@pytest.mark.parametrize("tiles", [True, False])  # without: fewer products in bfloat16 too
 @pytest.mark.parametrize("kind", ["mlp", "spectral", "unet", "value_unet", "fourier"])
-def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, kind):
+def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, monkeypatch, kind, tiles):
+    monkeypatch.setattr(processor, "multiplies_bfloat16_in_tiles", lambda: tiles)
     net = tiny(kind)
     params = {"params": weights(net, 2)}
     exact, near = (jax.jit(n.apply)(params, *inputs) for n in (net, low(net)))
@@ -65,8 +69,13 @@ def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, kind):
     # Two cosine transforms, and four products for the means of each group normalisation.
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
     norms = sum(path.endswith("['norm']['scale']") for path in paths)
-    kinds = list(factors(jax.make_jaxpr(low(net).apply)(params, *inputs).jaxpr))
-    assert kinds.count((LOW, LOW)) == len(kinds) - 4 * norms - 2 * (kind == "spectral") > 0
+    with monkeypatch.context() as patch:  # and one for each convolution in fewer products
+        fewer, conv1d = [], winograd.conv1d
+        patch.setattr(winograd, "conv1d", lambda *args: fewer.append(args) or conv1d(*args))
+        program = jax.make_jaxpr(lambda *args: low(net).apply(*args))(params, *inputs)
+    assert bool(fewer) == (norms > 0 and not tiles)
+    kinds, exact = list(factors(program.jaxpr)), 4 * norms + 2 * (kind == "spectral") + len(fewer)
+    assert kinds.count((LOW, LOW)) == len(kinds) - exact > 0
     # Weights cast beforehand, as for acting, give the very same.
     cast = networks.rounded(params, "bfloat16")
     np.testing.assert_array_equal(jax.jit(low(net).apply)(cast, *inputs), near)

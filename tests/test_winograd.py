@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import convolution, products, winograd
+from ractd_jax import convolution, processor, products, winograd
 from ractd_jax.bench import floor
 
 
@@ -35,6 +35,14 @@ def test_it_is_the_convolution_in_value_and_gradients(key, length, width, batch)
 
     for fewer, exact in zip(all_of(winograd.conv1d), all_of(plain), strict=True):
         np.testing.assert_allclose(fewer, exact, atol=3e-5 * float(exact.std()))
+
+    def rounded(x, kernel):
+        return winograd.conv1d(x, kernel.astype("bfloat16"))
+
+    for fewer, exact in zip(all_of(rounded), all_of(plain), strict=True):
+        assert fewer.dtype == exact.dtype
+        error = float(jnp.std(fewer - exact) / exact.std())
+        assert 2e-3 < error < 0.02  # 0.0024 of the factors' rounding, some four times as large
 
 
 @pytest.mark.parametrize(("length", "products_of_20"), [(16, 8), (8, 8), (4, 7)])
@@ -64,11 +72,18 @@ def test_it_serves_where_rows_are_many():
         assert not uses_fewer(255, 4, 5)
 
 
-def test_other_lengths_widths_and_numbers_are_convolved_plainly():
+def test_other_lengths_and_widths_are_convolved_plainly():
     assert not uses_fewer(128, 6, 5)  # no whole tiles
     assert not uses_fewer(128, 8, 1)
     assert not uses_fewer(128, 8, 7)  # ten points: rounding would show
-    assert not uses_fewer(128, 8, 5, "bfloat16")  # it shows there with eight
+
+
+def test_bfloat16_has_fewer_products_in_training_where_they_take_long(monkeypatch):
+    for tiles in (False, True):
+        monkeypatch.setattr(processor, "multiplies_bfloat16_in_tiles", lambda tiles=tiles: tiles)
+        assert uses_fewer(128, 8, 5, "bfloat16") == (not tiles)
+        with products.turned():
+            assert not uses_fewer(256, 8, 5, "bfloat16")
 
 
 def test_what_is_traced_as_plain_convolves_every_tap():
