@@ -50,8 +50,8 @@ SUITES = {
         "tasks": ("hopper_mr",),
         "stages": ("teacher", "ctd", "student", "ddpm", "eval"),
         "fields": (
-            "eval.samplers=('teacher', 'ddpm', 'ddpm sampler=ddim sample_steps=15', 'ctd', "
-            "'student')",
+            "eval.samplers=('teacher', 'ddpm', 'ddpm sample_steps=15', "
+            "'ddpm sampler=ddim sample_steps=15', 'ctd', 'student')",
             "eval.summary=table3.json",
             *_SEEDS,
         ),

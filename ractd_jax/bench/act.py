@@ -37,6 +37,7 @@ CONTENDERS = (
     *(Contender(f"student, NFE {n}", "student", {"nfe": n}) for n in (1, 2, 3, 4)),
     Contender(LOW, "student", {"nfe": 1}, "bfloat16"),
     Contender("DDIM 15", "ddpm", {"sampler": "ddim", "sample_steps": 15}),
+    Contender("DDPM 15", "ddpm", {"sampler": "ddpm", "sample_steps": 15}),
     Contender("DDPM 100", "ddpm", {"sampler": "ddpm", "sample_steps": 100}),
     Contender(TEACHER, "teacher", {"solver": "heun", "sample_bins": 80}),
 )
