@@ -116,11 +116,12 @@ def over_training(entries: list[study.Entry]) -> Figure | None:
     curves = [e for e in entries if "updates" in e]
     if not curves:
         return None
-    ways = len({e["stage"] for e in curves}) > 1
+    ways, several = (len({e[field] for e in curves}) > 1 for field in ("stage", "variant"))
     lines: dict[str, dict[str, list[study.Entry]]] = {}
     for e in curves:
         row = style.label(e["stage"].removesuffix(study.ONLINE))
-        label = ", ".join(filter(None, (e["variant"].partition("/")[2], row * ways)))
+        variant = e["variant"].partition("/")[2]
+        label = ", ".join(filter(None, (variant * (several or not ways), row * ways)))
         lines.setdefault(label, {}).setdefault(e["task"], []).append(e)
     tasks = [name for name in benchmark.TASKS if any(name in line for line in lines.values())]
     columns = min(3, len(tasks))
@@ -142,10 +143,13 @@ def over_training(entries: list[study.Entry]) -> Figure | None:
         plots.dress(axes, task.removesuffix("-v2"), "updates", grid="both")
         if i % columns == 0:
             axes.set_ylabel("normalised score", fontsize=9.5, color=style.MUTED)
-        if len(lines) > 1:
-            axes.legend(fontsize=8.5, frameon=False)
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
+    if len(lines) > 1:
+        handles = {h.get_label(): h for axes in panels for h in axes.get_legend_handles_labels()[0]}
+        where = {"loc": "outside lower center", "ncols": 2} if len(tasks) > 1 else {}
+        place = figure if len(tasks) > 1 else panels[0]
+        place.legend(handles=[*handles.values()], fontsize=8.5, frameon=False, **where)
     return figure
 
 
