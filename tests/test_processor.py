@@ -1,6 +1,7 @@
 """What a processor says of itself."""
 
 import pathlib
+import platform
 
 import pytest
 
@@ -10,17 +11,22 @@ from ractd_jax import processor
 @pytest.mark.parametrize(
     ("flags", "tiles"), [("fpu amx_bf16 amx_tile", True), ("fpu avx512_bf16", False)]
 )
-def test_features_are_the_words_of_linux(monkeypatch, flags, tiles):
-    text = f"processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\nflags\t\t: {flags}\n"
+def test_name_and_features_are_the_words_of_linux(monkeypatch, flags, tiles):
+    core = f"model name\t: A: quick one\nflags\t\t: {flags}\n"
+    text = f"processor\t: 0\n{core}processor\t: 1\n{core}"
     monkeypatch.setattr(pathlib.Path, "read_text", lambda path: text)
+    assert processor.name() == "A: quick one"
     assert flags in processor.features()
     assert processor.multiplies_bfloat16_in_tiles.__wrapped__() == tiles
 
 
-def test_without_such_a_list_it_is_the_name_or_nothing(monkeypatch):
+def test_without_such_a_list_they_are_what_python_knows(monkeypatch):
     def missing(path):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(pathlib.Path, "read_text", missing)
-    assert isinstance(processor.features(), str)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert processor.name() == processor.features() == "arm"
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert processor.name() == platform.machine() != processor.features()
     assert not processor.multiplies_bfloat16_in_tiles.__wrapped__()

@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import os
-import pathlib
-import platform
 import resource
 import sys
 from typing import Any
@@ -12,7 +10,7 @@ import jax
 from rich import box
 from rich.table import Table
 
-from ractd_jax import checkpoints, networks, stages
+from ractd_jax import checkpoints, networks, processor, stages
 from ractd_jax.bench import act, floor, train, versus
 from ractd_jax.experiment import Experiment
 
@@ -92,7 +90,7 @@ def machine() -> dict[str, Any]:
     """Return processor, threads this process may use, load, device and versions."""
     device = jax.devices()[0]
     return {
-        "processor": _processor(),
+        "processor": processor.name(),
         "threads": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "load": os.getloadavg()[0],  # how many other programs wanted to run
         "device": f"{device.platform}: {device.device_kind}",
@@ -106,15 +104,6 @@ def describe(machine: dict[str, Any]) -> str:
         f"{machine['processor']}, threads: {machine['threads']}, load {machine['load']:.1f}, "
         f"JAX {machine['versions']['jax']} on {machine['device']}"
     )
-
-
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def memory_peak() -> int:
