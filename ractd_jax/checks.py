@@ -8,8 +8,9 @@ import math
 import re
 from typing import Any
 
-from ractd_jax import action_networks, errors, samplers, stages
+from ractd_jax import errors, samplers, stages
 from ractd_jax.data import transitions
+from ractd_jax.nn import mlp
 from ractd_jax.tasks import TaskSpec
 
 FOLLOW = ("waypoints", "inverse")  # how plans become actions: the published controller, or learned
@@ -66,7 +67,7 @@ def check(config: dict[str, Any], task: TaskSpec) -> None:
 
 
 WORDS = {  # that a stage's sections may hold
-    "network.activation": action_networks.ACTIVATIONS,
+    "network.activation": mlp.ACTIVATIONS,
     "network.layer_norm": ("", "before", "after"),
     "data.frame": transitions.FRAMES,
     "data.reward_scale": transitions.SCALES,

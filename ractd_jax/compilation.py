@@ -11,7 +11,7 @@ import platform
 
 import jax
 
-from ractd_jax import processor
+from ractd_jax.nn.cpu import cpuinfo
 
 FOLDER = "~/.cache/ractd_jax"
 LARGEST = 2**30  # bytes; the programs used longest ago make room
@@ -38,4 +38,4 @@ def keep(folder: str = FOLDER) -> pathlib.Path | None:
 
 def _machine() -> str:
     """Name what a program for the CPU depends on; one for another kind of CPU might not run."""
-    return f"{platform.machine()}-{hashlib.sha256(processor.features().encode()).hexdigest()[:12]}"
+    return f"{platform.machine()}-{hashlib.sha256(cpuinfo.features().encode()).hexdigest()[:12]}"

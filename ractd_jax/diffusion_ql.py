@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ractd_jax import action_networks, ddpm, errors, train_state
-from ractd_jax.action_networks import init_twins, twins
+from ractd_jax import ddpm, errors, train_state
+from ractd_jax.nn import mlp
+from ractd_jax.nn.mlp import init_twins, twins
 from ractd_jax.types import Algorithm, Params, Transition
 
 
@@ -74,7 +75,7 @@ def q_loss(q: Float[Array, "2 batch"], key: PRNGKeyArray) -> Float[Array, ""]:
 
 def make_diffusion_ql(
     net,
-    q_net: action_networks.MLP,
+    q_net: mlp.MLP,
     method: DiffusionQl,
     optimiser: train_state.Optimiser,
     *,

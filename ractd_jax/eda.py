@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from ractd_jax import action_networks, diffusion, dpm_solver, errors, train_state
+from ractd_jax import diffusion, dpm_solver, errors, train_state
+from ractd_jax.nn import mlp
 from ractd_jax.types import Algorithm, Batch, Params, Transition
 
 CHUNK = 256  # states whose candidates are drawn at once
@@ -142,7 +143,7 @@ def draw(
 
 
 def make_behavior(
-    net: action_networks.Bottleneck,
+    net: mlp.Bottleneck,
     sampler: Sampler,
     optimiser: train_state.Optimiser,
     *,
@@ -224,7 +225,7 @@ def sample(data: Proposals, key: Key[Array, ""], *, batch_size: int, horizon: in
 
 
 def make_eda(
-    net: action_networks.Bottleneck,
+    net: mlp.Bottleneck,
     judge: Callable[[Params, Trajectory, Array], Float[Array, " batch"]],
     method: Eda,
     optimiser: train_state.Optimiser,

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ractd_jax import action_networks, errors, train_state
-from ractd_jax.action_networks import init_twins, twins
+from ractd_jax import errors, train_state
+from ractd_jax.nn import mlp
+from ractd_jax.nn.mlp import init_twins, twins
 from ractd_jax.types import Algorithm, Transition
 
 Actions = Float[Array, "batch dim"]
@@ -116,9 +117,9 @@ def policy_loss(
 
 
 def make_fql(
-    q_net: action_networks.MLP,
-    flow_net: action_networks.MLP,
-    policy_net: action_networks.MLP,
+    q_net: mlp.MLP,
+    flow_net: mlp.MLP,
+    policy_net: mlp.MLP,
     method: Fql,
     optimiser: train_state.Optimiser,
     *,

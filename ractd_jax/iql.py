@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ractd_jax import action_networks, errors, train_state
-from ractd_jax.action_networks import init_twins, twins
+from ractd_jax import errors, train_state
+from ractd_jax.nn import mlp
+from ractd_jax.nn.mlp import init_twins, twins
 from ractd_jax.types import Algorithm, Params, Transition
 
 
@@ -90,9 +91,9 @@ def log_prob(
 
 
 def make_iql(
-    q_net: action_networks.MLP,
-    v_net: action_networks.MLP,
-    policy_net: action_networks.GaussianPolicy,
+    q_net: mlp.MLP,
+    v_net: mlp.MLP,
+    policy_net: mlp.GaussianPolicy,
     method: Iql,
     optimiser: train_state.Optimiser,
     *,

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Array, Float
 
-from ractd_jax.layers import (
+from ractd_jax.nn.layers import (
     Cond,
     Condition,
     Conv1d,

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ractd_jax import checkpoints, compilation, networks, products, provenance, stages, tasks
+from ractd_jax import checkpoints, compilation, networks, provenance, stages, tasks
 from ractd_jax.data import dataset, normalizer
 from ractd_jax.errors import UserError, choose
+from ractd_jax.nn.cpu import matmul
 from ractd_jax.types import Algorithm, Params
 
 
@@ -97,12 +98,12 @@ class Policy:
         self._episodes: dict[int, np.ndarray] = {}
         self._called: dict[int, np.ndarray] = {}
         self._limits = jax.device_put(limits)
-        params = jax.jit(products.turn)(params)
+        params = jax.jit(matmul.turn)(params)
         self._params = jax.device_put((params, reselect.params if reselect else None))
         low, high = task.action_limits()
 
         def draw(params, cond, keys):
-            with products.turned():
+            with matmul.turned():
                 return algorithm.act(params, cond, keys)
 
         def sample(params, cond, keys):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ractd_jax import (
-    action_networks,
     consistency,
     ctm,
     ddpm,
@@ -27,6 +26,7 @@ from ractd_jax import (
     train_state,
 )
 from ractd_jax.data import dataset, transitions
+from ractd_jax.nn import mlp
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm
 
@@ -60,7 +60,7 @@ NETWORKS = {
     "unet": networks.ConditionalUnet1D,
     "mlp": networks.ResidualMLP,
     "value_unet": networks.ValueUnet1D,
-    "fourier": action_networks.FourierMLP,
+    "fourier": mlp.FourierMLP,
 }
 
 
@@ -256,8 +256,8 @@ def _iql(config, task, stage, optimiser, sizes) -> Algorithm:
     mine = config[stage]
     fields = dict(mine["network"])
     hidden = tuple(fields.pop("hidden"))
-    net = action_networks.MLP(hidden, 1, **fields)
-    policy_net = action_networks.GaussianPolicy(hidden, task.act_dim, fields["activation"])
+    net = mlp.MLP(hidden, 1, **fields)
+    policy_net = mlp.GaussianPolicy(hidden, task.act_dim, fields["activation"])
     return iql.make_iql(net, net, policy_net, iql.Iql(**mine["method"]), optimiser, **sizes)
 
 
@@ -290,8 +290,8 @@ def _fql(config, task, stage, optimiser, sizes) -> Algorithm:
     mine = config[stage]
     fields = dict(mine["network"])
     hidden = tuple(fields.pop("hidden"))
-    q_net = action_networks.MLP(hidden, 1, **fields)
-    net = action_networks.MLP(hidden, task.act_dim, fields["activation"], "")
+    q_net = mlp.MLP(hidden, 1, **fields)
+    net = mlp.MLP(hidden, task.act_dim, fields["activation"], "")
     return fql.make_fql(q_net, net, net, fql.Fql(**mine["method"]), optimiser, **sizes)
 
 
@@ -299,8 +299,8 @@ def _dql(config, task, stage, optimiser, sizes) -> Algorithm:
     mine = config[stage]
     fields = dict(mine["network"])
     hidden, embed_dim = tuple(fields.pop("hidden")), fields.pop("embed_dim")
-    net = action_networks.StepMLP(hidden, embed_dim, fields["activation"])
-    q_net = action_networks.MLP(hidden, 1, **fields)
+    net = mlp.StepMLP(hidden, embed_dim, fields["activation"])
+    q_net = mlp.MLP(hidden, 1, **fields)
     method = diffusion_ql.DiffusionQl(**mine["method"])
     return diffusion_ql.make_diffusion_ql(net, q_net, method, optimiser, **sizes)
 
@@ -320,8 +320,8 @@ def _ct(config, task, stage, optimiser, sizes) -> Algorithm:
     )
 
 
-def _bottleneck(config, **fields) -> action_networks.Bottleneck:
-    return action_networks.Bottleneck(**config["eda_behavior"]["network"] | fields)
+def _bottleneck(config, **fields) -> mlp.Bottleneck:
+    return mlp.Bottleneck(**config["eda_behavior"]["network"] | fields)
 
 
 def _eda_behavior(config, task, stage, optimiser, sizes) -> Algorithm:

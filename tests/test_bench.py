@@ -11,8 +11,9 @@ from rich.console import Console
 from test_configs import load
 
 from benchmarks import plot
-from ractd_jax import convolution, experiment, stages
+from ractd_jax import experiment, stages
 from ractd_jax.bench import act, floor, run, train, versus
+from ractd_jax.nn.cpu import conv1d
 
 RATES = {"float32": 1e9, "bfloat16": 1e9}
 
@@ -58,7 +59,7 @@ def test_a_convolution_counts_the_same_either_way(stride):
     x, kernel = jnp.ones((2, 16, 3)), jnp.ones((5, 3, 8))
     counts = {
         as_product: floor.operations(
-            lambda x, k, p=as_product: convolution.conv1d(x, k, stride=stride, as_product=p),
+            lambda x, k, p=as_product: conv1d.conv1d(x, k, stride=stride, as_product=p),
             x,
             kernel,
         )
@@ -71,7 +72,7 @@ def test_a_transposed_convolution_counts_the_same_either_way():
     x, kernel = jnp.ones((2, 8, 3)), jnp.ones((4, 3, 5))
     counts = {
         as_product: floor.operations(
-            lambda x, k, p=as_product: convolution.conv1d_transpose(x, k, as_product=p), x, kernel
+            lambda x, k, p=as_product: conv1d.conv1d_transpose(x, k, as_product=p), x, kernel
         )
         for as_product in (True, False)
     }

@@ -11,7 +11,6 @@ import pytest
 from conftest import COND, SHAPE
 
 from ractd_jax import (
-    action_networks,
     consistency,
     ctm,
     ddpm,
@@ -27,6 +26,7 @@ from ractd_jax import (
     reward,
 )
 from ractd_jax.data import dataset
+from ractd_jax.nn import mlp
 
 NOISE = diffusion.Noise()
 STUDENTS = {
@@ -69,23 +69,21 @@ def network(kind):
     if kind == "unet":
         return networks.ConditionalUnet1D((8,), embed_dim=8, dropout=0.1, mid_dropout=0.2)
     if kind == "fourier":
-        return action_networks.FourierMLP(hidden=16, blocks=1, embed_dim=8, scale=1.0)
+        return mlp.FourierMLP(hidden=16, blocks=1, embed_dim=8, scale=1.0)
     return networks.ResidualMLP(hidden=32, blocks=1, embed_dim=8)
 
 
 def single(stage, adam):
     """Return an algorithm that learns from single steps."""
     sizes = {"shape": shape(stage), "cond_dim": COND}
-    critic = action_networks.MLP((16,), 1)
+    critic = mlp.MLP((16,), 1)
     if stage == "iql":
-        policy = action_networks.GaussianPolicy((16,), SHAPE[1], "mish")
+        policy = mlp.GaussianPolicy((16,), SHAPE[1], "mish")
         return iql.make_iql(critic, critic, policy, iql.Iql(), adam, **sizes)
     if stage == "dql":
         method = diffusion_ql.DiffusionQl(steps=3)
-        return diffusion_ql.make_diffusion_ql(
-            action_networks.StepMLP((16,), 8), critic, method, adam, **sizes
-        )
-    net = action_networks.MLP((16,), SHAPE[1], "gelu", "")
+        return diffusion_ql.make_diffusion_ql(mlp.StepMLP((16,), 8), critic, method, adam, **sizes)
+    net = mlp.MLP((16,), SHAPE[1], "gelu", "")
     return fql.make_fql(critic, net, net, fql.Fql(flow_steps=3), adam, **sizes)
 
 
@@ -147,7 +145,7 @@ def case(optimiser, sizes):
         elif stage in SINGLE:
             algorithm = single(stage, adam)
         elif stage.startswith("eda"):
-            net = action_networks.Bottleneck(hidden=16, blocks=1, embed_dim=8, dropout=0.1)
+            net = mlp.Bottleneck(hidden=16, blocks=1, embed_dim=8, dropout=0.1)
             if stage == "eda_behavior":
                 algorithm = eda.make_behavior(net, eda.Sampler(nfe=3), adam, **sizes)
             else:

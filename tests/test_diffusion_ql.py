@@ -7,15 +7,16 @@ import pytest
 from conftest import COND, SHAPE
 from test_configs import load
 
-from ractd_jax import action_networks, ddpm, diffusion_ql, errors, stages
+from ractd_jax import ddpm, diffusion_ql, errors, stages
+from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 
 SIZES = {"shape": (1, SHAPE[1]), "cond_dim": COND}
 
 
 def make(optimiser, hidden=(32, 32), **method):
-    net = action_networks.StepMLP(hidden, 8)
-    q_net = action_networks.MLP(hidden, 1, "mish", "")
+    net = mlp.StepMLP(hidden, 8)
+    q_net = mlp.MLP(hidden, 1, "mish", "")
     method = diffusion_ql.DiffusionQl(**method)
     return diffusion_ql.make_diffusion_ql(net, q_net, method, optimiser, **SIZES)
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import action_networks, dpm_solver, eda, errors
+from ractd_jax import dpm_solver, eda, errors
 from ractd_jax.data import transitions
+from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 
 STD, MEAN = 0.5, 0.3
@@ -27,7 +28,7 @@ def gaussian(x, t):
 
 @pytest.fixture(scope="module")
 def net():
-    return action_networks.Bottleneck(hidden=32, blocks=1, widening=2, embed_dim=8, scale=0.5)
+    return mlp.Bottleneck(hidden=32, blocks=1, widening=2, embed_dim=8, scale=0.5)
 
 
 def gaussian_data(key, rows):

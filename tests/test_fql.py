@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import action_networks, errors, fql
+from ractd_jax import errors, fql
+from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 
 MEAN, STD = 0.2, 0.15  # of data whose flow stays inside [-1, 1]
@@ -21,8 +22,8 @@ def exact(a, t):
 
 
 def make(optimiser, hidden=(32, 32), **method):
-    q_net = action_networks.MLP(hidden, 1, "gelu", "after")
-    net = action_networks.MLP(hidden, SHAPE[1], "gelu", "")
+    q_net = mlp.MLP(hidden, 1, "gelu", "after")
+    net = mlp.MLP(hidden, SHAPE[1], "gelu", "")
     return fql.make_fql(q_net, net, net, fql.Fql(**method), optimiser, **SIZES)
 
 

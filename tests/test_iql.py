@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import action_networks, errors, iql, train_state
+from ractd_jax import errors, iql, train_state
+from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 
 GAMMA = 0.9
@@ -69,8 +70,8 @@ def learnt(optimiser):
 
     def learn(mask, **fields):
         method = iql.Iql(discount=GAMMA, **fields)
-        linear = action_networks.MLP((), 1)
-        policy = action_networks.GaussianPolicy((), 1)
+        linear = mlp.MLP((), 1)
+        policy = mlp.GaussianPolicy((), 1)
         adam = optimiser(steps=4000, learning_rate=0.05, weight_decay=0.0, ema=0.9, ema_power=0.0)
         algorithm = iql.make_iql(linear, linear, policy, method, adam, shape=(1, 1), cond_dim=2)
         batch = two_states(mask)
@@ -116,7 +117,7 @@ def test_weights_of_the_policy_are_bounded(learnt):
 
 def test_huge_advantages_weigh_no_more_than_the_bound():
     """A single step: the gradient of the imitation is finite however good an action is."""
-    linear, policy = action_networks.MLP((), 1), action_networks.GaussianPolicy((), 1)
+    linear, policy = mlp.MLP((), 1), mlp.GaussianPolicy((), 1)
     batch = two_states(0.0)
     critic = {"kernel": jnp.zeros((3, 1)), "bias": jnp.full(1, 1e6)}  # all is worth a million
     adam = train_state.Optimiser(steps=1, warmup=0)
@@ -131,7 +132,7 @@ def test_huge_advantages_weigh_no_more_than_the_bound():
 
 
 def test_of_two_critics_the_smaller_one_counts(optimiser):
-    linear, policy = action_networks.MLP((), 1), action_networks.GaussianPolicy((), 1)
+    linear, policy = mlp.MLP((), 1), mlp.GaussianPolicy((), 1)
     sizes = {"shape": (1, 1), "cond_dim": 2}
     judge = iql.make_iql(linear, linear, policy, iql.Iql(), optimiser(), **sizes).judge
     zero = {"kernel": jnp.zeros((2, 1)), "bias": jnp.zeros(1)}

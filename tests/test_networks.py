@@ -10,7 +10,9 @@ import pytest
 import scipy.fft
 from conftest import COND, SHAPE
 
-from ractd_jax import convolution, diffusion, edm, layers, networks, products, types
+from ractd_jax import diffusion, edm, networks, types
+from ractd_jax.nn import layers
+from ractd_jax.nn.cpu import conv1d, matmul
 
 # ---- convolutions --------------------------------------------------------------------------------
 
@@ -48,7 +50,7 @@ def test_convolution_as_product_equals_lax_in_value_and_gradients(key, stride, w
     x = jax.random.normal(key_x, (2, length, 3))
     kernel = jax.random.normal(key_kernel, (width, 3, 4))
     cotangent = jax.random.normal(key_y, (2, -(-length // stride), 4))
-    compare_convolutions(convolution.conv1d, x, kernel, cotangent, stride=stride)
+    compare_convolutions(conv1d.conv1d, x, kernel, cotangent, stride=stride)
 
 
 @pytest.mark.parametrize("length", [1, 4, 5])
@@ -57,7 +59,7 @@ def test_transposed_convolution_as_product_equals_lax_in_value_and_gradients(key
     x = jax.random.normal(key_x, (2, length, 3))
     kernel = jax.random.normal(key_kernel, (4, 3, 5))
     cotangent = jax.random.normal(key_y, (2, 2 * length, 5))
-    compare_convolutions(convolution.conv1d_transpose, x, kernel, cotangent)
+    compare_convolutions(conv1d.conv1d_transpose, x, kernel, cotangent)
 
 
 def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
@@ -71,13 +73,13 @@ def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
         return jax.lax.conv_general_dilated(y, backward, (2,), [(1, 1)], dimension_numbers=names)
 
     (expected,) = jax.linear_transpose(halve, jnp.zeros((2, 12, 5)))(x)
-    np.testing.assert_allclose(convolution.conv1d_transpose(x, kernel), expected, atol=1e-5)
+    np.testing.assert_allclose(conv1d.conv1d_transpose(x, kernel), expected, atol=1e-5)
 
 
 # ---- products of few rows ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [1, 2, products.FEW + 1])
+@pytest.mark.parametrize("batch", [1, 2, matmul.FEW + 1])
 @pytest.mark.parametrize("kind", ["unet", "mlp"])
 def test_turned_weights_give_the_same_numbers(tiny, weights, key, kind, batch):
     net = tiny(kind)
@@ -87,21 +89,21 @@ def test_turned_weights_give_the_same_numbers(tiny, weights, key, kind, batch):
 
     @jax.jit
     def acting(params):
-        with products.turned():
+        with matmul.turned():
             return net.apply({"params": params}, x, times, cond)
 
     plain = net.apply({"params": params}, x, times, cond)
-    np.testing.assert_allclose(acting(products.turn(params)), plain, atol=2e-6)
+    np.testing.assert_allclose(acting(matmul.turn(params)), plain, atol=2e-6)
 
 
 @pytest.mark.parametrize("layer", [layers.Dense(96), layers.Conv1d(96, 5)])
 def test_a_turned_kernel_is_read_where_it_lies_also_in_loops(key, layer):
     def program(rows):
         x = jnp.zeros((rows, 80) if isinstance(layer, layers.Dense) else (1, rows, 80))
-        params = products.turn(layer.init(key, x))
+        params = matmul.turn(layer.init(key, x))
 
         def often(params, x):
-            with products.turned():
+            with matmul.turned():
                 body = lambda _, x: layer.apply(params, x)[..., :80]  # noqa: E731
                 return jax.lax.fori_loop(0, 9, body, x)
 

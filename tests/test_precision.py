@@ -11,22 +11,9 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import (
-    convolution,
-    ctm,
-    diffusion,
-    edm,
-    errors,
-    experiment,
-    networks,
-    processor,
-    products,
-    stages,
-    tasks,
-    train_state,
-    winograd,
-)
+from ractd_jax import ctm, diffusion, edm, errors, experiment, networks, stages, tasks, train_state
 from ractd_jax.bench import floor
+from ractd_jax.nn.cpu import conv1d, cpuinfo, matmul, winograd
 
 NOISE = diffusion.Noise()
 ROWS = 64
@@ -59,7 +46,7 @@ def factors(jaxpr):
 @pytest.mark.parametrize("tiles", [True, False])  # without: fewer products in bfloat16 too
 @pytest.mark.parametrize("kind", ["mlp", "spectral", "unet", "value_unet", "fourier"])
 def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, monkeypatch, kind, tiles):
-    monkeypatch.setattr(processor, "multiplies_bfloat16_in_tiles", lambda: tiles)
+    monkeypatch.setattr(cpuinfo, "multiplies_bfloat16_in_tiles", lambda: tiles)
     net = tiny(kind)
     params = {"params": weights(net, 2)}
     exact, near = (jax.jit(n.apply)(params, *inputs) for n in (net, low(net)))
@@ -70,8 +57,8 @@ def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, monkey
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
     norms = sum(path.endswith("['norm']['scale']") for path in paths)
     with monkeypatch.context() as patch:  # and one for each convolution in fewer products
-        fewer, conv1d = [], winograd.conv1d
-        patch.setattr(winograd, "conv1d", lambda *args: fewer.append(args) or conv1d(*args))
+        fewer, original = [], winograd.conv1d
+        patch.setattr(winograd, "conv1d", lambda *args: fewer.append(args) or original(*args))
         program = jax.make_jaxpr(lambda *args: low(net).apply(*args))(params, *inputs)
     assert bool(fewer) == (norms > 0 and not tiles)
     kinds, exact = list(factors(program.jaxpr)), 4 * norms + 2 * (kind == "spectral") + len(fewer)
@@ -82,11 +69,11 @@ def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, monkey
 
 
 OPERATIONS = {
-    "dense": (products.product, (20, 9), 6),
-    "conv": (convolution.conv1d, (3, 20, 9), 6),
-    "conv of width 1": (convolution.conv1d, (1, 20, 9), 6),
-    "conv of stride 2": (functools.partial(convolution.conv1d, stride=2), (3, 20, 9), 3),
-    "transposed conv": (convolution.conv1d_transpose, (4, 20, 9), 12),
+    "dense": (matmul.product, (20, 9), 6),
+    "conv": (conv1d.conv1d, (3, 20, 9), 6),
+    "conv of width 1": (conv1d.conv1d, (1, 20, 9), 6),
+    "conv of stride 2": (functools.partial(conv1d.conv1d, stride=2), (3, 20, 9), 3),
+    "transposed conv": (conv1d.conv1d_transpose, (4, 20, 9), 12),
 }
 
 
@@ -113,7 +100,7 @@ def test_a_kernel_in_bfloat16_meets_rounded_numbers_and_gives_float32(name, rows
     x = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
     expected = f(x.astype(LOW).astype(jnp.float32), kernel)
     np.testing.assert_allclose(f(x, low), expected, atol=1e-4)
-    with products.turned():
+    with matmul.turned():
         np.testing.assert_allclose(f(x, low), expected, atol=1e-4)
 
 
@@ -134,12 +121,12 @@ def test_convolutions_in_bfloat16_are_exact_on_whole_numbers(
     rng, rows = np.random.default_rng(0), 7
     shapes = (rows, length, c_in), (width, c_in, c_out), (rows, length, c_out)
     x, kernel, dy = (jnp.asarray(rng.integers(-2, 3, s), jnp.float32) for s in shapes)
-    exact, pullback = jax.vjp(functools.partial(convolution.conv1d, as_product=False), x, kernel)
-    ours = functools.partial(convolution.conv1d, as_product=True)
+    exact, pullback = jax.vjp(functools.partial(conv1d.conv1d, as_product=False), x, kernel)
+    ours = functools.partial(conv1d.conv1d, as_product=True)
     near, back = jax.vjp(ours, x, kernel.astype(LOW))
     for mine, theirs in zip((near, *back(dy)), (exact, *pullback(dy)), strict=True):
         np.testing.assert_array_equal(mine, theirs.astype(mine.dtype))
-    with products.turned():
+    with matmul.turned():
         np.testing.assert_array_equal(ours(x, kernel.astype(LOW)), exact)
     done = floor.operations(ours, x, kernel.astype(LOW))
     assert done == 2 * rows * multiplied * c_in * c_out
@@ -151,7 +138,7 @@ def test_products_of_any_shape_and_order_in_memory_compile(shape, turn):
     rng, (n, m, k) = np.random.default_rng(0), shape
     a, b = (jnp.asarray(rng.normal(size=s), LOW) for s in ((n, m), (m, k)))
     exact = np.asarray(a, np.float32) @ np.asarray(b, np.float32)
-    f = jax.jit(lambda a, b: products.matmul(turn(a), turn(b)).T)
+    f = jax.jit(lambda a, b: matmul.matmul(turn(a), turn(b)).T)
     np.testing.assert_allclose(f(a, b), exact.T, atol=1e-4)
 
 
@@ -166,12 +153,12 @@ def test_no_kernel_is_written_out_in_float32(rows):
         return x.astype(LOW) @ with_layout_constraint(kernel, order)
 
     def acting(x, kernel):
-        with products.turned():
-            return products.product(x, kernel.T)
+        with matmul.turned():
+            return matmul.product(x, kernel.T)
 
     if "f32[320,96]" not in program(plainly, 320, 96):
         pytest.skip("this device multiplies bfloat16 whichever way it lies")
-    assert "f32[320,96]" not in program(products.product, 320, 96)
+    assert "f32[320,96]" not in program(matmul.product, 320, 96)
     assert "f32[96,320]" not in program(acting, 96, 320)
 
 

@@ -5,7 +5,7 @@ import platform
 
 import pytest
 
-from ractd_jax import processor
+from ractd_jax.nn.cpu import cpuinfo
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ def test_name_and_features_are_the_words_of_linux(monkeypatch, flags, tiles):
     core = f"model name\t: A: quick one\nflags\t\t: {flags}\n"
     text = f"processor\t: 0\n{core}processor\t: 1\n{core}"
     monkeypatch.setattr(pathlib.Path, "read_text", lambda path: text)
-    assert processor.name() == "A: quick one"
-    assert flags in processor.features()
-    assert processor.multiplies_bfloat16_in_tiles.__wrapped__() == tiles
+    assert cpuinfo.name() == "A: quick one"
+    assert flags in cpuinfo.features()
+    assert cpuinfo.multiplies_bfloat16_in_tiles.__wrapped__() == tiles
 
 
 def test_without_such_a_list_they_are_what_python_knows(monkeypatch):
@@ -26,7 +26,7 @@ def test_without_such_a_list_they_are_what_python_knows(monkeypatch):
 
     monkeypatch.setattr(pathlib.Path, "read_text", missing)
     monkeypatch.setattr(platform, "processor", lambda: "arm")
-    assert processor.name() == processor.features() == "arm"
+    assert cpuinfo.name() == cpuinfo.features() == "arm"
     monkeypatch.setattr(platform, "processor", lambda: "")
-    assert processor.name() == platform.machine() != processor.features()
-    assert not processor.multiplies_bfloat16_in_tiles.__wrapped__()
+    assert cpuinfo.name() == platform.machine() != cpuinfo.features()
+    assert not cpuinfo.multiplies_bfloat16_in_tiles.__wrapped__()

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import convolution, processor, products, winograd
 from ractd_jax.bench import floor
+from ractd_jax.nn.cpu import conv1d, cpuinfo, matmul, winograd
 
 
 @pytest.mark.parametrize(("outputs", "taps"), [(4, 5), (4, 4), (4, 3), (2, 3)])
@@ -27,7 +27,7 @@ def test_it_is_the_convolution_in_value_and_gradients(key, length, width, batch)
     x = jax.random.normal(key_x, (batch, length, 32))
     kernel = jax.random.normal(key_kernel, (width, 32, 24))
     cotangent = jax.random.normal(key_y, (batch, length, 24))
-    plain = functools.partial(convolution.conv1d, as_product=False)
+    plain = functools.partial(conv1d.conv1d, as_product=False)
 
     def all_of(f):
         y, pullback = jax.vjp(f, x, kernel)
@@ -59,7 +59,7 @@ def test_four_outputs_of_five_taps_take_eight_products_of_one_tile_seven(length,
 
 def uses_fewer(batch, length, width, dtype="float32"):
     x, kernel = jnp.zeros((batch, length, 8), dtype), jnp.zeros((width, 8, 8), dtype)
-    f = functools.partial(convolution.conv1d, as_product=True)
+    f = functools.partial(conv1d.conv1d, as_product=True)
     return floor.operations(f, x, kernel) < 2 * x.size * width * 8
 
 
@@ -67,7 +67,7 @@ def test_it_serves_where_rows_are_many():
     assert uses_fewer(64, 4, 5)
     assert uses_fewer(16, 16, 5)
     assert not uses_fewer(63, 4, 5)
-    with products.turned():  # acting: the kernel's part serves one call
+    with matmul.turned():  # acting: the kernel's part serves one call
         assert uses_fewer(256, 4, 5)
         assert not uses_fewer(255, 4, 5)
 
@@ -80,18 +80,18 @@ def test_other_lengths_and_widths_are_convolved_plainly():
 
 def test_bfloat16_has_fewer_products_in_training_where_they_take_long(monkeypatch):
     for tiles in (False, True):
-        monkeypatch.setattr(processor, "multiplies_bfloat16_in_tiles", lambda tiles=tiles: tiles)
+        monkeypatch.setattr(cpuinfo, "multiplies_bfloat16_in_tiles", lambda tiles=tiles: tiles)
         assert uses_fewer(128, 8, 5, "bfloat16") == (not tiles)
-        with products.turned():
+        with matmul.turned():
             assert not uses_fewer(256, 8, 5, "bfloat16")
 
 
 def test_what_is_traced_as_plain_convolves_every_tap():
     x, kernel = jnp.zeros((64, 8, 8)), jnp.zeros((5, 8, 16))
-    loss = lambda x, kernel: jnp.sum(convolution.conv1d(x, kernel) ** 2)  # noqa: E731
+    loss = lambda x, kernel: jnp.sum(conv1d.conv1d(x, kernel) ** 2)  # noqa: E731
     gradients = jax.grad(loss, (0, 1))
     fewer = floor.operations(gradients, x, kernel)
-    with convolution.plain():
+    with conv1d.plain():
         exact = floor.operations(gradients, x, kernel)
     assert exact == 3 * 2 * x.size * 5 * 16
     of_kernel = 2 * 8 * kernel.size

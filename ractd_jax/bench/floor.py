@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import partial_eval
 
-from ractd_jax import products
+from ractd_jax.nn.cpu import matmul
 from ractd_jax.types import Params
 
 SIDE = 1024, 8192  # of the matrices whose product is timed: on a CPU, on an accelerator
@@ -80,7 +80,7 @@ def product_rate(seconds: float = 1.0, side: int = 0, dtype: str = "float32") ->
     side = side or SIDE[jax.default_backend() != "cpu"]
     x = jnp.eye(side, dtype=dtype)
     # As networks multiply: on a CPU bfloat16 has a form of its own.
-    multiply = products.matmul if jax.default_backend() == "cpu" else jnp.matmul
+    multiply = matmul.matmul if jax.default_backend() == "cpu" else jnp.matmul
     best = _per_round(lambda carry, x: multiply(carry, x).astype(dtype), x, 4, seconds, x)
     return 2 * side**3 / best
 

@@ -10,9 +10,10 @@ import jax
 from rich import box
 from rich.table import Table
 
-from ractd_jax import checkpoints, networks, processor, stages
+from ractd_jax import checkpoints, networks, stages
 from ractd_jax.bench import act, floor, train, versus
 from ractd_jax.experiment import Experiment
+from ractd_jax.nn.cpu import cpuinfo
 
 NOTE = "speed only: random weights, made-up rows; nothing here was trained"
 PUBLISHED = 142  # teacher : student of the paper, hopper-medium-replay, one V100
@@ -90,7 +91,7 @@ def machine() -> dict[str, Any]:
     """Return processor, threads this process may use, load, device and versions."""
     device = jax.devices()[0]
     return {
-        "processor": processor.name(),
+        "processor": cpuinfo.name(),
         "threads": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "load": os.getloadavg()[0],  # how many other programs wanted to run
         "device": f"{device.platform}: {device.device_kind}",

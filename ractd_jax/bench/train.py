@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import convolution, stages, training
+from ractd_jax import stages, training
 from ractd_jax.bench import floor
 from ractd_jax.data import dataset
+from ractd_jax.nn.cpu import conv1d
 from ractd_jax.tasks import TaskSpec
 
 ROWS = 20_000  # of the made-up dataset
@@ -74,7 +75,7 @@ def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
     shapes = jax.eval_shape(start, jax.random.key(0))  # nothing is made that may be skipped
     # As the networks define them: the program may get by with fewer (`winograd`).
     done = floor.operations(update, shapes, rows, jax.random.key(0))
-    with convolution.plain():
+    with conv1d.plain():
         operations = floor.operations(update, shapes, rows, jax.random.key(0))
     entry = {"stage": stage, "batch": batch, "operations": operations, "operations_done": done}
     if 5 * operations / rate > limit:

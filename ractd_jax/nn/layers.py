@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt32
 
-from ractd_jax import products
-from ractd_jax.convolution import conv1d, conv1d_transpose
+from ractd_jax.nn.cpu import matmul
+from ractd_jax.nn.cpu.conv1d import conv1d, conv1d_transpose
 
 # What a denoising network is called with, see `networks`.
 Noisy = Float[Array, "batch horizon dim"]
@@ -72,7 +72,7 @@ class _Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*rows fan_in"]) -> tuple[Float[Array, "*rows _"], ...]:
         init = _torch_uniform(x.shape[-1])
-        y = products.product(x, products.kernel(self, init, (x.shape[-1], self.features)))
+        y = matmul.product(x, matmul.kernel(self, init, (x.shape[-1], self.features)))
         parts = jnp.split(y, self.parts, axis=-1)
         if self.bias:
             bias = self.param("bias", init, (self.features,)).reshape(*(1,) * (y.ndim - 1), -1)
@@ -121,7 +121,7 @@ class Conv1d(nn.Module):
         c_in = x.shape[-1]
         # PyTorch counts the fan-in of a transposed convolution over its outputs.
         init = _torch_uniform(self.width * (self.features if self.transpose else c_in))
-        kernel = products.kernel(self, init, (self.width, c_in, self.features))
+        kernel = matmul.kernel(self, init, (self.width, c_in, self.features))
         bias = self.param("bias", init, (self.features,))
         y = conv1d_transpose(x, kernel) if self.transpose else conv1d(x, kernel, stride=self.stride)
         return y + bias[None, None]

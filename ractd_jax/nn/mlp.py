@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ractd_jax.layers import Cond, Dense, Noisy, Times, mish, sinusoidal
+from ractd_jax.nn.layers import Cond, Dense, Noisy, Times, mish, sinusoidal
 
 FEATURES_SEED = 0  # of the frequencies of `fourier`, which are not trained
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ractd_jax import processor, products, winograd
+from ractd_jax.nn.cpu import cpuinfo, matmul, winograd
 
 # Rows of a product (examples times their tiles of four steps) from which Winograd's are worth
 # working out the kernel's part for them: in training, where that serves several calls; in acting.
@@ -61,7 +61,7 @@ def _tile(length: int, c_out: int, dtype: jnp.dtype) -> int:
     acting kernels lie turned, so that more of them than there is would be turned back.
     """
     narrow = dtype != jnp.float32 and c_out <= NARROW and length % 2 == 0
-    return 2 if narrow and not products.acting() else 1
+    return 2 if narrow and not matmul.acting() else 1
 
 
 def _band(kernel: Array, tile: int, axis: int) -> Array:
@@ -84,9 +84,9 @@ def _product(x: Array, kernel: Array) -> Array:
 
 def _product_forward(x, kernel):
     near, (width, _, c_out) = x.astype(kernel.dtype), kernel.shape
-    few = products.few(math.prod(x.shape[:2]), kernel)
+    few = matmul.few(math.prod(x.shape[:2]), kernel)
     tile = _tile(x.shape[1], c_out, kernel.dtype)
-    multiply = products.matmul_turned if few else products.matmul
+    multiply = matmul.matmul_turned if few else matmul.matmul
     taps = _band(kernel, tile, axis=2).reshape(-1, tile * c_out)
     y = multiply(_columns_around(near, width, tile), taps)
     return y.reshape(*x.shape[:2], c_out).astype(x.dtype), (near, kernel)
@@ -99,8 +99,8 @@ def _product_backward(saved, dy):
     # From the last step to the first: so dy's shifted copies lie in the order of the kernel's taps.
     columns = _columns_around(dy[:, ::-1].astype(x.dtype), width, tile)
     taps = _band(kernel, tile, axis=1).swapaxes(0, 1).reshape(tile * c_in, -1)
-    dx = products.matmul_transposed(columns, taps)
-    dk = products.matmul(x[:, ::-1].reshape(-1, tile * c_in).T, columns)
+    dx = matmul.matmul_transposed(columns, taps)
+    dk = matmul.matmul(x[:, ::-1].reshape(-1, tile * c_in).T, columns)
     dk = dk.reshape(tile, c_in, -1, c_out)
     dk = sum(dk[q, :, q : q + width] for q in range(tile))
     dx = dx.reshape(x.shape)[:, ::-1].astype(dy.dtype)
@@ -134,7 +134,7 @@ def _outputs(x: Array, kernel: Array) -> Array:
         first = i - width // 2  # input that the first tap sees
         inputs = x[:, max(first, 0) : first + width]
         taps = kernel[max(-first, 0) : length - first]
-        return products.matmul(inputs.reshape(batch, -1), taps.reshape(-1, c_out))
+        return matmul.matmul(inputs.reshape(batch, -1), taps.reshape(-1, c_out))
 
     return jnp.stack([output(i) for i in range(length)], axis=1)
 
@@ -144,7 +144,7 @@ def _short_backward(saved, dy):
     (batch, length, c_in), (width, _, c_out) = x.shape, kernel.shape
     near = dy.astype(x.dtype)
     dx = _outputs(near, kernel[::-1].swapaxes(1, 2))
-    pairs = products.matmul(x.reshape(batch, -1).T, near.reshape(batch, -1))
+    pairs = matmul.matmul(x.reshape(batch, -1).T, near.reshape(batch, -1))
     pairs = pairs.reshape(length, c_in, length, c_out)
     shifts = [tap - width // 2 for tap in range(width)]
     dk = [sum(pairs[i + s, :, i] for i in range(max(-s, 0), length - max(s, 0))) for s in shifts]
@@ -168,7 +168,7 @@ def _fewer_pay(dtype: jnp.dtype) -> bool:
     """
     if dtype == jnp.float32:
         return True
-    return not (products.acting() or processor.multiplies_bfloat16_in_tiles())
+    return not (matmul.acting() or cpuinfo.multiplies_bfloat16_in_tiles())
 
 
 def conv1d(
@@ -197,11 +197,11 @@ def conv1d(
         return _convolution(x, kernel, (stride,), pads)
     if stride > 1 or width == 1:
         columns = _columns(x, width, stride, width // 2)
-        return products.product(columns, kernel.reshape(width * c_in, c_out))
-    enough = batch * length // winograd.TILE >= ROWS[products.acting()]
+        return matmul.product(columns, kernel.reshape(width * c_in, c_out))
+    enough = batch * length // winograd.TILE >= ROWS[matmul.acting()]
     if enough and _fewer_pay(kernel.dtype) and winograd.serves(length, width):
         return winograd.conv1d(x, kernel)
-    lies_turned = products.acting()  # so that its slices would be copies
+    lies_turned = matmul.acting()  # so that its slices would be copies
     if kernel.dtype != jnp.float32 and width // 2 < length < width and not lies_turned:
         return _short(x, kernel)
     return _product(x, kernel)
@@ -222,17 +222,17 @@ def conv1d_transpose(
     _, c_in, c_out = kernel.shape
     if as_product is None:
         as_product = _as_product()
-    if as_product and products.few(2 * batch * length, kernel):
+    if as_product and matmul.few(2 * batch * length, kernel):
         # Reading the kernel once, as it lies, is worth multiplying by zeros.
         around = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         zero, before, after = jnp.zeros_like(x), around[:, :-2], around[:, 2:]
         even = jnp.concatenate([zero, x, zero, before], axis=-1)
         odd = jnp.concatenate([after, zero, x, zero], axis=-1)
         columns = jnp.stack([even, odd], axis=2).reshape(batch, 2 * length, -1)
-        return products.product(columns, kernel.reshape(4 * c_in, c_out))
+        return matmul.product(columns, kernel.reshape(4 * c_in, c_out))
     if as_product:
         pairs = _columns(x, 2, pad=1)  # (x[m-1], x[m]), m = 0..L
-        even = products.product_of_many(pairs[:, :-1], jnp.concatenate([kernel[3], kernel[1]]))
-        odd = products.product_of_many(pairs[:, 1:], jnp.concatenate([kernel[2], kernel[0]]))
+        even = matmul.product_of_many(pairs[:, :-1], jnp.concatenate([kernel[3], kernel[1]]))
+        odd = matmul.product_of_many(pairs[:, 1:], jnp.concatenate([kernel[2], kernel[0]]))
         return jnp.stack([even, odd], axis=2).reshape(batch, 2 * length, c_out)
     return _convolution(x, kernel[::-1], (1,), [(2, 2)], lhs_dilation=(2,))

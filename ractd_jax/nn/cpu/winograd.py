@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ractd_jax import products
+from ractd_jax.nn.cpu import matmul
 
 TILE = 4
 FEW = 4  # times as many channels as rows of a product, from which it is turned
@@ -122,7 +122,7 @@ def _forward(x, kernel):
     xs = _combine(of_x, _tiles(exact(x), len(kernel))).astype(kernel.dtype)
     ks = jnp.tensordot(exact(of_kernel), exact(kernel), 1)  # `_combine`, but faster
     ks = ks.astype(kernel.dtype)
-    y = _combine(of_y, products.matmul(xs, ks), axis=1)
+    y = _combine(of_y, matmul.matmul(xs, ks), axis=1)
     return y.reshape(*x.shape[:2], -1).astype(x.dtype), (xs, ks, kernel)
 
 
@@ -133,7 +133,7 @@ def _backward(saved, dy):
     of_y, of_x, of_kernel = _matrices(length, len(kernel))
     dys = dy.astype(jnp.float32).reshape(-1, TILE, features).swapaxes(0, 1)
     dys = _combine(of_y.T, dys).astype(kernel.dtype)
-    dkernel = _combine(of_kernel.T, products.matmul(xs.swapaxes(1, 2), dys))
+    dkernel = _combine(of_kernel.T, matmul.matmul(xs.swapaxes(1, 2), dys))
     dx = _untile(_inputs(of_x.T, dys, ks), batch, len(kernel))
     return dx.astype(dy.dtype), dkernel.astype(kernel.dtype)
 

@@ -1,0 +1,1 @@
+"""How a CPU multiplies fast; without it only speed changes."""
