@@ -23,8 +23,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ractd_jax.ctm import Student, chain
-from ractd_jax.ddpm import Ddpm, alpha_bars, visited
 from ractd_jax.diffusion import Noise
+from ractd_jax.methods.ddpm import Ddpm, alpha_bars, visited
 from ractd_jax.types import Params
 
 # ---- networks ------------------------------------------------------------------------------------

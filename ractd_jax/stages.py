@@ -8,24 +8,18 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ractd_jax import (
+from ractd_jax import ctm, diffusion, edm, errors, networks, reward, train_state
+from ractd_jax.data import dataset, transitions
+from ractd_jax.methods import (
     consistency,
-    ctm,
     ddpm,
     diffuser,
-    diffusion,
     diffusion_ql,
     eda,
-    edm,
-    errors,
     fql,
     inverse_dynamics,
     iql,
-    networks,
-    reward,
-    train_state,
 )
-from ractd_jax.data import dataset, transitions
 from ractd_jax.nn import mlp
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm

@@ -21,7 +21,6 @@ import ractd_jax
 from configs import base
 from ractd_jax import (
     checkpoints,
-    consistency,
     diffusion,
     edm,
     errors,
@@ -30,6 +29,7 @@ from ractd_jax import (
     stages,
     tasks,
 )
+from ractd_jax.methods import consistency
 from ractd_jax.nn import mlp
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)

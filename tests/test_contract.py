@@ -10,22 +10,18 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import (
+from ractd_jax import ctm, diffusion, edm, networks, reward
+from ractd_jax.data import dataset
+from ractd_jax.methods import (
     consistency,
-    ctm,
     ddpm,
     diffuser,
-    diffusion,
     diffusion_ql,
     eda,
-    edm,
     fql,
     inverse_dynamics,
     iql,
-    networks,
-    reward,
 )
-from ractd_jax.data import dataset
 from ractd_jax.nn import mlp
 
 NOISE = diffusion.Noise()

@@ -11,7 +11,8 @@ from conftest import COND, SHAPE
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import ddpm, diffusion, errors, experiment, stages, tasks
+from ractd_jax import diffusion, errors, experiment, stages, tasks
+from ractd_jax.methods import ddpm
 
 STD = 0.5
 FULL = ddpm.Ddpm(steps=100)

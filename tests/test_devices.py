@@ -17,18 +17,8 @@ import numpy as np
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import (
-    ctm,
-    ddpm,
-    diffusion,
-    edm,
-    errors,
-    experiment,
-    reward,
-    tasks,
-    train_state,
-    training,
-)
+from ractd_jax import ctm, diffusion, edm, errors, experiment, reward, tasks, train_state, training
+from ractd_jax.methods import ddpm
 from ractd_jax.types import Algorithm
 
 COUNT = 8

@@ -9,7 +9,8 @@ import pytest
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import ddpm, diffuser, diffusion, errors, experiment, tasks
+from ractd_jax import diffusion, errors, experiment, tasks
+from ractd_jax.methods import ddpm, diffuser
 from ractd_jax.types import Batch
 
 ACT, OBS, HORIZON, STD = 2, 3, 4, 0.5

@@ -7,7 +7,8 @@ import pytest
 from conftest import COND, SHAPE
 from test_configs import load
 
-from ractd_jax import ddpm, diffusion_ql, errors, stages
+from ractd_jax import errors, stages
+from ractd_jax.methods import ddpm, diffusion_ql
 from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 

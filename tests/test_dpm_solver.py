@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import dpm_solver
+from ractd_jax.methods import dpm_solver
 
 STD, MEAN = 0.5, 0.3
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import dpm_solver, eda, errors
+from ractd_jax import errors
 from ractd_jax.data import transitions
+from ractd_jax.methods import dpm_solver, eda
 from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 

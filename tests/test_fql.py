@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import errors, fql
+from ractd_jax import errors
+from ractd_jax.methods import fql
 from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 

@@ -8,21 +8,12 @@ import numpy as np
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import (
-    errors,
-    experiment,
-    inverse_dynamics,
-    networks,
-    planning,
-    policy,
-    tasks,
-    train_state,
-    training,
-)
+from ractd_jax import errors, experiment, networks, planning, policy, tasks, train_state, training
 from ractd_jax.data import dataset, maze2d, sources
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import waypoints
 from ractd_jax.envs.make import make_env
+from ractd_jax.methods import inverse_dynamics
 
 TASK = tasks.get("maze2d-umaze-v1")
 SIZES = {"shape": (1, 2), "cond_dim": 8}

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import errors, iql, train_state
+from ractd_jax import errors, train_state
+from ractd_jax.methods import iql
 from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 

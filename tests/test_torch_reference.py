@@ -12,8 +12,9 @@ from rich.console import Console
 from test_configs import load
 from test_golden import CASES, DATA, METHODS, REFERENCE, raveled
 
-from ractd_jax import ctm, ddpm, diffusion, edm, experiment, networks, tasks, train_state
+from ractd_jax import ctm, diffusion, edm, experiment, networks, tasks, train_state
 from ractd_jax.bench import act, run, versus
+from ractd_jax.methods import ddpm
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_reference as reference  # noqa: E402

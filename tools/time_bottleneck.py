@@ -17,7 +17,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from ractd_jax import diffusion, dpm_solver, eda
+from ractd_jax import diffusion
+from ractd_jax.methods import dpm_solver, eda
 from ractd_jax.nn import mlp
 
 

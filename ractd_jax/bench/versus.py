@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import ctm, ddpm, diffusion, stages, training
+from ractd_jax import ctm, diffusion, stages, training
 from ractd_jax.bench import floor, train
 from ractd_jax.data import dataset
+from ractd_jax.methods import ddpm
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Params
 

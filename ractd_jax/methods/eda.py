@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from ractd_jax import diffusion, dpm_solver, errors, train_state
+from ractd_jax import diffusion, errors, train_state
+from ractd_jax.methods import dpm_solver
 from ractd_jax.nn import mlp
 from ractd_jax.types import Algorithm, Batch, Params, Transition
 

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ractd_jax import ddpm, errors, train_state
+from ractd_jax import errors, train_state
+from ractd_jax.methods import ddpm
 from ractd_jax.nn import mlp
 from ractd_jax.nn.mlp import init_twins, twins
 from ractd_jax.types import Algorithm, Params, Transition

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from ractd_jax import ddpm, errors, reward, train_state
+from ractd_jax import errors, reward, train_state
+from ractd_jax.methods import ddpm
 from ractd_jax.types import Algorithm, Batch, Params
 
 Trajectory = Float[Array, "batch horizon dim"]

@@ -1,0 +1,1 @@
+"""What RACTD is compared with: one method, one file, found by itself."""
