@@ -128,7 +128,7 @@ def run(
     if config.stage != "bench":  # which times compiling
         compilation.keep(config.training.compilation_cache)
     if config.stage == "collect":
-        from ractd_jax.data import collect
+        from ractd_jax.data.generate import collect
 
         if overwrite:
             raise UserError("collect continues what is there; --workdir=DIR begins elsewhere")
@@ -192,7 +192,7 @@ def print_help(usage: str) -> None:
             print(f"  {word:14} {meaning}")
     print("seed=<k>      of training; evaluation seeds are eval.first_seed + 0, 1, ...")
     print("seeds=<n>     train seeds k, ..., k + n - 1 in one program, for small networks")
-    print("\ncollect as a command: python -m ractd_jax.data.collect --help\n\nflags")
+    print("\ncollect as a command: python -m ractd_jax.data.generate.collect --help\n\nflags")
     for flag in flags.FLAGS.flags_by_module_dict()[_main_module()]:
         print(f"  --{flag.name:11} {flag.help}")
     print("\nfields of configs/hopper_mr.py and their defaults (--config.<field>=<value>;")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ractd_jax import checkpoints
-from ractd_jax.data import d4rl, inspection, sources
+from ractd_jax.data import d4rl, sources, statistics
 from ractd_jax.experiment import Experiment
 from ractd_jax.report import data as report
 
@@ -22,10 +22,10 @@ def show(experiment: Experiment) -> dict[str, Any]:
     """
     transitions, task = experiment.transitions, experiment.task
     source = sources.label(experiment.config["source"], experiment.task)
-    facts = inspection.inspect(transitions, task)
+    facts = statistics.inspect(transitions, task)
     settings = experiment.config["data"]
     horizon = settings["horizon"] if task.kind == "policy" else 1  # plans go on from way to way
-    remarks = inspection.remarks(facts, horizon, settings["termination_penalty"])
+    remarks = statistics.remarks(facts, horizon, settings["termination_penalty"])
     title = f"{task.name}   data: {source}"
     experiment.console.print(report.facts_table(facts, d4rl.PUBLISHED.get(task.name)))
     for line in (

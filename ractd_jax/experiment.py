@@ -32,7 +32,8 @@ from ractd_jax import (
     tasks,
     training,
 )
-from ractd_jax.data import columns, dataset, maze2d, normalizer, sources, transitions
+from ractd_jax.data import normalization, sources, transitions, validation, windows
+from ractd_jax.data.generate import maze2d
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
 from ractd_jax.started import Clock, Started
@@ -71,7 +72,7 @@ class Experiment:
         self._ready: set[str] = set()  # stages trained or found by this experiment
         self._warned = False
         if self.task.name == tasks.CUSTOM:  # its sizes are those of its data
-            self.config["custom"] = columns.measure(self.task, self.transitions)
+            self.config["custom"] = validation.measure(self.task, self.transitions)
             self.task = tasks.from_config(self.config)
 
     def say(self, text: str) -> None:
@@ -87,7 +88,7 @@ class Experiment:
         found = sources.load(
             self.task, config["source"], transitions=config["data"]["transitions"] or None
         )
-        s, label = dataset.summary(found, self.task), sources.label(config["source"], self.task)
+        s, label = windows.summary(found, self.task), sources.label(config["source"], self.task)
         self.say(
             f"data: {self.task.name}, {label}: {s['trajectories']:,} "
             f"episodes, {s['steps']:,} steps, return {s['return_mean']:.1f} +- "
@@ -100,7 +101,7 @@ class Experiment:
         )
         return found
 
-    def examples(self, stage: str, limits: dataset.Normalizer | None = None):
+    def examples(self, stage: str, limits: windows.Normalizer | None = None):
         """Return the training set and the normaliser of a stage: `limits`, or the data's own."""
         if stage in stages.SINGLE:
             fields = self.config[stage]["data"]
@@ -108,7 +109,7 @@ class Experiment:
         data, recorded, arrived = self.config["data"], self.transitions, None
         if self.task.kind == "planner":  # learns from every way that ended at the goal
             recorded, arrived = maze2d.cut_at_goal(recorded)
-        return dataset.build(
+        return windows.build(
             recorded,
             horizon=stages.window(self.config, self.task, stage)[0],
             discount=data["discount"],
@@ -281,7 +282,7 @@ class Experiment:
         )
         return policy.restore(self.workdir / stage, like)
 
-    def _given_limits(self, stage: str, saved: dict[str, Any]) -> dataset.Normalizer | None:
+    def _given_limits(self, stage: str, saved: dict[str, Any]) -> windows.Normalizer | None:
         """Return the normaliser of the first model a stage needs, in which it must see its data.
 
         It is the data's own, unless that model was imported; then another may have yet another,
@@ -300,7 +301,7 @@ class Experiment:
         limits = jax.tree.map(np.asarray, item["normalizer"])
         for role, item in others:
             other = jax.tree.map(np.asarray, item["normalizer"])
-            gap = max(map(normalizer.gap, limits[:2], other[:2]))
+            gap = max(map(normalization.gap, limits[:2], other[:2]))
             if gap > GAP:
                 self.say(
                     f"{stage}: the normalisers of {first} and {role} differ by up to "

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from ractd_jax import policy, provenance, tasks
-from ractd_jax.data import dataset, normalizer
+from ractd_jax.data import normalization, windows
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.errors import UserError
 from ractd_jax.types import Algorithm, Params
@@ -48,7 +48,7 @@ class Planner:
         self,
         algorithm: Algorithm,
         params: Params,
-        limits: dataset.Normalizer,
+        limits: windows.Normalizer,
         task: tasks.TaskSpec,
         seed: int = 0,
     ):
@@ -57,9 +57,9 @@ class Planner:
 
         def plan(params, limits, obs, goals, seeds, step):
             keys = policy.row_keys(seeds, step)
-            ends = (normalizer.normalize(end, limits.observations) for end in (obs, goals))
+            ends = (normalization.normalize(end, limits.observations) for end in (obs, goals))
             states = algorithm.act(params, jnp.concatenate([*ends], axis=-1), keys)
-            return normalizer.unnormalize(states, limits.observations)
+            return normalization.unnormalize(states, limits.observations)
 
         self._plan = jax.jit(plan)
 
@@ -210,11 +210,11 @@ def load_control(run: str | pathlib.Path) -> Control:
     @jax.jit
     def control(saved, obs, wanted):
         limits = saved["normalizer"]
-        ends = (normalizer.normalize(end, limits.observations) for end in (obs, wanted))
+        ends = (normalization.normalize(end, limits.observations) for end in (obs, wanted))
         pair = jnp.concatenate([*ends], axis=-1)
         keys = jax.random.split(jax.random.key(0), len(pair))  # of noise that it never draws
         actions = algorithm.act(saved["params"], pair, keys)[:, 0]
-        return normalizer.unnormalize(actions, limits.actions).clip(low[None], high[None])
+        return normalization.unnormalize(actions, limits.actions).clip(low[None], high[None])
 
     saved = jax.device_put(saved)
     return lambda obs, wanted: np.asarray(control(saved, *map(np.float32, (obs, wanted))))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ractd_jax import checkpoints, compilation, networks, provenance, stages, tasks
-from ractd_jax.data import dataset, normalizer
+from ractd_jax.data import normalization, windows
 from ractd_jax.errors import UserError, choose
 from ractd_jax.nn.cpu import matmul
 from ractd_jax.types import Algorithm, Params
@@ -87,7 +87,7 @@ class Policy:
         self,
         algorithm: Algorithm,
         params: Params,
-        limits: dataset.Normalizer,
+        limits: windows.Normalizer,
         task: tasks.TaskSpec,
         seed: int = 0,
         reselect: Reselect | None = None,
@@ -119,9 +119,9 @@ class Policy:
 
         def act(params, limits, seen, seeds, step):
             keys = row_keys(seeds, step)
-            cond = normalizer.normalize(seen, limits.observations).reshape(len(seen), -1)
+            cond = normalization.normalize(seen, limits.observations).reshape(len(seen), -1)
             plan = sample(params, cond, keys)
-            return normalizer.unnormalize(plan[:, 0], limits.actions).clip(low[None], high[None])
+            return normalization.unnormalize(plan[:, 0], limits.actions).clip(low[None], high[None])
 
         self._act = jax.jit(act)
 
@@ -205,7 +205,7 @@ def template(algorithm: Algorithm, task: tasks.TaskSpec, frozen: Params = None):
     state = jax.eval_shape(algorithm.init, *arguments)
     params, limits = (
         state.params,
-        jax.eval_shape(lambda: dataset.identity(task.obs_dim, task.act_dim)),
+        jax.eval_shape(lambda: windows.identity(task.obs_dim, task.act_dim)),
     )
     if algorithm.acting:
         params = jax.eval_shape(algorithm.acting, params, state.frozen, limits)
@@ -279,19 +279,19 @@ def load_policy(
                 "same data.frame"
             )
         ours, its = (jax.tree.map(np.asarray, s["normalizer"][:2]) for s in (saved, judges))
-        if max(map(normalizer.gap, ours, its)) > 1e-4:  # of other data, not of other rounding
+        if max(map(normalization.gap, ours, its)) > 1e-4:  # of other data, not of other rounding
             critic = critic._replace(judge=_in_units_of(critic.judge, ours, its))
         reselect = Reselect(critic, judges["params"], count, inverse_temperature)
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect, history)
 
 
-def _in_units_of(judge, ours: Sequence[normalizer.Limits], its: Sequence[normalizer.Limits]):
+def _in_units_of(judge, ours: Sequence[normalization.Limits], its: Sequence[normalization.Limits]):
     """Return a judge of what a policy sees and does, given the maps of both."""
     seen, done = zip(ours, its, strict=True)
 
     def judged(params, x, cond):
         x, cond = (
-            normalizer.normalize(normalizer.unnormalize(values, a), b)
+            normalization.normalize(normalization.unnormalize(values, a), b)
             for values, (a, b) in ((x, done), (cond, seen))
         )
         return judge(params, x, cond)
@@ -326,8 +326,8 @@ def judging(run: str | pathlib.Path):
 
     @jax.jit
     def worth(params, obs, actions):
-        x = normalizer.normalize(actions, limits.actions)[:, None]
-        return algorithm.judge(params, x, normalizer.normalize(obs, limits.observations))
+        x = normalization.normalize(actions, limits.actions)[:, None]
+        return algorithm.judge(params, x, normalization.normalize(obs, limits.observations))
 
     def call(obs: Float[np.ndarray, "batch obs"], actions: Float[np.ndarray, "batch act"]):
         return np.asarray(worth(saved["params"], obs, actions))

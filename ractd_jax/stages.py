@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ractd_jax import ctm, diffusion, edm, errors, networks, reward, train_state
-from ractd_jax.data import dataset, transitions
+from ractd_jax.data import transitions, windows
 from ractd_jax.methods import (
     consistency,
     ddpm,
@@ -117,14 +117,14 @@ def window(config: dict[str, Any], task: TaskSpec, stage: str) -> tuple[int, Cal
         return 1, transitions.sample
     errands = config["data"].get("errands", 0.0)
     if stage == "inverse":
-        return 2, dataset.sample_pairs
+        return 2, windows.sample_pairs
     if stage in ("diffuser", "diffuser_value"):
         ends = 2 if task.kind == "planner" else 1
         horizon = config["diffuser"]["method"]["horizon"] or config["data"]["horizon"]
-        return horizon, functools.partial(dataset.sample_ways, ends=ends, errands=errands)
+        return horizon, functools.partial(windows.sample_ways, ends=ends, errands=errands)
     # The return model judges single steps, so it sees the last ones of an episode too.
     horizon = 1 if stage == "reward" else config["data"]["horizon"]
-    draw = dataset.SAMPLE[task.kind]
+    draw = windows.SAMPLE[task.kind]
     if task.kind == "planner" and stage != "reward":
         draw = functools.partial(draw, errands=errands)
     elif stage in RECALLING:

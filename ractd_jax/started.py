@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ractd_jax import checkpoints, provenance, train_state
-from ractd_jax.data import dataset
+from ractd_jax.data import windows
 from ractd_jax.errors import UserError
 from ractd_jax.types import Algorithm
 
@@ -45,7 +45,7 @@ class Started:
         stage: str,
         algorithm: Algorithm,
         needed: dict[str, Any],
-        limits: dataset.Normalizer,
+        limits: windows.Normalizer,
         steps: int,
         clock: Clock,
     ):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ractd_jax import torch_file
-from ractd_jax.data import dataset, normalizer
+from ractd_jax.data import normalization, windows
 from ractd_jax.errors import UserError
 from ractd_jax.types import Params
 
@@ -155,20 +155,20 @@ def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, torch_file.Tensor]
 
 def normalizer_of(
     file: torch_file.TorchFile, state: Mapping[str, Any]
-) -> dataset.Normalizer | None:
+) -> windows.Normalizer | None:
     """Return the normaliser in a published policy's state dict, or None if there is none."""
 
     def limits(field, shape):
         names = (f"normalizer.params_dict.{field}.{part}" for part in ("scale", "offset"))
         arrays = (file.array(state[name]).astype(np.float32) for name in names)
-        return normalizer.Limits(*(a.reshape(shape or a.shape) for a in arrays))
+        return normalization.Limits(*(a.reshape(shape or a.shape) for a in arrays))
 
     try:
         fields = limits("observations", None), limits("actions", None), limits("rewards", (1,))
     except (AttributeError, KeyError, ValueError):
         return None
     observations, actions, returns = fields
-    return dataset.Normalizer(observations, actions, normalizer.Limits(*(a[0] for a in returns)))
+    return windows.Normalizer(observations, actions, normalization.Limits(*(a[0] for a in returns)))
 
 
 def state_dicts(content: Any) -> dict[str, dict]:

@@ -13,7 +13,7 @@ import pytest
 
 from configs import base, single_action
 from ractd_jax import errors, experiment, stages, tasks
-from ractd_jax.data import dataset, hdf5
+from ractd_jax.data import hdf5
 from ractd_jax.report import study
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -340,10 +340,10 @@ def test_every_file_takes_a_step(name, tmp_path):
     job = tiny(name, tmp_path)
     keys, frozen = iter(jax.random.split(jax.random.key(0), 9)), {}
     for stage in ("teacher", "reward", "student"):
-        windows, _ = job.examples(stage)
+        examples, _ = job.examples(stage)
         horizon = 1 if stage == "reward" else job.config["data"]["horizon"]
-        draw = dataset.SAMPLE[job.task.kind]
-        batch = draw(windows, next(keys), batch_size=8, horizon=horizon)
+        draw = windows.SAMPLE[job.task.kind]
+        batch = draw(examples, next(keys), batch_size=8, horizon=horizon)
         init, update = compiled(stage, job.config)
         before = init(next(keys), *([frozen] if stage == "student" else []))
         after, metrics = update(before, batch, next(keys))

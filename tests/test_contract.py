@@ -11,7 +11,7 @@ import pytest
 from conftest import COND, SHAPE
 
 from ractd_jax import ctm, diffusion, edm, networks, reward
-from ractd_jax.data import dataset
+from ractd_jax.data import windows
 from ractd_jax.methods import (
     consistency,
     ddpm,
@@ -160,7 +160,7 @@ def case(optimiser, sizes):
         state = jax.jit(algorithm.init)(jax.random.key(ALL.index(name)), *frozen)
         params = state.params
         if algorithm.acting:
-            limits = dataset.identity(COND, SHAPE[1])
+            limits = windows.identity(COND, SHAPE[1])
             params = algorithm.acting(params, state.frozen, limits)
         act = algorithm.act and jax.jit(algorithm.act)
 
@@ -175,12 +175,12 @@ def case(optimiser, sizes):
 @pytest.fixture(scope="module")
 def batch(draw, toy, steps):
     """`(name, key) -> batch` as that algorithm is given them."""
-    windows, single = (jax.jit(functools.partial(draw, data)) for data in (toy, steps))
+    drawn, single = (jax.jit(functools.partial(draw, data)) for data in (toy, steps))
 
     def make(name, key):
         if name in SINGLE:
             return single(key)
-        found = windows(key)
+        found = drawn(key)
         if name == "inverse":
             return found._replace(x=found.x[:, :1], cond=jnp.tile(found.cond[:, :2], 2))
         if name in WAYS:

@@ -15,7 +15,7 @@ import pytest
 
 from configs import hopper_mr
 from ractd_jax import cli, errors
-from ractd_jax.data import collect, rollouts, sac
+from ractd_jax.data.generate import collect, sac, sac_rollout
 from ractd_jax.envs.make import make_env
 
 ENV = "Pendulum-v1"  # actions in [-2, 2], no MuJoCo, episodes of 200 steps
@@ -208,7 +208,7 @@ def test_a_folder_of_another_name_is_no_checkpoint(run, model):
 
 def test_help_gives_the_commands():
     done = subprocess.run(
-        [sys.executable, "-m", "ractd_jax.data.collect", "--help"],
+        [sys.executable, "-m", "ractd_jax.data.generate.collect", "--help"],
         cwd=pathlib.Path(__file__).parents[1],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
@@ -318,8 +318,9 @@ def test_a_stopped_run_continues_where_it_was_saved(tmp_path, monkeypatch, capsy
     np.testing.assert_array_equal(model.replay_buffer.rewards[:, 0], after["rewards"])
     obs = before["observations"][:5].astype(np.float32)
     with np.load(folder / "snapshots" / "450.npz") as actor:
-        ours = rollouts.rescale(
-            rollouts.act(dict(actor), obs, np.zeros((5, 1), np.float32)), make_env(ENV).action_space
+        ours = sac_rollout.rescale(
+            sac_rollout.act(dict(actor), obs, np.zeros((5, 1), np.float32)),
+            make_env(ENV).action_space,
         )
         assert np.abs(actor["mean/kernel"] - weights["mean/kernel"]).max() > 1e-4  # it has learnt
     np.testing.assert_allclose(ours, model.predict(obs, deterministic=True)[0], atol=1e-4)

@@ -10,7 +10,7 @@ import pytest
 import ractd_jax
 from configs import custom
 from ractd_jax import cli, errors, experiment, policy, tasks
-from ractd_jax.data import columns, dataset, hdf5, normalizer, sources
+from ractd_jax.data import hdf5, normalization, sources, validation, windows
 from ractd_jax.types import Algorithm
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def path(tmp_path, arrays):
 
 def refused(arrays, text, **fields):
     with pytest.raises(errors.UserError, match=text) as caught:
-        columns.check(arrays, task_of(**fields), "robot.hdf5")
+        validation.check(arrays, task_of(**fields), "robot.hdf5")
     assert "\n" not in str(caught.value)
 
 
@@ -67,36 +67,36 @@ def test_data_that_never_end_are_told_how_to(arrays):
 
 def test_sizes_and_limits_are_those_of_the_data(path):
     read = sources.load(task_of(), str(path))
-    assert columns.measure(task_of(), read) == {
+    assert validation.measure(task_of(), read) == {
         "obs_dim": 5,
         "act_dim": 2,
         "max_episode_steps": 20,
         "action_low": [-3.0, -40.0],
         "action_high": [3.0, 40.0],
     }
-    assert task_of(**columns.measure(task_of(), read)).action_high == (3.0, 40.0)
+    assert task_of(**validation.measure(task_of(), read)).action_high == (3.0, 40.0)
 
 
 def test_actions_in_any_units_reach_the_unit_box_and_come_back(path):
     read = sources.load(task_of(), str(path))
-    data, limits = dataset.build(
+    data, limits = windows.build(
         read, horizon=4, discount=0.9, termination_penalty=0.0, drop_last=False
     )
     np.testing.assert_allclose(data.actions.min(axis=0), -1, atol=1e-6)
     np.testing.assert_allclose(data.actions.max(axis=0), 1, atol=1e-6)
-    back = normalizer.unnormalize(np.asarray(data.actions), limits.actions)
+    back = normalization.unnormalize(np.asarray(data.actions), limits.actions)
     np.testing.assert_allclose(back, read.actions, rtol=1e-5, atol=1e-4)
 
 
 def test_named_limits_are_kept_to(arrays):
     limits = {"action_low": (-3.0, -40.0), "action_high": (3.0, 40.0)}
     arrays["actions"][7] = [3.001, 0.0]
-    read = columns.check(arrays, task_of(**limits), "robot.hdf5")
+    read = validation.check(arrays, task_of(**limits), "robot.hdf5")
     assert read.actions[7].tolist() == [3.0, 0.0]
     arrays["actions"][9, 1] = -41
     refused(arrays, r"leave \[\[-3.0, -40.0\], \[3.0, 40.0\]\], furthest in row 9", **limits)
     one = {"action_low": (-41.0,), "action_high": (41.0,)}
-    assert columns.check(arrays, task_of(**one), "robot.hdf5").actions.min() == -41
+    assert validation.check(arrays, task_of(**one), "robot.hdf5").actions.min() == -41
     refused(arrays, "3 numbers, its actions have 2", action_low=(1.0, 2.0, 3.0))
     refused(arrays, "not below the upper", action_low=(1.0,), action_high=(1.0,))
 
@@ -116,13 +116,13 @@ def test_a_limit_that_is_not_named_is_the_recorded_one(arrays, tmp_path):
     refused(arrays, r"leave \[\[1.9999, 2.0\], 4.5\], furthest in row 59", action_high=(4.5,))
     refused(arrays, r"leave \[7, \[5.0, 4.0\]\], furthest in row 7", action_low=(7.0,))
     arrays["actions"][:, 1] = 2.0  # never changes, as a gripper that stays shut
-    assert columns.check(arrays, task_of(action_low=(2.0,)), "robot.hdf5").actions[7, 0] == 2.0
+    assert validation.check(arrays, task_of(action_low=(2.0,)), "robot.hdf5").actions[7, 0] == 2.0
     nothing = {name: column[:0] for name, column in arrays.items()}
     refused(nothing, "no episode is complete", action_low=(2.0,))
 
 
 def test_named_sizes_are_checked(arrays):
-    assert columns.check(arrays, task_of(obs_dim=5, act_dim=2), "robot.hdf5")
+    assert validation.check(arrays, task_of(obs_dim=5, act_dim=2), "robot.hdf5")
     refused(arrays, r"observations is \(60, 5\), expected \(60, 6\)", obs_dim=6)
 
 
@@ -135,7 +135,7 @@ def test_a_number_a_step_needs_an_axis(arrays, name):
 def test_without_timeouts_a_limit_ends_episodes(arrays):
     del arrays["timeouts"]
     refused(arrays, "no episode is complete")
-    read = columns.check(arrays, task_of(max_episode_steps=15), "robot.hdf5")
+    read = validation.check(arrays, task_of(max_episode_steps=15), "robot.hdf5")
     assert np.flatnonzero(read.timeouts).tolist() == [14, 29, 44, 59]
 
 
@@ -153,8 +153,8 @@ def test_benchmark_data_are_not_ones_own(source):
 @pytest.mark.parametrize("push", [9.0, -9.0])
 def test_a_policy_never_leaves_the_limits(push):
     task = task_of(obs_dim=5, act_dim=2, action_low=(-3.0, -40.0), action_high=(3.0, 40.0))
-    limits = dataset.identity(5, 2)._replace(
-        actions=normalizer.fit(np.float32([[-3.0, -40.0], [3.0, 40.0]]))
+    limits = windows.identity(5, 2)._replace(
+        actions=normalization.fit(np.float32([[-3.0, -40.0], [3.0, 40.0]]))
     )
 
     def act(params, cond, keys):

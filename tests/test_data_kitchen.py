@@ -9,7 +9,7 @@ import pytest
 import ractd_jax
 from configs import kitchen_mixed, kitchen_partial
 from ractd_jax import cli, errors, experiment, stages, tasks
-from ractd_jax.data import d4rl, download, hdf5, inspection, sources
+from ractd_jax.data import d4rl, download, hdf5, sources, statistics
 from ractd_jax.envs import kitchen, make
 from ractd_jax.report import animation
 
@@ -101,9 +101,9 @@ def test_minaris_episodes_are_d4rls_rows(demonstrations, file, tmp_path, monkeyp
 
 
 def test_rewards_that_pile_up_are_remarked_on(file):
-    facts = inspection.inspect(sources.load(TASK, str(file)), TASK)
+    facts = statistics.inspect(sources.load(TASK, str(file)), TASK)
     assert facts["score_mean"] > 100
-    remarks = inspection.remarks(facts, 16, 0.0)
+    remarks = statistics.remarks(facts, 16, 0.0)
     assert any("mean score is above 100" in remark for remark in remarks)
     assert any("never changes" in remark for remark in remarks)  # the goal
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, hdf5, maze2d, sources
+from ractd_jax.data import episodes, hdf5, sources
+from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 
 TASK = tasks.get("maze2d-umaze-v1")

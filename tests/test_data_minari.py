@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, minari_reader, sources
+from ractd_jax.data import episodes, sources
+from ractd_jax.data import minari as minari_reader
 from ractd_jax.envs import maze2d
 
 minari = pytest.importorskip("minari")

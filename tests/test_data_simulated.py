@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import d4rl, episodes, hdf5, rollouts, simulated
+from ractd_jax.data import d4rl, episodes, hdf5
+from ractd_jax.data.generate import sac_rollout, simulated
 from ractd_jax.envs.make import make_env
 
 TASK = tasks.get("hopper-medium-replay-v2")
@@ -94,7 +95,7 @@ def test_rewards_and_next_observations_follow_from_the_stored_states(path):
 
 def test_every_lane_records_its_own_actions():
     lanes = 3
-    found = rollouts.collect(rollouts.Block(TASK.env_id, None, 1000 * lanes, (0,)))
+    found = sac_rollout.collect(sac_rollout.Block(TASK.env_id, None, 1000 * lanes, (0,)))
     firsts = [episode["observations"][0] for episode in found[:lanes]]
     assert len(np.unique(firsts, axis=0)) == lanes
     for episode in found[:lanes]:
@@ -115,7 +116,7 @@ def test_time_limit_is_a_timeout_and_a_fall_is_a_terminal():
     def ends(saved_at):
         with np.load(simulated.SNAPSHOTS / "hopper.npz") as archive:
             actor = simulated.actor(dict(archive), saved_at)
-        found = rollouts.collect(rollouts.Block(TASK.env_id, actor, 1, (0, saved_at)))
+        found = sac_rollout.collect(sac_rollout.Block(TASK.env_id, actor, 1, (0, saved_at)))
         assert len(found) == 1
         return len(found[0]["rewards"]), found[0]["terminals"], found[0]["timeouts"]
 
@@ -140,8 +141,8 @@ def test_actor_is_a_squashed_gaussian():
     actor["log_std/kernel"][:] = 0.0
     actor["log_std/bias"][:] = np.log([0.1, 1e9])  # the second is clipped to exp(2)
     obs = rng.normal(size=(1, 4)).astype(np.float32)
-    mean = np.arctanh(rollouts.act(actor, obs, np.zeros((1, 2), np.float32)))
-    moved = rollouts.act(actor, obs, np.array([[1.0, 1e-3]], np.float32))
+    mean = np.arctanh(sac_rollout.act(actor, obs, np.zeros((1, 2), np.float32)))
+    moved = sac_rollout.act(actor, obs, np.array([[1.0, 1e-3]], np.float32))
     shift = np.array([[0.1, 1e-3 * np.exp(2)]])
     np.testing.assert_allclose(moved, np.tanh(mean + shift), atol=1e-5)
 
@@ -238,7 +239,7 @@ def test_snapshots_of_the_other_robots_act_as_their_recipe_says(env):
 
     def mean_reward(saved_at):
         actor = simulated.actor(snapshots, saved_at)
-        (episode,) = rollouts.collect(rollouts.Block(task.env_id, actor, 1, (0, saved_at)))
+        (episode,) = sac_rollout.collect(sac_rollout.Block(task.env_id, actor, 1, (0, saved_at)))
         assert episode["observations"].shape[1] == task.obs_dim
         return episode["rewards"].mean()
 

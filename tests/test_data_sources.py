@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import d4rl, download, hdf5, simulated, sources
+from ractd_jax.data import d4rl, download, hdf5, sources
+from ractd_jax.data.generate import simulated
 
 TASK = tasks.get("hopper-medium-replay-v2")
 N = 30

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_data_episodes import STRUCTURES, transitions_of
 
 from ractd_jax import errors
-from ractd_jax.data import episodes, normalizer, transitions
+from ractd_jax.data import episodes, normalization, transitions
 
 # The drawing in the module: one episode fails at row 4, the other is cut at row 8.
 DRAWN = ([(5, True), (4, False)], 0)
@@ -110,7 +110,7 @@ def test_actions_of_any_unit_come_within_the_bounds_of_policies(frame):
     far = recorded._replace(actions=3 * recorded.actions / np.abs(recorded.actions).max() + 1)
     data, limits = transitions.build(far, frame=frame, reward_scale="none")
     assert np.abs(data.actions).max() <= 1 + 1e-5
-    back = normalizer.unnormalize(data.actions, limits.actions)
+    back = normalization.unnormalize(data.actions, limits.actions)
     np.testing.assert_allclose(back, far.actions[:120], atol=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_the_normaliser_leads_back_to_the_recorded_numbers(frame):
     recorded = transitions_of(LONG)
     data, limits = transitions.build(recorded, frame=frame, reward_scale="none")
     for field, limit in (("observations", limits.observations), ("actions", limits.actions)):
-        back = normalizer.unnormalize(getattr(data, field), limit)
+        back = normalization.unnormalize(getattr(data, field), limit)
         np.testing.assert_allclose(back, getattr(recorded, field)[:120], atol=1e-5)
     # Another data set seen through the same normaliser, as the judge of a policy sees its data.
     other = recorded._replace(observations=recorded.observations + 1)

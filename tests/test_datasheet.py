@@ -11,7 +11,7 @@ from test_report_figures import shows_something
 
 from configs import hopper_mr
 from ractd_jax import cli, tasks
-from ractd_jax.data import d4rl, episodes, hdf5, inspection
+from ractd_jax.data import d4rl, episodes, hdf5, statistics
 from ractd_jax.report import data as report
 
 TASK = tasks.get("hopper-medium-replay-v2")
@@ -32,7 +32,7 @@ def transitions():
 
 
 def test_facts_are_counted_right(transitions):
-    facts = inspection.inspect(transitions, TASK)
+    facts = statistics.inspect(transitions, TASK)
     sums = [sum(range(20)), sum(range(20, 50)), sum(range(50, 90))]
     assert facts["trajectories"] == 3
     assert facts["steps"] == N
@@ -47,8 +47,8 @@ def test_facts_are_counted_right(transitions):
 
 
 def test_remarks_say_what_is_odd_and_nothing_else(transitions):
-    facts = inspection.inspect(transitions, TASK)
-    usual = inspection.remarks(facts | {"constant_observations": []}, 16, -100.0)
+    facts = statistics.inspect(transitions, TASK)
+    usual = statistics.remarks(facts | {"constant_observations": []}, 16, -100.0)
     assert usual == []
     odd = {
         "constant_observations": [4, 6, 30, 31, 32, 40, 41],
@@ -58,7 +58,7 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
         "terminals": 0,
         "reward_min": facts["reward_max"],
     }
-    text = inspection.remarks(facts | odd, 16, -100.0)
+    text = statistics.remarks(facts | odd, 16, -100.0)
     assert len(text) == len(odd)
     words = [
         *("observations: dimension 4, 6, 30 to 32, 40, 41 never", "actions: dimension 0"),
@@ -66,13 +66,13 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
     ]
     for line, word in zip(text, words, strict=True):
         assert word in line
-    assert not any("terminal" in line for line in inspection.remarks(facts | odd, 16, 0.0))
-    (nothing,) = inspection.remarks(facts | {"length_min": 5, "length_max": 15}, 16, -100.0)[-1:]
+    assert not any("terminal" in line for line in statistics.remarks(facts | odd, 16, 0.0))
+    (nothing,) = statistics.remarks(facts | {"length_min": 5, "length_max": 15}, 16, -100.0)[-1:]
     assert "no episode is as long as the horizon of 16, the longest has 15" in nothing
 
 
 def test_table_sets_the_published_numbers_beside(transitions):
-    facts = inspection.inspect(transitions, TASK)
+    facts = statistics.inspect(transitions, TASK)
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(report.facts_table(facts, d4rl.PUBLISHED[TASK.name]))
     with_published = console.export_text()
@@ -117,6 +117,6 @@ def test_the_stage_writes_what_it_prints(tmp_path, transitions, monkeypatch, cap
 def test_an_episode_of_one_step_is_drawn_too(tmp_path):
     one = transitions_of(([(1, True)], 0))
     task = tasks.TaskSpec("toy", "", 3, 2, 5, 0.0, 1.0, "")
-    assert inspection.inspect(one, task)["constant_observations"] == [0, 1, 2]
+    assert statistics.inspect(one, task)["constant_observations"] == [0, 1, 2]
     report.histograms(tmp_path / "one.png", one, task, "one")
     assert shows_something(tmp_path / "one.png")

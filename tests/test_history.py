@@ -13,7 +13,7 @@ import ractd_jax
 from ractd_jax import checkpoints, errors, policy, provenance, stages, tasks
 from ractd_jax.bench import act as bench
 from ractd_jax.bench import train as bench_train
-from ractd_jax.data import dataset
+from ractd_jax.data import windows
 from ractd_jax.types import Algorithm
 
 OBS, HISTORY, LENGTH = 3, 3, 9
@@ -30,12 +30,12 @@ def show(params, cond, keys):
 def known():
     """Two episodes' observations, the condition of each in training, and the normaliser."""
     transitions = transitions_of(([(LENGTH, True), (LENGTH, False)], 0))
-    data, limits = dataset.build(
+    data, limits = windows.build(
         transitions, horizon=1, discount=0.9, termination_penalty=0.0, drop_last=False
     )
     options = {"batch_size": 512, "horizon": 1}
-    conds = dataset.sample_windows(data, jax.random.key(0), **options, history=HISTORY).cond
-    present = dataset.sample_windows(data, jax.random.key(0), **options).cond
+    conds = windows.sample_windows(data, jax.random.key(0), **options, history=HISTORY).cond
+    present = windows.sample_windows(data, jax.random.key(0), **options).cond
     rows = (np.asarray(present)[:, None] == np.asarray(data.observations)[None]).all(2).argmax(1)
     learnt = np.zeros((2 * LENGTH, HISTORY * OBS), np.float32)
     learnt[rows] = conds
@@ -47,7 +47,7 @@ def known():
 @pytest.fixture
 def acting(known):
     """A policy whose action is the condition it acts on."""
-    limits = known[2]._replace(actions=dataset.identity(OBS, HISTORY * OBS).actions)
+    limits = known[2]._replace(actions=windows.identity(OBS, HISTORY * OBS).actions)
     return policy.Policy(Algorithm(None, None, show), {}, limits, TASK, history=HISTORY)
 
 
@@ -98,7 +98,7 @@ def test_another_number_of_episodes_needs_a_reset(acting, known):
 
 
 def test_without_a_history_any_number_may_follow():
-    plain = policy.Policy(Algorithm(None, None, show), {}, dataset.identity(OBS, OBS), TASK)
+    plain = policy.Policy(Algorithm(None, None, show), {}, windows.identity(OBS, OBS), TASK)
     for shape in ((2, OBS), (OBS,), (5, OBS)):
         obs = np.full(shape, 0.5, np.float32)
         np.testing.assert_array_equal(plain(obs), obs)
@@ -117,7 +117,7 @@ def test_candidates_are_chosen_by_the_present_observation():
     def judge(params, x, cond):
         return x[:, 0, 0] * cond[:, 1]
 
-    algorithm, limits = Algorithm(None, None, draw, judge), dataset.identity(OBS, OBS)
+    algorithm, limits = Algorithm(None, None, draw, judge), windows.identity(OBS, OBS)
     reselect = policy.Reselect(algorithm, {}, 8)
     recalls = policy.Policy(algorithm, {}, limits, TASK, reselect=reselect, history=HISTORY)
     obs = np.random.default_rng(0).normal(size=(HISTORY, 30, OBS)).astype(np.float32)

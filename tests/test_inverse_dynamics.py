@@ -9,7 +9,8 @@ import pytest
 from test_configs import load, recorded
 
 from ractd_jax import errors, experiment, networks, planning, policy, tasks, train_state, training
-from ractd_jax.data import dataset, maze2d, sources
+from ractd_jax.data import sources, windows
+from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import waypoints
 from ractd_jax.envs.make import make_env
@@ -26,7 +27,7 @@ def learned(tmp_path_factory, optimised):
     path = tmp_path_factory.mktemp("maze") / "data.hdf5"
     maze2d.make(TASK, path, transitions=40_000, seed=1)
     transitions = sources.load(TASK, str(path))
-    data, limits = dataset.build(
+    data, limits = windows.build(
         transitions, horizon=2, discount=0.0, termination_penalty=0.0, drop_last=False
     )
     adam = train_state.Optimiser(
@@ -35,7 +36,7 @@ def learned(tmp_path_factory, optimised):
     net = networks.InverseMLP(2)
     algorithm = inverse_dynamics.make_inverse(net, INVERSE, adam, **SIZES)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    sample = functools.partial(dataset.sample_pairs, batch_size=256, horizon=2)
+    sample = functools.partial(windows.sample_pairs, batch_size=256, horizon=2)
     key = jax.random.key(1)
     how = {"steps": adam.steps, "updates_per_dispatch": adam.steps, "key": key}
     ((state, report),) = training.fit(algorithm, state, data, sample, **how)

@@ -15,7 +15,7 @@ import pytest
 
 import ractd_jax
 from ractd_jax import checkpoints, cli, errors, policy, seeds, stages, tasks
-from ractd_jax.data import simulated
+from ractd_jax.data.generate import simulated
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [

@@ -12,7 +12,8 @@ import pytest
 
 import ractd_jax
 from ractd_jax import errors, planning, policy, tasks
-from ractd_jax.data import dataset, maze2d, normalizer
+from ractd_jax.data import normalization, windows
+from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import rollouts, waypoints
 from ractd_jax.envs.make import make_env
@@ -20,10 +21,10 @@ from ractd_jax.types import Algorithm
 
 ROOT = pathlib.Path(__file__).parent.parent
 TASK = tasks.get("maze2d-umaze-v1")
-LIMITS = dataset.Normalizer(
-    normalizer.Limits(np.float32([0.7, 0.8, 0.2, 0.4]), np.float32([-1.4, -1.5, 0.1, 0.0])),
-    normalizer.Limits(np.ones(2, np.float32), np.zeros(2, np.float32)),
-    normalizer.Limits(np.float32(1), np.float32(0)),
+LIMITS = windows.Normalizer(
+    normalization.Limits(np.float32([0.7, 0.8, 0.2, 0.4]), np.float32([-1.4, -1.5, 0.1, 0.0])),
+    normalization.Limits(np.ones(2, np.float32), np.zeros(2, np.float32)),
+    normalization.Limits(np.float32(1), np.float32(0)),
 )
 HORIZON = 9
 START, GOAL = np.float32([3, 1, 0.5, -0.5]), np.float32([1, 1, 0, 0])
@@ -209,7 +210,7 @@ def test_learned_control_goes_from_where_it_is_to_what_is_wanted_in_the_tasks_un
     def act(params, cond, keys):
         return params * (cond[:, 4:6] - cond[:, :2])[:, None]
 
-    pushes = normalizer.Limits(np.float32([0.5, 2]), np.float32([0.1, 0]))
+    pushes = normalization.Limits(np.float32([0.5, 2]), np.float32([0.1, 0]))
     saved = {"params": jnp.float32(10), "normalizer": LIMITS._replace(actions=pushes)}
     monkeypatch.setattr(policy, "load", lambda run: (Algorithm(None, None, act), saved, TASK))
     control = planning.load_control("x")

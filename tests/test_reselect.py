@@ -10,7 +10,7 @@ from test_configs import load, recorded
 
 import ractd_jax
 from ractd_jax import errors, evaluation, experiment, policy, samplers, stages, tasks
-from ractd_jax.data import dataset, normalizer
+from ractd_jax.data import normalization, windows
 from ractd_jax.types import Algorithm
 
 TASK = tasks.TaskSpec("toy", "", 3, 2, 10, 0.0, 1.0, "")
@@ -89,7 +89,7 @@ def test_a_choice_does_not_depend_on_the_other_rows(inverse_temperature):
 
 def make(count, inverse_temperature=0.0, worth=1.0):
     reselect = policy.Reselect(TOY, jnp.float32(worth), count, inverse_temperature)
-    limits = dataset.identity(3, 2)
+    limits = windows.identity(3, 2)
     return policy.Policy(TOY, jnp.float32(0.9), limits, TASK, reselect=reselect)
 
 
@@ -207,7 +207,7 @@ def test_any_critic_of_the_same_frame_judges_any_policy(trained):
 
 def test_a_judge_of_other_data_sees_them_in_its_own_units():
     def some(size):
-        return normalizer.Limits(rng.uniform(0.5, 2, size), rng.normal(size=size))
+        return normalization.Limits(rng.uniform(0.5, 2, size), rng.normal(size=size))
 
     def judge(params, x, cond):
         return params * x[:, 0, 0] * cond[:, 1] + x.sum(axis=(1, 2))
@@ -218,7 +218,7 @@ def test_a_judge_of_other_data_sees_them_in_its_own_units():
 
     def within(limits):
         seen, done = limits
-        return normalizer.normalize(actions, done), normalizer.normalize(obs, seen)
+        return normalization.normalize(actions, done), normalization.normalize(obs, seen)
 
     found = policy._in_units_of(judge, ours, its)(2.0, *within(ours))
     np.testing.assert_allclose(found, judge(2.0, *within(its)), rtol=1e-5)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ractd_jax import progress, tasks
 from ractd_jax.data import episodes, hdf5, sources
-from ractd_jax.data import maze2d as data
+from ractd_jax.data.generate import maze2d as data
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.envs.make import make_env
 from ractd_jax.report import maze as report

@@ -12,7 +12,8 @@ import argparse
 import numpy as np
 
 from ractd_jax import tasks
-from ractd_jax.data import d4rl, dataset, hdf5, rollouts, simulated
+from ractd_jax.data import d4rl, hdf5, windows
+from ractd_jax.data.generate import sac_rollout, simulated
 
 STEPS = 25_000  # of a snapshot
 
@@ -38,8 +39,8 @@ def snapshots(env: str, quality: str, steps: int, seed: int) -> None:
             continue
         task = tasks.get(users[0])
         actor = simulated.actor(shipped, saved_at)
-        block = rollouts.Block(task.env_id, actor, steps, (seed, saved_at))
-        returns = np.array([e["rewards"].sum(dtype=np.float64) for e in rollouts.collect(block)])
+        block = sac_rollout.Block(task.env_id, actor, steps, (seed, saved_at))
+        returns = np.array([e["rewards"].sum(dtype=np.float64) for e in sac_rollout.collect(block)])
         print(
             f"| {env} after {saved_at:,} steps | {', '.join(qualities)} | {len(returns)} "
             f"| {returns.mean():,.1f} +- {returns.std():,.1f} "
@@ -75,7 +76,7 @@ def main() -> None:
         task = tasks.get(name)
         wanted = min(simulated.RECIPES[name].transitions, args.transitions or 10**9)
         path = simulated.cached(task, transitions=wanted, seed=args.seed)
-        s = dataset.summary(hdf5.read(path, task), task)
+        s = windows.summary(hdf5.read(path, task), task)
         ours = d4rl.Published(*(s[field] for field in d4rl.Published._fields))
         print(row("simulated", task, ours))
         print(row("D4RL", task, d4rl.PUBLISHED[name]), flush=True)

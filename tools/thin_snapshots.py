@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ractd_jax.data import simulated
+from ractd_jax.data.generate import simulated
 
 
 def thin(source: Path, env: str) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ractd_jax import policy, stages
 from ractd_jax.bench import floor, versus
-from ractd_jax.data import dataset
+from ractd_jax.data import windows
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm, Params
 
@@ -92,7 +92,7 @@ def measure(
             speed[held] = floor.bandwidth(floor.size(params))
         calls, slower = stages.nfe(mine, stage), 1.0
         other = versus.actor(mine, task, stage, theirs[held]) if compare else None
-        limits = dataset.identity(task.obs_dim, task.act_dim)
+        limits = windows.identity(task.obs_dim, task.act_dim)
         history = stages.history(mine, stage)
         actor = policy.Policy(algorithm, params, limits, task, history=history)
         for batch in config["bench"]["batches"]:

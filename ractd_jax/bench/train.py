@@ -14,7 +14,7 @@ import numpy as np
 
 from ractd_jax import stages, training
 from ractd_jax.bench import floor
-from ractd_jax.data import dataset
+from ractd_jax.data import windows
 from ractd_jax.nn.cpu import conv1d
 from ractd_jax.tasks import TaskSpec
 
@@ -22,7 +22,7 @@ ROWS = 20_000  # of the made-up dataset
 ROUNDS = 3  # fused and stepwise take turns
 
 
-def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
+def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> windows.Dataset:
     """Return a training set of uniform noise in [-1, 1]."""
     rng = np.random.default_rng(seed)
     shapes = (ROWS, task.obs_dim), (ROWS, task.act_dim), (ROWS,)
@@ -30,7 +30,7 @@ def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> dataset.Dataset:
     starts = jnp.arange(ROWS - horizon, dtype=jnp.int32)
     arrivals = jnp.full(ROWS, ROWS - 1, jnp.int32)
     rest = jnp.zeros(task.act_dim + task.obs_dim)
-    return dataset.Dataset(*arrays, starts, arrivals, jnp.zeros(ROWS, jnp.int32), rest)
+    return windows.Dataset(*arrays, starts, arrivals, jnp.zeros(ROWS, jnp.int32), rest)
 
 
 def measure(
@@ -66,7 +66,7 @@ def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
         return algorithm.init(key, frozen) if frozen else algorithm.init(key)
 
     def sample(rows, key):
-        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
+        return windows.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
 
     def update(state, rows, key):
         key_batch, key_update = jax.random.split(key)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ractd_jax import ctm, diffusion, stages, training
 from ractd_jax.bench import floor, train
-from ractd_jax.data import dataset
+from ractd_jax.data import windows
 from ractd_jax.methods import ddpm
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Params
@@ -117,7 +117,7 @@ def actor(
         weight.data = weight.data.to(getattr(torch, config["training"]["precision"]))
     other, noise, method = reference(), diffusion.Noise(**config["noise"]), config[stage]["method"]
     shape, history = stages.sizes(config, task, stage)["shape"], stages.history(config, stage)
-    limits = dataset.identity(task.obs_dim, task.act_dim)
+    limits = windows.identity(task.obs_dim, task.act_dim)
     # The affine maps and the clip of a decision belong to it.
     o, a = (
         [torch.from_numpy(np.array(part)).to(_device()) for part in field] for field in limits[:2]
@@ -198,7 +198,7 @@ def updates(
         return run
 
     def sample(rows, key):
-        return dataset.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
+        return windows.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
 
     loop = training.make_loop(algorithm, sample, jax.random.key(2))
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import columns, episodes
+from ractd_jax.data import episodes, validation
 
 
 def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
@@ -42,7 +42,7 @@ def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
             f"cannot read {path} as HDF5, it is damaged or another kind of file (what was made or "
             f"fetched by itself comes again once it is deleted): {_line(error)}"
         ) from error
-    return columns.check(found, task, str(path))
+    return validation.check(found, task, str(path))
 
 
 def write(

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import columns, d4rl, episodes, hdf5, maze2d, minari_reader, simulated
+from ractd_jax.data import d4rl, episodes, hdf5, minari, validation
+from ractd_jax.data.generate import maze2d, simulated
 from ractd_jax.envs import gym_adapter
 
 SOURCES = {
@@ -25,7 +26,7 @@ SOURCES = {
 READERS = {
     "d4rl": lambda task, _: d4rl.load(task),
     "gym-d4rl": lambda task, _: _read_gym(task),
-    "minari": lambda task, name: minari_reader.load(name, task),
+    "minari": lambda task, name: minari.load(name, task),
 }
 WORDS = (*SOURCES, "d4rl", "gym-d4rl")
 LABELS = {
@@ -65,10 +66,10 @@ def load(
         loaded = READERS[kind](task, name)
     elif source and _is_path(source):
         path = Path(source).expanduser()
-        folder = minari_reader.is_folder(path)
+        folder = minari.is_folder(path)
         if path.is_dir() and not folder:
             raise errors.UserError(f"{path} is a folder, but not that of a Minari dataset")
-        loaded = minari_reader.load(str(path), task) if folder else hdf5.read(path, task)
+        loaded = minari.load(str(path), task) if folder else hdf5.read(path, task)
     else:
         raise _unknown(source)
     if transitions is None or source == "simulated":
@@ -106,7 +107,7 @@ def _simulator(task: tasks.TaskSpec) -> ModuleType:
 def _read_gym(task: tasks.TaskSpec) -> episodes.Transitions:
     env = gym_adapter.make(task.name)
     try:
-        return columns.check(env.get_dataset(), task, f"what d4rl has for {task.name}")
+        return validation.check(env.get_dataset(), task, f"what d4rl has for {task.name}")
     finally:
         env.close()
 

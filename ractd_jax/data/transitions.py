@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Key
 
 from ractd_jax import errors, types
-from ractd_jax.data import dataset, episodes, normalizer
+from ractd_jax.data import episodes, normalization, windows
 
 
 class Dataset(NamedTuple):
@@ -39,20 +39,20 @@ class Dataset(NamedTuple):
     starts: Int32[Array, " step"]
 
 
-def _same(x: np.ndarray) -> normalizer.Limits:
+def _same(x: np.ndarray) -> normalization.Limits:
     """Return the map that changes nothing."""
-    return normalizer.Limits(np.ones_like(x[0]), np.zeros_like(x[0]))
+    return normalization.Limits(np.ones_like(x[0]), np.zeros_like(x[0]))
 
 
-def _bounded(x: np.ndarray) -> normalizer.Limits:
+def _bounded(x: np.ndarray) -> normalization.Limits:
     """Return the map that changes nothing; of an x that leaves [-1, 1], policies' bounds, `fit`."""
-    return _same(x) if np.abs(x).max() <= 1 else normalizer.fit(x)
+    return _same(x) if np.abs(x).max() <= 1 else normalization.fit(x)
 
 
 # What is done to (observations, actions), by the word a configuration has for it.
 FRAMES: dict[str, tuple[Callable, Callable]] = {
-    "limits": (normalizer.fit, normalizer.fit),  # onto [-1, 1], as RACTD sees its data
-    "gaussian": (normalizer.standardize, _bounded),  # Consistency-IDQL
+    "limits": (normalization.fit, normalization.fit),  # onto [-1, 1], as RACTD sees its data
+    "gaussian": (normalization.standardize, _bounded),  # Consistency-IDQL
     "none": (_same, _bounded),  # EDA, FQL, Diffusion-QL
 }
 
@@ -72,8 +72,8 @@ def build(
     *,
     frame: str,
     reward_scale: str,
-    limits: dataset.Normalizer | None = None,
-) -> tuple[Dataset, dataset.Normalizer]:
+    limits: windows.Normalizer | None = None,
+) -> tuple[Dataset, windows.Normalizer]:
     """Make a training set of single steps.
 
     Args:
@@ -94,9 +94,9 @@ def build(
     fields = transitions.observations, transitions.actions
     if limits is None:
         maps = (fit(field) for fit, field in zip(FRAMES[frame], fields, strict=True))
-        limits = dataset.Normalizer(*maps, normalizer.Limits(np.float32(1), np.float32(0)))
+        limits = windows.Normalizer(*maps, normalization.Limits(np.float32(1), np.float32(0)))
     rewards: Float32[np.ndarray, " n"] = transitions.rewards * np.float32(scale(transitions))
-    arrays = [normalizer.normalize(f, m) for f, m in zip(fields, limits[:2], strict=True)]
+    arrays = [normalization.normalize(f, m) for f, m in zip(fields, limits[:2], strict=True)]
     arrays += [rewards, 1 - transitions.terminals.astype(np.float32), starts.astype(np.int32)]
     return Dataset(*map(jnp.asarray, arrays)), limits
 

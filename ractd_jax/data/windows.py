@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ractd_jax import errors, tasks, types
-from ractd_jax.data import episodes, normalizer
+from ractd_jax.data import episodes, normalization
 
 
 class Dataset(NamedTuple):
@@ -43,9 +43,9 @@ class Dataset(NamedTuple):
 class Normalizer(NamedTuple):
     """The maps that `build` applied to each field."""
 
-    observations: normalizer.Limits
-    actions: normalizer.Limits
-    returns: normalizer.Limits
+    observations: normalization.Limits
+    actions: normalization.Limits
+    returns: normalization.Limits
 
 
 def build(
@@ -86,11 +86,11 @@ def build(
         )
     returns = episodes.returns_to_go(transitions, discount, termination_penalty)
     fields = transitions.observations, transitions.actions, returns
-    limits = limits or Normalizer(*(normalizer.fit(field) for field in fields))
-    arrays = (normalizer.normalize(*pair) for pair in zip(fields, limits, strict=True))
+    limits = limits or Normalizer(*(normalization.fit(field) for field in fields))
+    arrays = (normalization.normalize(*pair) for pair in zip(fields, limits, strict=True))
     zeros = (np.zeros_like(column[0]) for column in (transitions.actions, transitions.observations))
     rest = np.concatenate(
-        [*map(normalizer.normalize, zeros, (limits.actions, limits.observations))]
+        [*map(normalization.normalize, zeros, (limits.actions, limits.observations))]
     )
     ended = transitions.terminals | transitions.timeouts
     last = np.flatnonzero(ended if arrived is None else ended | arrived)
@@ -102,7 +102,7 @@ def build(
 def identity(obs_dim: int, act_dim: int) -> Normalizer:
     """Return the normaliser that changes nothing: the shape of any other."""
     fields = (obs_dim,), (act_dim,), ()
-    return Normalizer(*(normalizer.Limits(jnp.ones(f), jnp.zeros(f)) for f in fields))
+    return Normalizer(*(normalization.Limits(jnp.ones(f), jnp.zeros(f)) for f in fields))
 
 
 def sample_windows(

@@ -1,10 +1,10 @@
 """Make data of your own: SAC learns in any Gymnasium environment with continuous actions.
 
-    python -m ractd_jax.data.collect --out data/ant --env Ant-v4 --steps 300000    learn, all it saw
-    python -m ractd_jax.data.collect --out data/ant                                what is there
-    python -m ractd_jax.data.collect --out data/ant --replay 120000                medium-replay
-    python -m ractd_jax.data.collect --out data/ant --rollout 120000               medium
-    python -m ractd_jax.data.collect --out data/ant --rollout 120000,300000        medium-expert
+    python -m ractd_jax.data.generate.collect --out data/ant --env Ant-v4 --steps 300000    learn, all it saw
+    python -m ractd_jax.data.generate.collect --out data/ant                                what is there
+    python -m ractd_jax.data.generate.collect --out data/ant --replay 120000                medium-replay
+    python -m ractd_jax.data.generate.collect --out data/ant --rollout 120000               medium
+    python -m ractd_jax.data.generate.collect --out data/ant --rollout 120000,300000        medium-expert
 
 D4RL made its locomotion data so (Fu et al. 2020, section 5): "medium" is a policy stopped at about
 a third of the expert's score and rolled out, "medium-replay" all that had been seen until then,
@@ -33,8 +33,9 @@ import gymnasium
 import numpy as np
 
 from ractd_jax import errors, progress
-from ractd_jax.data import hdf5, rollouts, simulated
-from ractd_jax.data.recipes import Recipe
+from ractd_jax.data import hdf5
+from ractd_jax.data.generate import sac_rollout, simulated
+from ractd_jax.data.generate.recipes import Recipe
 from ractd_jax.envs.make import make_env
 
 TRANSITIONS = 1_000_000  # of a roll-out, as in D4RL's "medium"
@@ -86,7 +87,7 @@ def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> 
     """
     if min(steps, settings.get("snapshot_every") or 1) < 1:
         raise errors.UserError("steps and the steps between snapshots start at 1")
-    from ractd_jax.data import sac  # JAX and sbx-rl start only now
+    from ractd_jax.data.generate import sac  # JAX and sbx-rl start only now
 
     meta = describe(folder)
     if meta is None:
@@ -133,7 +134,7 @@ def replay(folder: Path, steps: int) -> Path:
         "observations": columns["observations"].astype(np.float32),
         "next_observations": columns["next_observations"].astype(np.float32),
         # The learner keeps actions in [-1, 1]; the environment was given these.
-        "actions": rollouts.rescale(columns["actions"].astype(np.float32), space),
+        "actions": sac_rollout.rescale(columns["actions"].astype(np.float32), space),
         "rewards": columns["rewards"].astype(np.float32),
         "terminals": columns["dones"].astype(bool) & ~timeouts,
         "timeouts": timeouts,
@@ -166,7 +167,7 @@ def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | No
     for saved_at, i, n in simulated.plan(Recipe(transitions, dict.fromkeys(steps, 1)), transitions):
         path = folder / "snapshots" / f"{saved_at}.npz"
         actor = _load(path, f"choose another snapshot or {AGAIN}")
-        blocks.append(rollouts.Block(meta["env"], actor, n, (meta["seed"], saved_at, i)))
+        blocks.append(sac_rollout.Block(meta["env"], actor, n, (meta["seed"], saved_at, i)))
     with progress.Progress().task("roll out", transitions) as bar:
         columns = simulated.roll_out(blocks, workers=workers, advance=bar.update)
     path = folder / f"rollout-{'-'.join(map(str, steps))}.hdf5"
@@ -277,7 +278,7 @@ def _write(path: Path, columns: dict[str, np.ndarray], meta: dict[str, Any], sou
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ractd_jax.data.collect",
+        prog="python -m ractd_jax.data.generate.collect",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

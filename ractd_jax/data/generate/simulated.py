@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from ractd_jax import errors, progress, tasks
-from ractd_jax.data import hdf5, rollouts
-from ractd_jax.data.recipes import RECIPES, Recipe
+from ractd_jax.data import hdf5
+from ractd_jax.data.generate import sac_rollout
+from ractd_jax.data.generate.recipes import RECIPES, Recipe
 
 VERSION = 1  # of the recipes and the roll-out; part of the cached file's name
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -89,7 +90,7 @@ def make(
         snapshots = dict(archive)
 
     blocks = [
-        rollouts.Block(task.env_id, actor(snapshots, saved_at), steps, (seed, saved_at, i))
+        sac_rollout.Block(task.env_id, actor(snapshots, saved_at), steps, (seed, saved_at, i))
         for saved_at, i, steps in plan(mixture, transitions)
     ]
     columns = roll_out(blocks, workers=workers, advance=advance)
@@ -109,11 +110,11 @@ def make(
 
 
 def roll_out(
-    blocks: list[rollouts.Block],
+    blocks: list[sac_rollout.Block],
     *,
     workers: int | None = None,
     advance: Callable[[int], None] | None = None,
-) -> rollouts.Episode:
+) -> sac_rollout.Episode:
     """Return the columns of all episodes of some blocks, one after the other.
 
     Args:
@@ -122,7 +123,7 @@ def roll_out(
         advance: called with the number of steps collected so far.
     """
     episodes, total, goal = [], 0, 0
-    with _mapped(rollouts.collect, blocks, workers or os.cpu_count() or 1) as collected:
+    with _mapped(sac_rollout.collect, blocks, workers or os.cpu_count() or 1) as collected:
         for block, fresh in zip(blocks, collected, strict=True):
             goal += block.steps
             for episode in fresh:
@@ -175,7 +176,7 @@ def plan(mixture: Recipe, transitions: int) -> Iterator[tuple[int, int, int]]:
             yield saved_at, i, min(BLOCK, end - begin)
 
 
-def actor(snapshots: dict[str, np.ndarray], saved_at: int) -> rollouts.Actor | None:
+def actor(snapshots: dict[str, np.ndarray], saved_at: int) -> sac_rollout.Actor | None:
     """Pick the actor that was saved at a training step, in float32; `None` for step 0."""
     if saved_at == 0:
         return None

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ractd_jax import tasks
-from ractd_jax.data import dataset, episodes, normalizer
+from ractd_jax.data import episodes, normalization, windows
 
 AT_LIMIT = 1e-3  # of the range: an action this near to a limit counts as at it
 
@@ -25,7 +25,7 @@ def inspect(transitions: episodes.Transitions, task: tasks.TaskSpec) -> dict[str
     actions, rewards = transitions.actions, transitions.rewards
     near = AT_LIMIT * (high - low)
     at_limit = (actions <= low + near) | (actions >= high - near)
-    return dataset.summary(transitions, task) | {
+    return windows.summary(transitions, task) | {
         "length_mean": float(lengths.mean()),
         "length_max": int(lengths.max()),
         "length_min": int(lengths.min()),
@@ -86,7 +86,7 @@ def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
 def _constant(column: np.ndarray) -> list[int]:
     """Return the dimensions that the normaliser takes for constant."""
     spread = column.max(axis=0).astype(np.float64) - column.min(axis=0)
-    return np.flatnonzero(spread < normalizer.CONSTANT).tolist()
+    return np.flatnonzero(spread < normalization.CONSTANT).tolist()
 
 
 def _runs(dims: list[int]) -> str:

@@ -25,7 +25,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, hdf5, simulated
+from ractd_jax.data import episodes, hdf5
+from ractd_jax.data.generate import simulated
 from ractd_jax.envs import maze2d, waypoints
 
 VERSION = 1  # of the procedure; part of the cached file's name

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import columns, episodes
+from ractd_jax.data import episodes, validation
 from ractd_jax.envs import kitchen, maze2d
 
 INSTALL = 'pip install "minari[hdf5,hf]" (the extra minari)'
@@ -47,7 +47,7 @@ def load(name: str, task: tasks.TaskSpec) -> episodes.Transitions:
             found = _read(dataset, task, where)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise errors.UserError(f"cannot read {where}: {_line(error)}") from error
-    return columns.check(found, task, where)
+    return validation.check(found, task, where)
 
 
 def is_folder(path: str | os.PathLike) -> bool:

@@ -1,0 +1,1 @@
+"""Makes data where there is none."""
