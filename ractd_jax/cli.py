@@ -117,16 +117,17 @@ def run(
         suite.run(config.to_dict(), workdir, ray_address)
         return
     # JAX starts only now
-    from ractd_jax import compilation, datasheet, evaluation, hosts, idql_evaluation, seeds, stages
+    from ractd_jax import datasheet, evaluation, idql_evaluation, stages
+    from ractd_jax.training import compilation_cache, multihost, seeds
 
-    hosts.join(cluster)
-    if hosts.several() and (config.stage not in stages.TRAINED or config.seeds > 1):
+    multihost.join(cluster)
+    if multihost.several() and (config.stage not in stages.TRAINED or config.seeds > 1):
         raise UserError(
             f"several processes train together and do nothing else: name one of "
             f"{', '.join(stages.TRAINED)}, a single seed, and evaluate with one process afterwards"
         )
     if config.stage != "bench":  # which times compiling
-        compilation.keep(config.training.compilation_cache)
+        compilation_cache.keep(config.training.compilation_cache)
     if config.stage == "collect":
         from ractd_jax.data.generate import collect
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints
 from ractd_jax.data import d4rl, sources, statistics
-from ractd_jax.experiment import Experiment
 from ractd_jax.report import data as report
+from ractd_jax.training import checkpoints
+from ractd_jax.training.pipeline import Experiment
 
 
 def show(experiment: Experiment) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from jaxtyping import Float
 from rich import box
 from rich.table import Table
 
-from ractd_jax import checkpoints, errors, evaluation, experiment, policy, progress, provenance
+from ractd_jax import errors, evaluation, policy, progress
 from ractd_jax.data import sources
 from ractd_jax.report import style
+from ractd_jax.training import checkpoints, pipeline, run_dir
 
 Actions = Float[np.ndarray, "state sample dim"]
 
@@ -66,8 +67,8 @@ def measure(
     Raises:
         UserError: there is no teacher or no return model, or the task is planned.
     """
-    config, _ = provenance.read(workdir / "teacher")
-    job = experiment.Experiment(config, str(workdir))
+    config, _ = run_dir.read(workdir / "teacher")
+    job = pipeline.Experiment(config, str(workdir))
     if job.task.kind != "policy":
         raise errors.UserError(f"{job.task.name} is planned: this compares actions")
     found = job.transitions.observations

@@ -14,21 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import (
-    checkpoints,
-    errors,
-    measure,
-    plan_evaluation,
-    policy,
-    provenance,
-    samplers,
-    stages,
-    tasks,
-)
+from ractd_jax import errors, measure, plan_evaluation, policy, samplers, stages, tasks
 from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
-from ractd_jax.experiment import Experiment
 from ractd_jax.report import animation, plots, tables
+from ractd_jax.training import checkpoints, run_dir
+from ractd_jax.training.pipeline import Experiment
 
 ONLINE = "best checkpoint (online)"
 
@@ -143,7 +134,7 @@ def rows(experiment: Experiment) -> list[samplers.Sampler]:
         return found
     found = []
     for stage in trained(experiment):
-        provenance.check_same(experiment.workdir / stage, config, stage)
+        run_dir.check_same(experiment.workdir / stage, config, stage)
         found.append(samplers.parse(config, stage))
         if found[-1].candidates > 1:
             found.append(samplers.parse(config, f"{stage} candidates=1"))

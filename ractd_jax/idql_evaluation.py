@@ -10,9 +10,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ractd_jax import checkpoints, evaluation, samplers
-from ractd_jax.experiment import Experiment
+from ractd_jax import evaluation, samplers
 from ractd_jax.report import style
+from ractd_jax.training import checkpoints
+from ractd_jax.training.pipeline import Experiment
 
 SAMPLERS = ("edm_bc", "cd", "ct")
 # task: sampler: score by network calls

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import provenance, samplers
+from ractd_jax import samplers
 from ractd_jax.data import sources
 from ractd_jax.envs import rollouts
-from ractd_jax.experiment import Experiment
+from ractd_jax.training import run_dir
+from ractd_jax.training.pipeline import Experiment
 
 SELECTION = "last checkpoint (offline)"
 
@@ -40,7 +41,7 @@ def play(
         trained.append(sampler.reselect["judge"])
     seconds = None  # of a run that is stopped early, unknown
     if sampler.update is None:
-        seconds = provenance.training_seconds(experiment.workdir, experiment.config, trained)
+        seconds = run_dir.training_seconds(experiment.workdir, experiment.config, trained)
     return entry(experiment, name, result.returns) | {
         "model": sampler.stage,
         "name": sampler.name,

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import checkpoints, checks, measure, planning, samplers
+from ractd_jax import measure, planning, samplers
 from ractd_jax.data import sources
 from ractd_jax.envs import rollouts, waypoints
-from ractd_jax.experiment import Experiment
 from ractd_jax.report import maze, style
+from ractd_jax.training import checkpoints, config_checks
+from ractd_jax.training.pipeline import Experiment
 
 CLOSED = "closed loop"
-CONTROL, _ = checks.FOLLOW  # the published one
+CONTROL, _ = config_checks.FOLLOW  # the published one
 STARTS = 4  # in the picture of a stage
 
 

@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
-from ractd_jax import policy, provenance, tasks
+from ractd_jax import policy, tasks
 from ractd_jax.data import normalization, windows
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.errors import UserError
+from ractd_jax.training import run_dir
 from ractd_jax.types import Algorithm, Params
 
 STRAYED = 0.3  # cells from where the plan in hand says to be: it does not hold any more
@@ -238,7 +239,7 @@ def load_planner(
     algorithm, saved, task = policy.load(run, update=update, **sampling)
     if task.kind != "planner":
         raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
-    _, stage = provenance.read(pathlib.Path(run))
+    _, stage = run_dir.read(pathlib.Path(run))
     if stage == "inverse":
         raise UserError(f"{run} plans no states: it turns those of a plan into actions")
     return Planner(algorithm, saved["params"], saved["normalizer"], task, seed)

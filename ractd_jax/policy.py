@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ractd_jax import checkpoints, compilation, networks, provenance, stages, tasks
+from ractd_jax import networks, stages, tasks
 from ractd_jax.data import normalization, windows
 from ractd_jax.errors import UserError, choose
 from ractd_jax.nn.cpu import matmul
+from ractd_jax.training import checkpoints, compilation_cache, run_dir
 from ractd_jax.types import Algorithm, Params
 
 
@@ -259,8 +260,8 @@ def load_policy(
     algorithm, saved, task = load(run, precision, update=update, **sampling)
     if task.kind == "planner":
         raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
-    config, stage = provenance.read(run)
-    with provenance.of_this_version(run):
+    config, stage = run_dir.read(run)
+    with run_dir.of_this_version(run):
         words, history = stages.reselection(config, stage), stages.history(config, stage)
     count = candidates or words["candidates"]
     reselect = None
@@ -311,7 +312,7 @@ def _load_judge(
     algorithm, saved, task = load(run, acting=False, update=update)
     if algorithm.judge is None:
         raise UserError(f"{run} acts and judges nothing: name a return model or a critic")
-    return algorithm, saved, task, stages.frame(*provenance.read(run))
+    return algorithm, saved, task, stages.frame(*run_dir.read(run))
 
 
 def judging(run: str | pathlib.Path):
@@ -349,9 +350,11 @@ def load(
         UserError: as `load_policy`; for a model that does not act, unless it is not to (`acting`).
     """
     run = pathlib.Path(run)
-    config, stage = provenance.read(run)
-    with provenance.of_this_version(run):  # as it was saved: below come the caller's words
-        compilation.keep(config["training"].get("compilation_cache", compilation.FOLDER))
+    config, stage = run_dir.read(run)
+    with run_dir.of_this_version(run):  # as it was saved: below come the caller's words
+        compilation_cache.keep(
+            config["training"].get("compilation_cache", compilation_cache.FOLDER)
+        )
         task = tasks.from_config(config)
         frozen = abstract_frozen(config, task, stage)
         like = template(stages.make(config, task, stage), task, frozen)

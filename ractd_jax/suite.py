@@ -15,8 +15,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ractd_jax import checkpoints, compilation, evaluation, experiment, provenance, stages
+from ractd_jax import evaluation, stages
 from ractd_jax.errors import UserError, choose
+from ractd_jax.training import checkpoints, compilation_cache, pipeline, run_dir
 
 EVAL = "eval"
 LABELS = ("task", "stage", "seed", "size", "source", "preset")  # words that other fields follow
@@ -76,7 +77,7 @@ def _pipeline(suite, root, task: str, seed: int, fields, title: str) -> Iterator
         for field in fields:
             _set(config, field)
         config = config.to_dict()
-        folder = provenance.default_workdir(config)
+        folder = run_dir.default_workdir(config)
         if root:
             folder = pathlib.Path(root) / folder.relative_to("runs")
         # What is trained is evaluated, whatever the order of the words.
@@ -125,7 +126,7 @@ def finished(entry: Entry, skipped: set[str]) -> bool:
     """
     if entry.config["stage"] == EVAL:
         return skipped.issuperset(entry.needs) and _evaluated(entry)
-    job = experiment.Experiment(entry.config, entry.workdir, resume=True)
+    job = pipeline.Experiment(entry.config, entry.workdir, resume=True)
     return not job.missing(entry.config["stage"], True)
 
 
@@ -152,8 +153,8 @@ def work(config: dict[str, Any], workdir: str, folder: str, *needed: None) -> No
         *needed: what Ray waits for.
     """
     os.chdir(folder)
-    compilation.keep(config["training"]["compilation_cache"])
-    job = experiment.Experiment(config, workdir, resume=True)
+    compilation_cache.keep(config["training"]["compilation_cache"])
+    job = pipeline.Experiment(config, workdir, resume=True)
     if config["stage"] == EVAL:
         evaluation.evaluate_all(job)
     else:

@@ -26,20 +26,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ractd_jax import (
-    checkpoints,
-    checks,
-    cli,
-    experiment,
-    policy,
-    provenance,
-    stages,
-    tasks,
-    torch_file,
-    torch_weights,
-)
+from ractd_jax import cli, policy, stages, tasks, torch_file, torch_weights
 from ractd_jax.errors import UserError, choose
 from ractd_jax.torch_weights import params_from_torch
+from ractd_jax.training import checkpoints, config_checks, pipeline, run_dir
 from ractd_jax.types import Params
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"  # also of a package that is installed
@@ -195,7 +185,7 @@ def import_checkpoint(
         named = sorted(file.strings() & tasks.TASKS.keys())
         if config is None:
             name, config = configuration(named, stage)
-        job = experiment.Experiment(config.to_dict())
+        job = pipeline.Experiment(config.to_dict())
         config, task = job.config, job.task
         run = out or job.workdir / stage
         there = checkpoints.run_status(run)
@@ -217,7 +207,7 @@ def import_checkpoint(
 
     _check_sizes(config, task, kind, network, params)
     changed = _fit(config, kind, network)
-    checks.check(config, task)
+    config_checks.check(config, task)
     if kind == "reward":
         params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one
     source = "the file's"
@@ -233,7 +223,7 @@ def import_checkpoint(
     store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
     store.close()
     about = {"imported": {"file": path.name, "weights": which, "normalizer": source}}
-    checkpoints.write_json(run / checkpoints.CONFIG, provenance.describe(config, stage) | about)
+    checkpoints.write_json(run / checkpoints.CONFIG, run_dir.describe(config, stage) | about)
     checkpoints.mark_finished(run)
 
     count = sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -11,9 +11,10 @@ from rich.console import Console
 from test_configs import load
 
 from benchmarks import plot
-from ractd_jax import experiment, stages
+from ractd_jax import stages
 from ractd_jax.bench import act, floor, run, train, versus
 from ractd_jax.nn.cpu import conv1d
+from ractd_jax.training import pipeline
 
 RATES = {"float32": 1e9, "bfloat16": 1e9}
 
@@ -106,7 +107,7 @@ def result(config, tmp_path_factory):
     """The whole stage; `(contents of bench.json, what was printed)`."""
     folder = tmp_path_factory.mktemp("bench")
     console = Console(width=120, record=True, file=io.StringIO())
-    found = run.show(experiment.Experiment(config, str(folder), console=console))
+    found = run.show(pipeline.Experiment(config, str(folder), console=console))
     assert json.loads((folder / "bench.json").read_text()) == json.loads(json.dumps(found))
     return found, console.export_text()
 
@@ -119,7 +120,7 @@ def test_one_that_is_stopped_leaves_what_it_has_measured(config, tmp_path, monke
     monkeypatch.setattr(run.train, "measure", stopped)
     console = Console(file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
-        run.show(experiment.Experiment(config, str(tmp_path), console=console))
+        run.show(pipeline.Experiment(config, str(tmp_path), console=console))
     found = json.loads((tmp_path / "bench.json").read_text())
     assert [(e["policy"], e["batch"]) for e in found["act"]] == [(run.act.CONTENDERS[0].name, 1)]
     assert found["train"] == []
@@ -159,7 +160,7 @@ def test_what_is_printed_says_that_it_is_about_speed(result):
 
 
 def test_what_would_take_too_long_is_skipped_and_said(config):
-    task = experiment.Experiment(config, "unused").task
+    task = pipeline.Experiment(config, "unused").task
     settings = {"seconds": 0.01, "limit": 0.0}
     entries = list(act.measure(config, task, RATES, **settings))
     assert {entry["median_ms"] for entry in entries} == {None}

@@ -10,7 +10,8 @@ import types
 import numpy as np
 import pytest
 
-from ractd_jax import checkpoints, errors
+from ractd_jax import errors
+from ractd_jax.training import checkpoints
 
 GOOD = {"weights": np.arange(1000, dtype=np.float32)}
 LARGE = {"weights": np.random.default_rng(0).normal(size=500_000).astype(np.float32)}

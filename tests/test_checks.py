@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from ractd_jax import errors, experiment
+from ractd_jax import errors
+from ractd_jax.training import pipeline
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_one_line_says_what_cannot_work(tmp_path, file, fields, text):
     config = importlib.import_module(f"configs.{file}").get_config("all,size=demo")
     config.update_from_flattened_dict(fields)
     with pytest.raises(errors.UserError, match=text) as caught:
-        experiment.Experiment(config.to_dict(), str(tmp_path))
+        pipeline.Experiment(config.to_dict(), str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -73,9 +74,9 @@ def test_horizon_must_fit_the_halvings_of_the_u_net(tmp_path):
     parts = 2 ** (len(config.teacher.network.down_dims) - 1)
     config.data.horizon = 4 * parts + 1
     with pytest.raises(errors.UserError, match=f"multiple of {parts}: {4 * parts} or {5 * parts}"):
-        experiment.Experiment(config.to_dict(), str(tmp_path))
+        pipeline.Experiment(config.to_dict(), str(tmp_path))
     config.data.horizon = 4 * parts
-    experiment.Experiment(config.to_dict(), str(tmp_path))
+    pipeline.Experiment(config.to_dict(), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -91,13 +92,13 @@ def test_channels_of_a_u_net_must_make_groups(tmp_path, fields, text):
     config = importlib.import_module("configs.hopper_mr").get_config("all,size=small")
     config.teacher.network.update(fields)
     with pytest.raises(errors.UserError, match=text):
-        experiment.Experiment(config.to_dict(), str(tmp_path))
+        pipeline.Experiment(config.to_dict(), str(tmp_path))
 
 
 def test_channels_of_a_value_make_groups_to_its_last_level(tmp_path):
     config = importlib.import_module("configs.hopper_mr").get_config("all,size=small")
     config.diffuser_value.network.down_dims = (16, 48)
     with pytest.raises(errors.UserError, match="down_dims: 12 channels do not make 8 equal groups"):
-        experiment.Experiment(config.to_dict(), str(tmp_path))
+        pipeline.Experiment(config.to_dict(), str(tmp_path))
     config.diffuser_value.network.down_dims = (16, 64)
-    experiment.Experiment(config.to_dict(), str(tmp_path))
+    pipeline.Experiment(config.to_dict(), str(tmp_path))

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from ractd_jax import compilation
+from ractd_jax.training import compilation_cache
 
 PROGRAM = """
 import sys, jax, jax.numpy as jnp
@@ -46,11 +46,13 @@ def test_no_folder_keeps_nothing(tmp_path):
 
 
 def test_other_processors_have_other_folders(monkeypatch):
-    here = compilation._machine()
-    monkeypatch.setattr(compilation.pathlib.Path, "read_text", lambda _: "flags : none such\n")
-    assert compilation._machine() != here
-    monkeypatch.setattr(compilation.pathlib.Path, "read_text", _unreadable)
-    assert compilation._machine()
+    here = compilation_cache._machine()
+    monkeypatch.setattr(
+        compilation_cache.pathlib.Path, "read_text", lambda _: "flags : none such\n"
+    )
+    assert compilation_cache._machine() != here
+    monkeypatch.setattr(compilation_cache.pathlib.Path, "read_text", _unreadable)
+    assert compilation_cache._machine()
 
 
 def _unreadable(_):

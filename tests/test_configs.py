@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from configs import base, single_action
-from ractd_jax import errors, experiment, stages, tasks
+from ractd_jax import errors, stages, tasks
 from ractd_jax.data import hdf5
 from ractd_jax.report import study
+from ractd_jax.training import pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
@@ -313,7 +314,7 @@ def tiny(name, path, **sections):
             network["hidden"] = [8]
     for section, fields in sections.items():
         config[section].update(fields)
-    return experiment.Experiment(config, str(path / "run"))
+    return pipeline.Experiment(config, str(path / "run"))
 
 
 @functools.cache

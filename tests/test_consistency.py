@@ -19,18 +19,10 @@ from test_configs import load, recorded
 
 import ractd_jax
 from configs import base
-from ractd_jax import (
-    checkpoints,
-    diffusion,
-    edm,
-    errors,
-    experiment,
-    idql_evaluation,
-    stages,
-    tasks,
-)
+from ractd_jax import diffusion, edm, errors, idql_evaluation, stages, tasks
 from ractd_jax.methods import consistency
 from ractd_jax.nn import mlp
+from ractd_jax.training import checkpoints, pipeline
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)
 DATA = ("me", "m", "mr")
@@ -390,7 +382,7 @@ def job(tmp_path_factory):
         config[stage]["network"].update(hidden=[8] if stage == "iql" else 8)
     config["idql_eval"] = {"candidates": 3, "nfe": [2]}
     config["eval"]["episodes"] = 1
-    job = experiment.Experiment(config, str(folder))
+    job = pipeline.Experiment(config, str(folder))
     job.ensure("cd")
     assert (folder / "edm_bc" / "checkpoints").exists()  # trained first
     return job
@@ -411,7 +403,7 @@ def test_teacher_and_student_see_one_frame(job, tmp_path):
     config = copy.deepcopy(job.config)
     config["cd"]["data"]["frame"] = "gaussian"
     with pytest.raises(errors.UserError, match="different frames"):
-        experiment.Experiment(config, str(tmp_path)).ensure("cd")
+        pipeline.Experiment(config, str(tmp_path)).ensure("cd")
 
 
 def test_table_is_evaluated_and_written(job, monkeypatch):

@@ -9,8 +9,9 @@ import pytest
 
 import ractd_jax
 from configs import custom
-from ractd_jax import cli, errors, experiment, policy, tasks
+from ractd_jax import cli, errors, policy, tasks
 from ractd_jax.data import hdf5, normalization, sources, validation, windows
+from ractd_jax.training import pipeline
 from ractd_jax.types import Algorithm
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +108,7 @@ def test_a_limit_that_is_not_named_is_the_recorded_one(arrays, tmp_path):
     hdf5.write(tmp_path / "robot.hdf5", arrays, {})
     config = custom.get_config(f"teacher,source={tmp_path / 'robot.hdf5'}").to_dict()
     config["custom"]["action_low"] = (2.0,)
-    job = experiment.Experiment(config, str(tmp_path / "run"))
+    job = pipeline.Experiment(config, str(tmp_path / "run"))
     assert job.transitions.actions[7].tolist() == [2.0, 3.0]
     assert job.config["custom"]["action_low"] == [2.0, 2.0]
     assert job.config["custom"]["action_high"] == [5.0, 4.0]
@@ -172,12 +173,12 @@ def test_it_is_trained_saved_and_loaded_without_the_data(path, tmp_path, arrays)
     config.teacher.method.sample_bins = 3
     config.teacher.optimiser.update(steps=4, batch_size=8)
     config.training.updates_per_dispatch = 2
-    job = experiment.Experiment(config.to_dict(), str(tmp_path / "run"))
+    job = pipeline.Experiment(config.to_dict(), str(tmp_path / "run"))
     job.ensure("teacher")
 
     arrays["actions"][0, 0] = -5.0
     hdf5.write(path, arrays, {})
-    changed = experiment.Experiment(config.to_dict(), str(tmp_path / "run"), resume=True)
+    changed = pipeline.Experiment(config.to_dict(), str(tmp_path / "run"), resume=True)
     with pytest.raises(errors.UserError, match=r"custom.action_low = \[-3.0, -40.0\]"):
         changed.ensure("teacher")
 

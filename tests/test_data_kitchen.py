@@ -8,10 +8,11 @@ import pytest
 
 import ractd_jax
 from configs import kitchen_mixed, kitchen_partial
-from ractd_jax import cli, errors, experiment, stages, tasks
+from ractd_jax import cli, errors, stages, tasks
 from ractd_jax.data import d4rl, download, hdf5, sources, statistics
 from ractd_jax.envs import kitchen, make
 from ractd_jax.report import animation
+from ractd_jax.training import pipeline
 
 TASK = tasks.get("kitchen-mixed-v0")
 LENGTHS = 40, 30, 35
@@ -161,7 +162,7 @@ def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     config["teacher"]["method"]["sample_bins"] = 4
     config["teacher"]["network"].update(TINY)
     config["teacher"]["optimiser"].update(steps=2, batch_size=8)
-    job = experiment.Experiment(config, str(tmp_path / "run"))
+    job = pipeline.Experiment(config, str(tmp_path / "run"))
     job.ensure("teacher")
 
     policy = ractd_jax.load_policy(tmp_path / "run" / "teacher")

@@ -11,8 +11,9 @@ from conftest import COND, SHAPE
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import diffusion, errors, experiment, stages, tasks
+from ractd_jax import diffusion, errors, stages, tasks
 from ractd_jax.methods import ddpm
+from ractd_jax.training import pipeline
 
 STD = 0.5
 FULL = ddpm.Ddpm(steps=100)
@@ -188,15 +189,15 @@ def test_stage_trains_once_and_acts_with_any_sampler(tmp_path):
     config["ddpm"]["network"].update(hidden=8, blocks=1)
     config["ddpm"]["optimiser"].update(steps=2, batch_size=8)
     config["ddpm"]["method"].update(steps=20, sample_steps=20)
-    experiment.Experiment(config, str(tmp_path)).ensure("ddpm")
+    pipeline.Experiment(config, str(tmp_path)).ensure("ddpm")
     assert not (tmp_path / "teacher").exists()  # it needs nothing of the others
 
     config["ddpm"]["method"].update(sampler="ddim", sample_steps=3)
     assert stages.nfe(config, "ddpm") == 3
-    experiment.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")  # the same run
+    pipeline.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")  # the same run
     config["ddpm"]["method"]["steps"] = 30
     with pytest.raises(errors.UserError, match=r"ddpm\.method\.steps = 20, now it is 30"):
-        experiment.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")
+        pipeline.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")
 
     obs = np.zeros(11)
     trained = ractd_jax.load_policy(tmp_path / "ddpm")(obs)

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import ctm, diffusion, edm, errors, experiment, reward, tasks, train_state, training
+from ractd_jax import ctm, diffusion, edm, errors, reward, tasks, train_state
 from ractd_jax.methods import ddpm
+from ractd_jax.training import loop, pipeline
 from ractd_jax.types import Algorithm
 
 COUNT = 8
@@ -90,17 +91,17 @@ def test_update_is_that_of_one_device_with_the_mean_gradient(make, toy, draw, op
     mean = jax.tree.map(lambda *g: sum(g) / COUNT, *alone)
     expected = train_state.apply_gradients(state, mean, optimiser(warmup=0))
 
-    algorithm, state = make(method, training.AXIS)
-    loop = training.make_loop(algorithm, draw, jax.random.key(KEY), jax.devices())
-    state, data = training.replicate((state, toy), jax.devices())
-    found, metrics, finite = loop(state, data, 1)
+    algorithm, state = make(method, loop.AXIS)
+    updates = loop.make_loop(algorithm, draw, jax.random.key(KEY), jax.devices())
+    state, data = loop.replicate((state, toy), jax.devices())
+    found, metrics, finite = updates(state, data, 1)
     assert finite
     assert_close(metrics["loss"], np.mean(losses), rtol=1e-4)
     for leaf in jax.tree.leaves(found):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(copies) == COUNT
         assert all(np.array_equal(copies[0], copy) for copy in copies[1:])
-    found = training.one_copy(found)
+    found = loop.one_copy(found)
     assert_close(gradients(found, optimiser()), mean, rtol=2e-3, atol=2e-5)
     for part in ("params", "ema"):
         assert_close(getattr(found, part), getattr(expected, part), rtol=1e-5, atol=1e-6)
@@ -114,32 +115,32 @@ def test_shares_of_a_batch_add_up_to_the_batch(make, toy, optimiser):
     """The return model draws nothing, so eight shares are simply one batch of eight times 32."""
 
     def share(dataset, key):
-        first = 32 * jax.lax.axis_index(training.AXIS)
+        first = 32 * jax.lax.axis_index(loop.AXIS)
         return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, 32), dataset)
 
     algorithm, state = make("reward")
     batch = jax.tree.map(lambda a: a[: 32 * COUNT], toy)
     expected, _ = jax.jit(algorithm.update)(state, batch, jax.random.key(0))
-    algorithm, state = make("reward", training.AXIS)
-    loop = training.make_loop(algorithm, share, jax.random.key(KEY), jax.devices())
-    found, _, _ = loop(*training.replicate((state, toy), jax.devices()), 1)
-    found = training.one_copy(found)
+    algorithm, state = make("reward", loop.AXIS)
+    updates = loop.make_loop(algorithm, share, jax.random.key(KEY), jax.devices())
+    found, _, _ = updates(*loop.replicate((state, toy), jax.devices()), 1)
+    found = loop.one_copy(found)
     assert_close(gradients(found, optimiser()), gradients(expected, optimiser()), atol=1e-6)
     assert_close(found.params, expected.params, atol=1e-6)
 
 
 @many
 def test_nan_on_one_device_stops_all(make, toy, draw):
-    algorithm, state = make("reward", training.AXIS)
+    algorithm, state = make("reward", loop.AXIS)
 
     def update(state, batch, key):
         state, metrics = algorithm.update(state, batch, key)
-        bad = (jax.lax.axis_index(training.AXIS) == 3) & (state.step == 2)
+        bad = (jax.lax.axis_index(loop.AXIS) == 3) & (state.step == 2)
         return state, {"loss": jnp.where(bad, jnp.nan, metrics["loss"])}
 
     broken = Algorithm(algorithm.init, update, None)
-    loop = training.make_loop(broken, draw, jax.random.key(KEY), jax.devices())
-    state, _, finite = loop(*training.replicate((state, toy), jax.devices()), 5)
+    updates = loop.make_loop(broken, draw, jax.random.key(KEY), jax.devices())
+    state, _, finite = updates(*loop.replicate((state, toy), jax.devices()), 5)
     assert not finite
     assert int(state.step) == 2
 
@@ -153,11 +154,11 @@ def test_a_run_continues_on_another_number_of_devices(tmp_path, first, then):
     config["reward"]["optimiser"].update(steps=4, batch_size=16)
     config["training"].update(updates_per_dispatch=2, save_every=2, devices=first)
     run = tmp_path / "run" / "reward"
-    experiment.Experiment(config, str(tmp_path / "run")).ensure("reward")
+    pipeline.Experiment(config, str(tmp_path / "run")).ensure("reward")
     (run / "finished").unlink()  # as if it had been stopped after two updates
     shutil.rmtree(run / "checkpoints" / "4")
     config["training"]["devices"] = then
-    experiment.Experiment(config, str(tmp_path / "run"), resume=True).ensure("reward")
+    pipeline.Experiment(config, str(tmp_path / "run"), resume=True).ensure("reward")
     assert (run / "finished").exists()
     assert (run / "checkpoints" / "4").exists()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
@@ -166,7 +167,7 @@ def test_a_run_continues_on_another_number_of_devices(tmp_path, first, then):
 @many
 @pytest.mark.parametrize(("wanted", "batch", "count"), [(0, 64, 8), (1, 7, 1), (2, 64, 2)])
 def test_devices_are_all_or_as_many_as_wanted(wanted, batch, count):
-    assert training.devices_for(wanted, batch) == jax.devices()[:count]
+    assert loop.devices_for(wanted, batch) == jax.devices()[:count]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_devices_are_all_or_as_many_as_wanted(wanted, batch, count):
 )
 def test_devices_that_cannot_be_had_are_refused(wanted, batch, says):
     with pytest.raises(errors.UserError, match=says):
-        training.devices_for(wanted, batch)
+        loop.devices_for(wanted, batch)
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ import pytest
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import diffusion, errors, experiment, tasks
+from ractd_jax import diffusion, errors, tasks
 from ractd_jax.methods import ddpm, diffuser
+from ractd_jax.training import pipeline
 from ractd_jax.types import Batch
 
 ACT, OBS, HORIZON, STD = 2, 3, 4, 0.5
@@ -236,7 +237,7 @@ def test_stage_trains_its_value_first_and_acts_alone(tmp_path):
         config[stage]["network"].update(hidden=8, blocks=1)
         config[stage]["optimiser"].update(steps=2, batch_size=8)
     config["diffuser"]["method"].update(horizon=8, steps=3, plans=2, guide_stop=1)
-    job = experiment.Experiment(config, str(tmp_path))
+    job = pipeline.Experiment(config, str(tmp_path))
     job.ensure("diffuser")
     value = tmp_path / "diffuser_value"
     assert value.exists()

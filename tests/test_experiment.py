@@ -8,8 +8,9 @@ import pytest
 from test_configs import tiny
 from test_seeds import curve, saved
 
-from ractd_jax import checkpoints, errors, experiment, stages
+from ractd_jax import errors, stages
 from ractd_jax.data import hdf5
+from ractd_jax.training import checkpoints, pipeline
 
 
 @pytest.mark.parametrize("weights", ["ema", "live"])
@@ -87,7 +88,7 @@ def test_a_run_does_not_go_on_with_other_data_under_the_same_name(tmp_path):
     columns = hdf5.read(tmp_path / "data.hdf5", job.task)
     scaled = columns._replace(observations=10 * columns.observations)
     hdf5.write(tmp_path / "data.hdf5", scaled._asdict(), {})
-    again = experiment.Experiment(job.config, str(tmp_path / "run"), resume=True)
+    again = pipeline.Experiment(job.config, str(tmp_path / "run"), resume=True)
     with pytest.raises(errors.UserError, match="was begun on other data"):
         again.ensure("reward")
     jax.tree.map(np.testing.assert_array_equal, saved(run), before)

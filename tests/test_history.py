@@ -10,10 +10,11 @@ from test_configs import load, tiny
 from test_data_episodes import transitions_of
 
 import ractd_jax
-from ractd_jax import checkpoints, errors, policy, provenance, stages, tasks
+from ractd_jax import errors, policy, stages, tasks
 from ractd_jax.bench import act as bench
 from ractd_jax.bench import train as bench_train
 from ractd_jax.data import windows
+from ractd_jax.training import checkpoints, run_dir
 from ractd_jax.types import Algorithm
 
 OBS, HISTORY, LENGTH = 3, 3, 9
@@ -197,12 +198,12 @@ def test_runs_from_before_there_was_a_history_are_kept(now, tmp_path):
         config["data"].pop("history")
         if now:
             config["data"]["history"] = now
-        provenance.check_same(job.workdir / "teacher", config, "teacher")
+        run_dir.check_same(job.workdir / "teacher", config, "teacher")
         assert ractd_jax.load_policy(job.workdir / "teacher").history == 1
         config["data"]["history"] = 2
-        provenance.check_same(job.workdir / "reward", config, "reward")  # sees the present alone
+        run_dir.check_same(job.workdir / "reward", config, "reward")  # sees the present alone
         with pytest.raises(errors.UserError, match=r"data.history = .*, now it is 2"):
-            provenance.check_same(job.workdir / "teacher", config, "teacher")
+            run_dir.check_same(job.workdir / "teacher", config, "teacher")
 
 
 def test_speed_is_measured_with_a_history(job, monkeypatch):

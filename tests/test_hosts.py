@@ -12,7 +12,8 @@ import pytest
 from test_configs import recorded
 from test_main import command, saved_arrays
 
-from ractd_jax import checkpoints, errors, hosts, tasks
+from ractd_jax import errors, tasks
+from ractd_jax.training import checkpoints, multihost
 
 PROCESSES, DEVICES = 2, 2
 FLAGS = [
@@ -27,7 +28,11 @@ def start(data, workdir, index, port, *flags, count=PROCESSES, devices=DEVICES, 
     xla = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": xla, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
     if count > 1:
-        words = {hosts.ADDRESS: f"127.0.0.1:{port}", hosts.COUNT: count, hosts.INDEX: index}
+        words = {
+            multihost.ADDRESS: f"127.0.0.1:{port}",
+            multihost.COUNT: count,
+            multihost.INDEX: index,
+        }
         environment |= {name: str(value) for name, value in words.items()}
     return subprocess.Popen(
         command(data, stage, workdir, *FLAGS, *flags),
@@ -91,16 +96,16 @@ def test_several_processes_only_train(data, tmp_path):
 
 
 def test_one_process_meets_nobody():
-    hosts.join()
-    hosts.meet("nowhere")
-    assert hosts.first()
-    assert not hosts.several()
-    assert [hosts.any_of(flag) for flag in (True, False)] == [True, False]
+    multihost.join()
+    multihost.meet("nowhere")
+    assert multihost.first()
+    assert not multihost.several()
+    assert [multihost.any_of(flag) for flag in (True, False)] == [True, False]
     assert jax.process_count() == 1
 
 
 def test_words_that_are_no_numbers_are_refused(monkeypatch):
-    monkeypatch.setenv(hosts.ADDRESS, "127.0.0.1:1")
-    monkeypatch.setenv(hosts.COUNT, "two")
-    with pytest.raises(errors.UserError, match=hosts.COUNT):
-        hosts.join()
+    monkeypatch.setenv(multihost.ADDRESS, "127.0.0.1:1")
+    monkeypatch.setenv(multihost.COUNT, "two")
+    with pytest.raises(errors.UserError, match=multihost.COUNT):
+        multihost.join()

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import errors, experiment, networks, planning, policy, tasks, train_state, training
+from ractd_jax import errors, networks, planning, policy, tasks, train_state
 from ractd_jax.data import sources, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import waypoints
 from ractd_jax.envs.make import make_env
 from ractd_jax.methods import inverse_dynamics
+from ractd_jax.training import loop, pipeline
 
 TASK = tasks.get("maze2d-umaze-v1")
 SIZES = {"shape": (1, 2), "cond_dim": 8}
@@ -39,7 +40,7 @@ def learned(tmp_path_factory, optimised):
     sample = functools.partial(windows.sample_pairs, batch_size=256, horizon=2)
     key = jax.random.key(1)
     how = {"steps": adam.steps, "updates_per_dispatch": adam.steps, "key": key}
-    ((state, report),) = training.fit(algorithm, state, data, sample, **how)
+    ((state, report),) = loop.fit(algorithm, state, data, sample, **how)
     assert report.finite
 
     saved = {"params": state.ema, "normalizer": limits}
@@ -111,7 +112,7 @@ def test_stage_trains_and_controls_a_follower(tmp_path):
     _, config = load("maze2d_umaze", f"inverse,size=demo,source={tmp_path / 'data.hdf5'}")
     recorded(TASK, tmp_path / "data.hdf5")
     config["inverse"]["optimiser"].update(steps=2, batch_size=8)
-    experiment.Experiment(config, str(tmp_path)).ensure("inverse")
+    pipeline.Experiment(config, str(tmp_path)).ensure("inverse")
     control = planning.load_control(tmp_path / "inverse")
     obs, wanted = np.zeros((3, 4)), np.float32(np.linspace(-2, 2, 12).reshape(3, 4))
     actions = control(obs, wanted)
@@ -136,4 +137,4 @@ def test_stage_trains_and_controls_a_follower(tmp_path):
 def test_policies_have_no_inverse_dynamics(tmp_path):
     _, config = load("hopper_mr", "inverse,size=demo")
     with pytest.raises(errors.UserError, match="no stage inverse"):
-        experiment.Experiment(config, str(tmp_path)).ensure("inverse")
+        pipeline.Experiment(config, str(tmp_path)).ensure("inverse")

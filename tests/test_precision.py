@@ -11,9 +11,10 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import ctm, diffusion, edm, errors, experiment, networks, stages, tasks, train_state
+from ractd_jax import ctm, diffusion, edm, errors, networks, stages, tasks, train_state
 from ractd_jax.bench import floor
 from ractd_jax.nn.cpu import conv1d, cpuinfo, matmul, winograd
+from ractd_jax.training import pipeline
 
 NOISE = diffusion.Noise()
 ROWS = 64
@@ -198,7 +199,7 @@ def test_a_policy_acts_in_either(tmp_path):
     config["teacher"]["network"].update(hidden=16, blocks=1)
     config["teacher"]["optimiser"].update(steps=2, batch_size=8)
     config["teacher"]["method"]["sample_bins"] = 4
-    experiment.Experiment(config, str(tmp_path / "run")).ensure("teacher")
+    pipeline.Experiment(config, str(tmp_path / "run")).ensure("teacher")
     run, obs = tmp_path / "run" / "teacher", np.zeros((5, 11))
     exact = ractd_jax.load_policy(run)
     near = ractd_jax.load_policy(run, precision="bfloat16")

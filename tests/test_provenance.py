@@ -10,7 +10,8 @@ import pytest
 from test_configs import load
 
 import ractd_jax
-from ractd_jax import checkpoints, errors, policy, provenance, stages, tasks
+from ractd_jax import errors, policy, stages, tasks
+from ractd_jax.training import checkpoints, run_dir
 
 FOREIGN = {
     "empty": {},
@@ -36,7 +37,7 @@ OTHER = {  # what another version has, or lacks: (path to it, its value, what is
 @pytest.fixture
 def meta():
     """Return what config.json says of a student."""
-    return provenance.describe(load("hopper_mr", "student,size=demo")[1], "student")
+    return run_dir.describe(load("hopper_mr", "student,size=demo")[1], "student")
 
 
 def changed(meta, path, value):
@@ -70,7 +71,7 @@ def refusals(run, found):
 def test_a_folder_of_somebody_else_is_refused(name, meta, tmp_path):
     assert "has no config and stage" in refusals(tmp_path, FOREIGN[name])
     with pytest.raises(errors.UserError, match="has no config and stage"):
-        provenance.check_same(tmp_path, meta["config"], "student")
+        run_dir.check_same(tmp_path, meta["config"], "student")
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -89,7 +90,7 @@ def test_a_run_of_another_version_does_not_go_on(meta, tmp_path):
     ):
         checkpoints.write_json(tmp_path / checkpoints.CONFIG, changed(meta, path, None))
         with pytest.raises(errors.UserError, match=says) as caught:
-            provenance.check_same(tmp_path, meta["config"], "student")
+            run_dir.check_same(tmp_path, meta["config"], "student")
         assert "\n" not in str(caught.value)
 
 
@@ -111,7 +112,7 @@ def test_what_makes_another_run(stage, change, says, meta, tmp_path):
         config[name] = config[name] | value if isinstance(value, dict) else value
     context = pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext()
     with context:
-        provenance.check_same(tmp_path, config, stage)
+        run_dir.check_same(tmp_path, config, stage)
 
 
 @pytest.mark.parametrize(
@@ -135,14 +136,14 @@ def test_a_run_is_of_the_models_that_it_was_trained_from(stage, field, value, sa
     assert config != meta["config"]
     context = pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext()
     with context:
-        provenance.check_same(tmp_path, config, stage)
+        run_dir.check_same(tmp_path, config, stage)
 
 
 def test_a_finished_run_may_act_in_another_precision(meta, tmp_path):
     checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta)
     checkpoints.mark_finished(tmp_path)
     config = meta["config"] | {"training": meta["config"]["training"] | {"precision": "bfloat16"}}
-    provenance.check_same(tmp_path, config, "student")
+    run_dir.check_same(tmp_path, config, "student")
 
 
 def test_what_only_acting_asks_for_is_missing(meta, tmp_path):

@@ -9,8 +9,9 @@ import pytest
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import errors, evaluation, experiment, policy, samplers, stages, tasks
+from ractd_jax import errors, evaluation, policy, samplers, stages, tasks
 from ractd_jax.data import normalization, windows
+from ractd_jax.training import pipeline
 from ractd_jax.types import Algorithm
 
 TASK = tasks.TaskSpec("toy", "", 3, 2, 10, 0.0, 1.0, "")
@@ -135,7 +136,7 @@ def trained(tmp_path_factory):
         config[stage]["network"]["hidden"] = [8]
     config["iql"]["data"]["frame"] = "gaussian"
     config["eval"]["episodes"] = 2
-    job = experiment.Experiment(config, str(folder / "run"))
+    job = pipeline.Experiment(config, str(folder / "run"))
     for stage in ("teacher", "iql", "dql"):
         job.ensure(stage)
     return job

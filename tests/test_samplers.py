@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import errors, evaluation, experiment, plan_evaluation, samplers, tasks
+from ractd_jax import errors, evaluation, plan_evaluation, samplers, tasks
 from ractd_jax.envs import waypoints
+from ractd_jax.training import pipeline
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
     config["ddpm"]["optimiser"].update(steps=2, batch_size=8)
     config["eval"].update(episodes=2, samplers=["ddpm sample_steps=3", "ddpm sampler=ddim"])
     config["ddpm"]["method"].update(steps=20, sample_steps=4)
-    entries = evaluation.evaluate_all(experiment.Experiment(config, str(tmp_path / "run")))
+    entries = evaluation.evaluate_all(pipeline.Experiment(config, str(tmp_path / "run")))
     assert [(e["stage"], e["nfe"]) for e in entries] == [
         ("dataset", None),
         ("ddpm, NFE 3", 3),
@@ -102,7 +103,7 @@ def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
     assert "DDIM, NFE 4" in capsys.readouterr().out
 
     (tmp_path / "data.hdf5").unlink()  # a trained policy acts without
-    again = evaluation.evaluate_all(experiment.Experiment(config, str(run), resume=True))
+    again = evaluation.evaluate_all(pipeline.Experiment(config, str(run), resume=True))
     assert [e["returns"] for e in again] == [e["returns"] for e in entries[1:]]
     assert "without a row for the data: no data file" in capsys.readouterr().out
 
@@ -115,7 +116,7 @@ def test_online_selection_takes_the_best_of_the_checkpoints_that_are_kept(tmp_pa
     config["ddpm"]["optimiser"].update(steps=6, batch_size=8, learning_rate=0.1)
     config["training"].update(updates_per_dispatch=2, save_every=2, keep=3)
     config["eval"].update(episodes=2, samplers=["ddpm", "ddpm update=6"], online=["ddpm"])
-    job = experiment.Experiment(config, str(tmp_path / "run"))
+    job = pipeline.Experiment(config, str(tmp_path / "run"))
     _, last, same, online = evaluation.evaluate_all(job)
     assert online["updates"] == [2, 4, 6]
     assert online["scores"][-1] == last["score_mean"] == same["score_mean"]
@@ -132,7 +133,7 @@ def test_online_selection_takes_the_best_of_the_checkpoints_that_are_kept(tmp_pa
 
 def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
     config["eval"]["follow"] = "waypoints"
-    job = experiment.Experiment(config, str(tmp_path))
+    job = pipeline.Experiment(config, str(tmp_path))
     assert plan_evaluation.control_of(job) is waypoints.push
 
 
@@ -144,7 +145,7 @@ def test_the_guided_planner_acts_in_an_environment(tmp_path):
     config["diffuser"]["network"].update(hidden=8, blocks=1)
     config["diffuser"]["method"].update(steps=3, guide_steps=1, plans=2, horizon=4)
     config["eval"].update(episodes=2, samplers=["diffuser"])
-    entries = evaluation.evaluate_all(experiment.Experiment(config, str(tmp_path / "run")))
+    entries = evaluation.evaluate_all(pipeline.Experiment(config, str(tmp_path / "run")))
     assert [(e["stage"], e["nfe"]) for e in entries] == [("dataset", None), ("diffuser", 3)]
     assert np.isfinite(entries[1]["returns"]).all()
     assert (tmp_path / "run" / "diffuser_value" / "config.json").exists()  # what guides it

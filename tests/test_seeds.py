@@ -10,17 +10,8 @@ import pytest
 from test_configs import load, recorded
 
 from configs import base
-from ractd_jax import (
-    checkpoints,
-    diffusion,
-    edm,
-    errors,
-    experiment,
-    policy,
-    provenance,
-    seeds,
-    training,
-)
+from ractd_jax import diffusion, edm, errors, policy
+from ractd_jax.training import checkpoints, loop, pipeline, run_dir, seeds
 from ractd_jax.types import Algorithm
 
 STEPS = 7
@@ -41,7 +32,7 @@ def algorithm(tiny, optimiser, sizes):
 def train(algorithm, toy, draw, state, key):
     options = {"steps": STEPS, "updates_per_dispatch": 3, "key": key}
     reports, last = [], None
-    for last, report in training.fit(algorithm, state, toy, draw, **options):  # noqa: B007
+    for last, report in loop.fit(algorithm, state, toy, draw, **options):  # noqa: B007
         reports.append(report)
     return last, reports
 
@@ -49,12 +40,12 @@ def train(algorithm, toy, draw, state, key):
 def test_stacked_loop_is_each_seeds_own(algorithm, toy, draw):
     keys = [jax.random.key(seed) for seed in range(3)]
     states = [algorithm.init(jax.random.clone(key)) for key in keys]
-    stacked = training.stack(states), training.stack([jax.random.clone(key) for key in keys])
+    stacked = loop.stack(states), loop.stack([jax.random.clone(key) for key in keys])
     together, reports = train(algorithm, toy, draw, *stacked)
     assert [r.step for r in reports] == [3, 6, 7]
     for i, (state, key) in enumerate(zip(states, keys, strict=True)):
         alone, own = train(algorithm, toy, draw, state, key)
-        close(training.row(together, i), alone)
+        close(loop.row(together, i), alone)
         for mine, theirs in zip(own, reports, strict=True):
             assert theirs.metrics["loss"][i] == pytest.approx(mine.metrics["loss"], rel=1e-4)
     assert len({r.metrics["loss"][0] for r in reports} | {reports[0].metrics["loss"][1]}) == 4
@@ -69,25 +60,25 @@ def test_a_seed_that_fails_stops_all(algorithm, toy, draw):
     states = [algorithm.init(jax.random.key(seed)) for seed in range(2)]
     bias = states[1].params["output"]["bias"]
     states[1].params["output"]["bias"] = bias + 100
-    keys = training.stack([jax.random.key(seed) for seed in range(2, 4)])
+    keys = loop.stack([jax.random.key(seed) for seed in range(2, 4)])
     broken = Algorithm(algorithm.init, update, None)
-    loop = training.make_loop(broken, draw, keys)
-    state, _, finite = loop(training.stack(states), toy, STEPS)
+    updates = loop.make_loop(broken, draw, keys)
+    state, _, finite = updates(loop.stack(states), toy, STEPS)
     assert not finite
     assert state.step.tolist() == [2, 2]
 
 
 def test_several_devices_are_refused(algorithm, draw):
-    keys = training.stack([jax.random.key(0), jax.random.key(1)])
+    keys = loop.stack([jax.random.key(0), jax.random.key(1)])
     with pytest.raises(ValueError, match="one device"):
-        training.make_loop(algorithm, draw, keys, jax.devices() * 2)
+        loop.make_loop(algorithm, draw, keys, jax.devices() * 2)
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "data.hdf5"
     _, config = load("hopper_mr", f"student,size=demo,source={path},seed=3")
-    recorded(experiment.tasks.get(config["task"]), path)
+    recorded(pipeline.tasks.get(config["task"]), path)
     for stage in ("teacher", "student"):
         config[stage]["network"].update(hidden=8, blocks=1)
     config["reward"]["network"]["dims"] = [8]
@@ -100,7 +91,7 @@ def config(tmp_path_factory):
 def saved(run):
     """Return the acting weights and the normaliser of a run."""
     meta = checkpoints.read_json(run / checkpoints.CONFIG)
-    job = experiment.Experiment(meta["config"], str(run.parent))
+    job = pipeline.Experiment(meta["config"], str(run.parent))
     return job._saved(meta["stage"])
 
 
@@ -113,7 +104,7 @@ def test_every_folder_is_that_of_a_single_run(config, tmp_path):
     jobs = seeds.experiments(config, 2, str(tmp_path / "together"))
     assert [job.config["seed"] for job in jobs] == [3, 4]
     seeds.ensure(jobs, "student")
-    alone = experiment.Experiment(config | {"seed": 4}, str(tmp_path / "alone"))
+    alone = pipeline.Experiment(config | {"seed": 4}, str(tmp_path / "alone"))
     alone.ensure("student")
     for stage in ("reward", "teacher", "student"):
         runs = [tmp_path / "together" / f"seed{seed}" / stage for seed in (3, 4)]
@@ -143,7 +134,7 @@ def test_every_folder_is_that_of_a_single_run(config, tmp_path):
 def test_default_folders_are_those_of_single_runs(config):
     jobs = seeds.experiments(config, 2, None)
     assert [job.workdir for job in jobs] == [
-        provenance.default_workdir(config | {"seed": seed}) for seed in (3, 4)
+        run_dir.default_workdir(config | {"seed": seed}) for seed in (3, 4)
     ]
 
 

@@ -9,7 +9,8 @@ import pytest
 from test_configs import recorded
 
 from configs import suite as configuration
-from ractd_jax import checkpoints, errors, evaluation, suite, tasks
+from ractd_jax import errors, evaluation, suite, tasks
+from ractd_jax.training import checkpoints
 
 FIELDS = (
     "reward.optimiser.steps=2",

@@ -14,8 +14,9 @@ import torch_builder
 from torch_builder import golden, limits, prefixed
 
 import ractd_jax
-from ractd_jax import checkpoints, errors, experiment, policy, stages, tasks, torch_import
+from ractd_jax import errors, policy, stages, tasks, torch_import
 from ractd_jax.torch_weights import kind_of, params_from_torch
+from ractd_jax.training import checkpoints, pipeline
 
 TASK = "hopper-medium-replay-v2"
 SMALL = [  # the sizes of the golden networks
@@ -243,7 +244,7 @@ def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data)
         chosen[stage].network.update(down_dims=(8,), embed_dim=16)
     chosen.reward.network.dims = (16, 32, 64)
     said = []
-    job = experiment.Experiment(chosen.to_dict(), str(tmp_path / "run"))
+    job = pipeline.Experiment(chosen.to_dict(), str(tmp_path / "run"))
     job.say = said.append
     job.ensure("student")
     assert any("normalisers of teacher and reward differ" in line for line in said)

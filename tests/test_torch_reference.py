@@ -12,9 +12,10 @@ from rich.console import Console
 from test_configs import load
 from test_golden import CASES, DATA, METHODS, REFERENCE, raveled
 
-from ractd_jax import ctm, diffusion, edm, experiment, networks, tasks, train_state
+from ractd_jax import ctm, diffusion, edm, networks, tasks, train_state
 from ractd_jax.bench import act, run, versus
 from ractd_jax.methods import ddpm
+from ractd_jax.training import pipeline
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_reference as reference  # noqa: E402
@@ -284,7 +285,7 @@ def test_the_published_loop_is_in_float32_whatever_ours_is_in(smallest, monkeypa
 
 def test_bench_shows_what_pytorch_takes(smallest, tmp_path):
     console = Console(width=120, record=True, file=io.StringIO())
-    found = run.show(experiment.Experiment(smallest, str(tmp_path), console=console))
+    found = run.show(pipeline.Experiment(smallest, str(tmp_path), console=console))
     for entry in found["act"]:
         assert entry["policy"] == act.LOW or entry["torch_ms"] / entry["torch_over_ours"] > 0
     training = found["torch_train"]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import train_state, training
+from ractd_jax import train_state
+from ractd_jax.training import loop
 from ractd_jax.types import Algorithm
 
 pytestmark = pytest.mark.usefixtures("optimised")  # the bits that users get
@@ -47,7 +48,7 @@ def train(toy, draw):
         options = {"steps": steps, "updates_per_dispatch": every, "key": jax.random.key(seed)}
         reports = []
         last = state
-        for last, report in training.fit(algorithm, state, toy, draw, **options):  # noqa: B007
+        for last, report in loop.fit(algorithm, state, toy, draw, **options):  # noqa: B007
             reports.append(report)
         return jax.tree.map(np.asarray, last), reports
 
@@ -130,8 +131,8 @@ def test_loss_that_is_not_finite_stops_the_dispatch_at_that_update(train):
 def test_state_is_donated(toy, draw):
     algorithm = noisy_regression()
     state = algorithm.init(jax.random.key(0))
-    loop = training.make_loop(algorithm, draw, jax.random.key(1))
-    after, _, _ = loop(state, toy, 3)
+    updates = loop.make_loop(algorithm, draw, jax.random.key(1))
+    after, _, _ = updates(state, toy, 3)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((after, toy)))
 

@@ -10,10 +10,11 @@ import jax
 from rich import box
 from rich.table import Table
 
-from ractd_jax import checkpoints, networks, stages
+from ractd_jax import networks, stages
 from ractd_jax.bench import act, floor, train, versus
-from ractd_jax.experiment import Experiment
 from ractd_jax.nn.cpu import cpuinfo
+from ractd_jax.training import checkpoints
+from ractd_jax.training.pipeline import Experiment
 
 NOTE = "speed only: random weights, made-up rows; nothing here was trained"
 PUBLISHED = 142  # teacher : student of the paper, hopper-medium-replay, one V100

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import stages, training
+from ractd_jax import stages
 from ractd_jax.bench import floor
 from ractd_jax.data import windows
 from ractd_jax.nn.cpu import conv1d
 from ractd_jax.tasks import TaskSpec
+from ractd_jax.training import loop
 
 ROWS = 20_000  # of the made-up dataset
 ROUNDS = 3  # fused and stepwise take turns
@@ -81,11 +82,11 @@ def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
     if 5 * operations / rate > limit:
         return entry | dict.fromkeys(RATES)
     state = jax.jit(start)(jax.random.key(0))
-    loop = training.make_loop(algorithm, sample, jax.random.key(0))
+    updates = loop.make_loop(algorithm, sample, jax.random.key(0))
 
     def run(state, n):
         begun = time.perf_counter()
-        state, _, _ = loop(state, rows, n)
+        state, _, _ = updates(state, rows, n)
         int(state.step)  # waits, as `training.fit` does after every dispatch
         return state, time.perf_counter() - begun
 

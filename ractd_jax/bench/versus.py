@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import ctm, diffusion, stages, training
+from ractd_jax import ctm, diffusion, stages
 from ractd_jax.bench import floor, train
 from ractd_jax.data import windows
 from ractd_jax.methods import ddpm
 from ractd_jax.tasks import TaskSpec
+from ractd_jax.training import loop
 from ractd_jax.types import Params
 
 ROUNDS = 5
@@ -200,11 +201,11 @@ def updates(
     def sample(rows, key):
         return windows.sample_windows(rows, key, batch_size=batch, horizon=horizon, history=history)
 
-    loop = training.make_loop(algorithm, sample, jax.random.key(2))
+    updates = loop.make_loop(algorithm, sample, jax.random.key(2))
 
     def ours():
         nonlocal state
-        state, _, _ = loop(state, rows, n)
+        state, _, _ = updates(state, rows, n)
         int(state.step)
 
     found = turns(ours, *map(theirs, loops), seconds=3 * seconds, limit=limit)

@@ -19,9 +19,10 @@ import sys
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ractd_jax import checkpoints, errors
+from ractd_jax import errors
 from ractd_jax.report import blocks, plots, study, study_plots, variants
 from ractd_jax.report.blocks import FAMILIES, Block
+from ractd_jax.training import checkpoints
 
 TITLES = {
     "idql": "Consistency-IDQL",

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from ractd_jax import checkpoints, errors
+from ractd_jax import errors
 from ractd_jax.report import style
+from ractd_jax.training import checkpoints
 
 Entry = dict[str, Any]
 OF_A_RUN = ("task", "source", "size", "preset", "training_seed")

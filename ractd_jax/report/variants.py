@@ -9,8 +9,9 @@ found: `page --add diversity.json`.
 import pathlib
 import re
 
-from ractd_jax import checkpoints, errors
+from ractd_jax import errors
 from ractd_jax.report import study
+from ractd_jax.training import checkpoints
 
 FIELDS = {  # folder: what its entries have besides those of every result
     "variants": ("variant", *study.FIELDS),

@@ -12,8 +12,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from ractd_jax import checkpoints, stages
-from ractd_jax.experiment import Experiment
+from ractd_jax import stages
+from ractd_jax.training import checkpoints
+from ractd_jax.training.pipeline import Experiment
 
 
 def experiments(

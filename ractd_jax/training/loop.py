@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from ractd_jax import errors, hosts
+from ractd_jax import errors
 from ractd_jax.train_state import TrainState
+from ractd_jax.training import multihost
 from ractd_jax.types import Algorithm
 
 AXIS = "devices"
@@ -53,7 +54,7 @@ def devices_for(wanted: int, batch_size: int) -> list[jax.Device]:
     """
     here = jax.devices()
     count = wanted or len(here)
-    if hosts.several() and count != len(here):
+    if multihost.several() and count != len(here):
         raise errors.UserError(
             f"training.devices = {wanted}: several processes train on all their {len(here)} (0)"
         )

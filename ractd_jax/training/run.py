@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ractd_jax import checkpoints, provenance, train_state
+from ractd_jax import train_state
 from ractd_jax.data import windows
 from ractd_jax.errors import UserError
+from ractd_jax.training import checkpoints, run_dir
 from ractd_jax.types import Algorithm
 
 
@@ -64,7 +65,7 @@ class Started:
             self._same_data()
             known = self._timing.exists()  # not by earlier versions
             self._before = checkpoints.read_json(self._timing)["seconds"] if known else None
-        checkpoints.write_json(self.run / checkpoints.CONFIG, provenance.describe(config, stage))
+        checkpoints.write_json(self.run / checkpoints.CONFIG, run_dir.describe(config, stage))
         self.log = checkpoints.Log(self.run / "metrics.jsonl", self.step)
 
     def _item(self, state: train_state.TrainState) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 
-from ractd_jax import checkpoints, stages
+from ractd_jax import stages
 from ractd_jax.errors import UserError
+from ractd_jax.training import checkpoints
 
 
 def default_workdir(config: dict[str, Any]) -> pathlib.Path:

@@ -22,21 +22,13 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ractd_jax import (
-    checkpoints,
-    checks,
-    hosts,
-    policy,
-    provenance,
-    stages,
-    tasks,
-    training,
-)
+from ractd_jax import policy, stages, tasks
 from ractd_jax.data import normalization, sources, transitions, validation, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.errors import UserError
 from ractd_jax.progress import Progress
-from ractd_jax.started import Clock, Started
+from ractd_jax.training import checkpoints, config_checks, loop, multihost, run_dir
+from ractd_jax.training.run import Clock, Started
 
 GAP = 0.01  # between normalisers, where the range of a dimension is 2, that is worth a line
 SLOW = 2 * 3600  # seconds of training on a CPU from which the smaller sizes are named
@@ -64,10 +56,10 @@ class Experiment:
     ):
         self.config = json.loads(json.dumps(config))  # tuples become lists, as after saving
         self.task = sources.environment(tasks.from_config(self.config), self.config["source"])
-        checks.check(self.config, self.task)
-        self.workdir = pathlib.Path(workdir) if workdir else provenance.default_workdir(self.config)
+        config_checks.check(self.config, self.task)
+        self.workdir = pathlib.Path(workdir) if workdir else run_dir.default_workdir(self.config)
         self.resume, self.overwrite = resume, overwrite
-        self.progress = Progress(console if hosts.first() else Console(quiet=True))
+        self.progress = Progress(console if multihost.first() else Console(quiet=True))
         self.console = self.progress.console
         self._ready: set[str] = set()  # stages trained or found by this experiment
         self._warned = False
@@ -138,7 +130,7 @@ class Experiment:
             if not checkpoints.run_status(self.workdir / need):
                 self.say(f"{stage} needs the {need}, which is not trained yet: training it first")
             self.ensure(need, wanted=False)
-        hosts.meet(f"{stage}: ready")
+        multihost.meet(f"{stage}: ready")
         with checkpoints.alone(self.workdir / stage):
             self.train(stage, again=self.overwrite and wanted)
 
@@ -151,9 +143,9 @@ class Experiment:
             raise UserError(f"{self.task.name} has no stage {stage}: it has {has}")
         run = self.workdir / stage
         found = checkpoints.run_status(run)
-        hosts.meet(f"{stage}: seen")  # before anyone changes it
+        multihost.meet(f"{stage}: seen")  # before anyone changes it
         if found and not (self.overwrite and wanted):
-            provenance.check_same(run, self.config, stage)
+            run_dir.check_same(run, self.config, stage)
             if found == "finished" and (self.resume or not wanted):
                 self.say(f"{stage}: finished run found in {run}, kept")
                 self._ready.add(stage)
@@ -185,8 +177,8 @@ class Experiment:
             per_epoch = math.ceil(len(examples.starts) / optimiser["batch_size"])
             optimiser["steps"] = config[stage]["epochs"] * per_epoch
         wanted = 1 if others else config["training"]["devices"]
-        devices = training.devices_for(wanted, optimiser["batch_size"])
-        axis = training.AXIS if len(devices) > 1 else ""
+        devices = loop.devices_for(wanted, optimiser["batch_size"])
+        axis = loop.AXIS if len(devices) > 1 else ""
         algorithm = stages.make(config, self.task, stage, axis)
         if algorithm.prepare:
             self.say(f"{stage}: preparing its data")
@@ -196,15 +188,15 @@ class Experiment:
         if again:
             for run in runs:
                 checkpoints.clear_run(run.workdir / stage)
-            hosts.meet(f"{stage}: cleared")
+            multihost.meet(f"{stage}: cleared")
         started = [
             Started(run, stage, algorithm, needed, limits, optimiser["steps"], clock)
             for run, needed in zip(runs, saved, strict=True)
         ]
         state, key, start = started[0].state, started[0].key, started[0].step
         if others:
-            state = training.stack([s.state for s in started])
-            key = training.stack([s.key for s in started])
+            state = loop.stack([s.state for s in started])
+            key = loop.stack([s.key for s in started])
             for each in started:
                 each.state = None  # room for the stack
 
@@ -215,7 +207,7 @@ class Experiment:
         batch_size = optimiser["batch_size"] // len(devices)
         draw = algorithm.sample or draw
         sample = functools.partial(draw, batch_size=batch_size, horizon=horizon)
-        updates = training.fit(
+        updates = loop.fit(
             algorithm,
             state,
             examples,
@@ -240,16 +232,16 @@ class Experiment:
                     metrics = {k: v[i] if others else v for k, v in report.metrics.items()}
                     each.log.write({"step": report.step, **metrics})
                 bar.update(report.step, **jax.tree.map(float, metrics))
-                stopped = hosts.any_of(bool(stop))
+                stopped = multihost.any_of(bool(stop))
                 due = report.step // config["training"]["save_every"]
                 if (
                     due > saved // config["training"]["save_every"]
                     or report.step == steps
                     or stopped
                 ):
-                    state_here = state if hosts.several() else training.one_copy(state)
+                    state_here = state if multihost.several() else loop.one_copy(state)
                     for i, each in enumerate(started):
-                        mine = training.row(state_here, i) if others else state_here
+                        mine = loop.row(state_here, i) if others else state_here
                         each.save(report.step, mine)
                     saved = report.step
                 if stopped:
@@ -266,7 +258,7 @@ class Experiment:
         for run, each in zip(runs, started, strict=True):
             each.finish()
             run._ready.add(stage)
-        hosts.meet(f"{stage}: finished")
+        multihost.meet(f"{stage}: finished")
 
     def needed(self, stage: str) -> dict[str, Any]:
         """Return acting weights and normaliser of every model that a stage needs, by its role."""

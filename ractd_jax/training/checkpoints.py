@@ -20,8 +20,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ractd_jax import hosts
 from ractd_jax.errors import UserError
+from ractd_jax.training import multihost
 
 CONFIG = "config.json"
 TIMING = "timing.json"
@@ -32,7 +32,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
     Of several processes only the first one writes, here and below.
     """
-    if not hosts.first():
+    if not multihost.first():
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -151,7 +151,7 @@ class Checkpoints:
         """
         # Said for every array, or Orbax would want the devices that it was saved on.
         where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        if hosts.several():
+        if multihost.several():
             where = jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("all",)), jax.P())
         abstract = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), like
@@ -175,7 +175,7 @@ class Checkpoints:
                     f"shape {have.shape}, this configuration needs {want.shape}; restore it with "
                     "the task, size and network it was trained with"
                 )
-        return jax.tree.map(np.asarray, tree) if hosts.several() else tree
+        return jax.tree.map(np.asarray, tree) if multihost.several() else tree
 
     def close(self) -> None:
         """Wait and release the manager's threads."""
@@ -206,7 +206,7 @@ def clear_run(run: pathlib.Path) -> None:
     Raises:
         UserError: something of it cannot be removed.
     """
-    if not hosts.first():
+    if not multihost.first():
         return
     evaluations = [path.name for path in run.glob("eval*.json")]
     try:  # what says that it is whole goes first
@@ -228,7 +228,7 @@ def alone(run: pathlib.Path) -> Iterator[None]:
     Raises:
         UserError: another one trains there.
     """
-    if not hosts.first():
+    if not multihost.first():
         yield
         return
     try:
@@ -270,7 +270,7 @@ class Log:
 
     def write(self, record: dict) -> None:
         """Append one record."""
-        if not hosts.first():
+        if not multihost.first():
             return
         try:
             with self._path.open("a") as file:

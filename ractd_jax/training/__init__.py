@@ -1,0 +1,1 @@
+"""Trains one method to the end, and goes on after a stop."""
