@@ -24,8 +24,9 @@ from jaxtyping import Float
 from rich import box
 from rich.table import Table
 
-from ractd_jax import errors, evaluation, policy, progress
+from ractd_jax import errors, evaluation, progress
 from ractd_jax.data import sources
+from ractd_jax.policies import policy
 from ractd_jax.report import style
 from ractd_jax.training import checkpoints, pipeline, run_dir
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import errors, measure, plan_evaluation, policy, samplers, stages, tasks
+from ractd_jax import errors, measure, plan_evaluation, samplers, stages, tasks
 from ractd_jax.data import episodes
 from ractd_jax.envs import rollouts
+from ractd_jax.policies import policy
 from ractd_jax.report import animation, plots, tables
 from ractd_jax.training import checkpoints, run_dir
 from ractd_jax.training.pipeline import Experiment

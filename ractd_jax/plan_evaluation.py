@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import measure, planning, samplers
+from ractd_jax import measure, samplers
 from ractd_jax.data import sources
 from ractd_jax.envs import rollouts, waypoints
+from ractd_jax.policies import planning
 from ractd_jax.report import maze, style
 from ractd_jax.training import checkpoints, config_checks
 from ractd_jax.training.pipeline import Experiment

@@ -26,8 +26,9 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ractd_jax import cli, policy, stages, tasks, torch_file, torch_weights
+from ractd_jax import cli, stages, tasks, torch_file, torch_weights
 from ractd_jax.errors import UserError, choose
+from ractd_jax.policies import policy
 from ractd_jax.torch_weights import params_from_torch
 from ractd_jax.training import checkpoints, config_checks, pipeline, run_dir
 from ractd_jax.types import Params

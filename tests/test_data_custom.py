@@ -9,8 +9,9 @@ import pytest
 
 import ractd_jax
 from configs import custom
-from ractd_jax import cli, errors, policy, tasks
+from ractd_jax import cli, errors, tasks
 from ractd_jax.data import hdf5, normalization, sources, validation, windows
+from ractd_jax.policies import policy
 from ractd_jax.training import pipeline
 from ractd_jax.types import Algorithm
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from test_configs import tiny
 
-from ractd_jax import diversity, policy, stages
+from ractd_jax import diversity, stages
+from ractd_jax.policies import policy
 
 
 @pytest.fixture

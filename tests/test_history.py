@@ -10,10 +10,11 @@ from test_configs import load, tiny
 from test_data_episodes import transitions_of
 
 import ractd_jax
-from ractd_jax import errors, policy, stages, tasks
+from ractd_jax import errors, stages, tasks
 from ractd_jax.bench import act as bench
 from ractd_jax.bench import train as bench_train
 from ractd_jax.data import windows
+from ractd_jax.policies import policy
 from ractd_jax.training import checkpoints, run_dir
 from ractd_jax.types import Algorithm
 

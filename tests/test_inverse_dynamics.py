@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import errors, networks, planning, policy, tasks, train_state
+from ractd_jax import errors, networks, tasks, train_state
 from ractd_jax.data import sources, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import waypoints
 from ractd_jax.envs.make import make_env
 from ractd_jax.methods import inverse_dynamics
+from ractd_jax.policies import planning, policy
 from ractd_jax.training import loop, pipeline
 
 TASK = tasks.get("maze2d-umaze-v1")

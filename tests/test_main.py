@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import ractd_jax
-from ractd_jax import cli, errors, policy, stages, tasks
+from ractd_jax import cli, errors, stages, tasks
 from ractd_jax.data.generate import simulated
+from ractd_jax.policies import policy
 from ractd_jax.training import checkpoints, seeds
 
 ROOT = pathlib.Path(__file__).parent.parent

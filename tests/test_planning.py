@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import ractd_jax
-from ractd_jax import errors, planning, policy, tasks
+from ractd_jax import errors, tasks
 from ractd_jax.data import normalization, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import rollouts, waypoints
 from ractd_jax.envs.make import make_env
+from ractd_jax.policies import planning, policy
 from ractd_jax.types import Algorithm
 
 ROOT = pathlib.Path(__file__).parent.parent

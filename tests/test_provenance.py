@@ -10,7 +10,8 @@ import pytest
 from test_configs import load
 
 import ractd_jax
-from ractd_jax import errors, policy, stages, tasks
+from ractd_jax import errors, stages, tasks
+from ractd_jax.policies import policy
 from ractd_jax.training import checkpoints, run_dir
 
 FOREIGN = {

@@ -9,8 +9,9 @@ import pytest
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import errors, evaluation, policy, samplers, stages, tasks
+from ractd_jax import errors, evaluation, samplers, stages, tasks
 from ractd_jax.data import normalization, windows
+from ractd_jax.policies import policy
 from ractd_jax.training import pipeline
 from ractd_jax.types import Algorithm
 

@@ -10,7 +10,8 @@ import pytest
 from test_configs import load, recorded
 
 from configs import base
-from ractd_jax import diffusion, edm, errors, policy
+from ractd_jax import diffusion, edm, errors
+from ractd_jax.policies import policy
 from ractd_jax.training import checkpoints, loop, pipeline, run_dir, seeds
 from ractd_jax.types import Algorithm
 

@@ -14,7 +14,8 @@ import torch_builder
 from torch_builder import golden, limits, prefixed
 
 import ractd_jax
-from ractd_jax import errors, policy, stages, tasks, torch_import
+from ractd_jax import errors, stages, tasks, torch_import
+from ractd_jax.policies import policy
 from ractd_jax.torch_weights import kind_of, params_from_torch
 from ractd_jax.training import checkpoints, pipeline
 

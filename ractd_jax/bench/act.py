@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import policy, stages
+from ractd_jax import stages
 from ractd_jax.bench import floor, versus
 from ractd_jax.data import windows
+from ractd_jax.policies import policy
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.types import Algorithm, Params
 

@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
-from ractd_jax import policy, tasks
+from ractd_jax import tasks
 from ractd_jax.data import normalization, windows
 from ractd_jax.envs import maze2d, waypoints
 from ractd_jax.errors import UserError
+from ractd_jax.policies import policy
 from ractd_jax.training import run_dir
 from ractd_jax.types import Algorithm, Params
 
