@@ -117,7 +117,8 @@ def run(
         suite.run(config.to_dict(), workdir, ray_address)
         return
     # JAX starts only now
-    from ractd_jax import datasheet, evaluation, idql_evaluation, stages
+    from ractd_jax import stages
+    from ractd_jax.evaluation import data_sheet, evaluate, idql_table
     from ractd_jax.training import compilation_cache, multihost, seeds
 
     multihost.join(cluster)
@@ -143,7 +144,7 @@ def run(
     if len(jobs) > 1 and config.stage in ("data", "bench", "idql_eval"):
         raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
     if config.stage == "data":
-        datasheet.show(job)
+        data_sheet.show(job)
         return
     if config.stage == "bench":
         from ractd_jax.bench import run as bench
@@ -156,7 +157,7 @@ def run(
             f'ractd_jax.load_policy("{job.workdir}/student")'
         )
     if config.stage == "idql_eval":
-        idql_evaluation.show(job)
+        idql_table.show(job)
         return
     if config.stage == "all":
         for stage in stages.PIPELINE:
@@ -165,7 +166,7 @@ def run(
             job.say(f'trained: act with ractd_jax.load_policy("{job.workdir}/student")')
             return
     elif config.stage == "eval":
-        if not config.eval.samplers and not all(map(evaluation.trained, jobs)):
+        if not config.eval.samplers and not all(map(evaluate.trained, jobs)):
             ensure("student", wanted=False)
     else:
         ensure(config.stage)
@@ -174,7 +175,7 @@ def run(
         return
     seeds.share_data(jobs)
     for job in jobs:
-        evaluation.evaluate_all(job)
+        evaluate.evaluate_all(job)
 
 
 def print_help(usage: str) -> None:

@@ -15,8 +15,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ractd_jax import evaluation, stages
+from ractd_jax import stages
 from ractd_jax.errors import UserError, choose
+from ractd_jax.evaluation import evaluate
 from ractd_jax.training import checkpoints, compilation_cache, pipeline, run_dir
 
 EVAL = "eval"
@@ -134,13 +135,13 @@ def _evaluated(entry: Entry) -> bool:
     """Return whether the models that there are have been evaluated as an entry asks."""
     folder = pathlib.Path(entry.workdir)
     summary = folder / entry.config["eval"]["summary"]
-    settings = evaluation.beside(summary)
+    settings = evaluate.beside(summary)
     if not summary.exists() or not settings.exists():
         return False
     trained = (folder / name.rpartition(" ")[2] / checkpoints.FINISHED for name in entry.needs)
     if any(run.stat().st_mtime > summary.stat().st_mtime for run in trained):
         return False
-    return checkpoints.read_json(settings) == evaluation.asked(entry.config)
+    return checkpoints.read_json(settings) == evaluate.asked(entry.config)
 
 
 def work(config: dict[str, Any], workdir: str, folder: str, *needed: None) -> None:
@@ -156,7 +157,7 @@ def work(config: dict[str, Any], workdir: str, folder: str, *needed: None) -> No
     compilation_cache.keep(config["training"]["compilation_cache"])
     job = pipeline.Experiment(config, workdir, resume=True)
     if config["stage"] == EVAL:
-        evaluation.evaluate_all(job)
+        evaluate.evaluate_all(job)
     else:
         job.ensure(config["stage"])
 

@@ -19,7 +19,8 @@ from test_configs import load, recorded
 
 import ractd_jax
 from configs import base
-from ractd_jax import diffusion, edm, errors, idql_evaluation, stages, tasks
+from ractd_jax import diffusion, edm, errors, stages, tasks
+from ractd_jax.evaluation import idql_table
 from ractd_jax.methods import consistency
 from ractd_jax.nn import mlp
 from ractd_jax.training import checkpoints, pipeline
@@ -377,7 +378,7 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("idql")
     _, config = load("hopper_mr", f"idql_eval,size=demo,source={folder / 'data.hdf5'}")
     recorded(tasks.get(config["task"]), folder / "data.hdf5")
-    for stage in ("iql", *idql_evaluation.SAMPLERS):
+    for stage in ("iql", *idql_table.SAMPLERS):
         config[stage]["optimiser"].update(steps=2, batch_size=8)
         config[stage]["network"].update(hidden=[8] if stage == "iql" else 8)
     config["idql_eval"] = {"candidates": 3, "nfe": [2]}
@@ -407,8 +408,8 @@ def test_teacher_and_student_see_one_frame(job, tmp_path):
 
 
 def test_table_is_evaluated_and_written(job, monkeypatch):
-    monkeypatch.setattr(idql_evaluation, "SAMPLERS", ("cd",))  # each takes its time to compile
-    idql_evaluation.show(job)
+    monkeypatch.setattr(idql_table, "SAMPLERS", ("cd",))  # each takes its time to compile
+    idql_table.show(job)
     entries = checkpoints.read_json(job.workdir / "idql.json")
     assert [(e["model"], e["candidates"], e["nfe"]) for e in entries] == [
         ("cd", 1, 2),
@@ -427,7 +428,7 @@ def entry(stage, candidates, calls, **fields):
 def test_table_has_the_published_figures_beside_ours():
     def lines(entries):
         console = rich.console.Console(width=100, record=True, file=io.StringIO())
-        console.print(idql_evaluation.table(entries))
+        console.print(idql_table.table(entries))
         return [line.split() for line in console.export_text().splitlines()]
 
     alone, chosen = entry("cd", 1, 2), entry("cd", 256, 2, published=52.2, score_mean=45.6)
@@ -438,16 +439,16 @@ def test_table_has_the_published_figures_beside_ours():
 
 
 def test_published_table_is_whole():
-    assert set(idql_evaluation.PUBLISHED) == {t for t in tasks.TASKS if "halfcheetah" in t}
-    for samplers in idql_evaluation.PUBLISHED.values():
-        assert tuple(samplers) == idql_evaluation.SAMPLERS
+    assert set(idql_table.PUBLISHED) == {t for t in tasks.TASKS if "halfcheetah" in t}
+    for samplers in idql_table.PUBLISHED.values():
+        assert tuple(samplers) == idql_table.SAMPLERS
         assert all(list(scores) == [1, 2, 4] for scores in samplers.values())
 
 
 @pytest.mark.parametrize(("stage", "calls"), [("edm_bc", 4), ("cd", 4), ("ct", 1)])
 def test_calls_are_counted(stage, calls):
     config = load("halfcheetah_mr")[1]
-    rows = [row for row in idql_evaluation.rows(config) if row.stage == stage]
+    rows = [row for row in idql_table.rows(config) if row.stage == stage]
     assert [(row.nfe, row.candidates) for row in rows if row.nfe == calls] == [
         (calls, 1),
         (calls, config["idql_eval"]["candidates"]),

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from test_configs import tiny
 
-from ractd_jax import diversity, stages
+from ractd_jax import stages
+from ractd_jax.evaluation import diversity
 from ractd_jax.policies import policy
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import episodes, sources
-from ractd_jax.envs import gym_adapter, rollouts
+from ractd_jax.envs import gym_adapter
 from ractd_jax.envs.make import make_env
+from ractd_jax.evaluation import rollouts
 
 TASK = tasks.get("hopper-medium-replay-v2")
 LIMIT = 6

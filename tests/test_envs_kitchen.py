@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.envs import kitchen, make, rollouts
+from ractd_jax.envs import kitchen, make
+from ractd_jax.evaluation import rollouts
 
 pytest.importorskip("gymnasium_robotics")
 PARTIAL = tasks.get("kitchen-partial-v0")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.envs import rollouts
 from ractd_jax.envs.make import make_env
+from ractd_jax.evaluation import rollouts
 
 TASK = tasks.get("hopper-medium-replay-v2")
 SEEDS = (3, 1, 4, 15, 9)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ractd_jax import tasks
-from ractd_jax.envs import maze2d, waypoints
+from ractd_jax.envs import maze2d, waypoint_controller
 from ractd_jax.envs.make import make_env
 
 
@@ -42,7 +42,7 @@ def test_ways_are_those_of_value_iteration(name):
             while cell != target and len(way) < 100:
                 cell = divmod(int(after[cell[0] * width + cell[1]]), width)
                 way.append(cell)
-            assert waypoints.plan(maze, start, target) == (way or [target])
+            assert waypoint_controller.plan(maze, start, target) == (way or [target])
             longest = max(longest, len(set(way)))
     assert longest > {"umaze": 5, "medium": 10, "large": 15}[name]
 
@@ -59,7 +59,7 @@ class Constant(np.random.Generator):
 def controller(value=0.0):
     rng = Constant(np.random.PCG64(0))
     rng.value = value
-    return waypoints.WaypointController(maze2d.get("umaze"), rng)
+    return waypoint_controller.WaypointController(maze2d.get("umaze"), rng)
 
 
 def test_law_by_hand():
@@ -116,7 +116,7 @@ def test_reaches_the_goal_from_every_cell(name):
     maze = env.unwrapped.maze
     for start in maze.cells:
         obs, _ = env.reset(seed=1, options={"cell": start})
-        steer = waypoints.WaypointController(maze, np.random.default_rng(0))
+        steer = waypoint_controller.WaypointController(maze, np.random.default_rng(0))
         total, over = 0.0, False
         while not over:
             action, _ = steer.act(obs.tolist(), maze.goal)
@@ -130,14 +130,19 @@ def test_track_by_hand():
     plan = np.array([[1.0, 1.0, 0.0, 0.0], [1.1, 0.9, 0.5, -0.3], [1.2, 0.8, 0.4, 0.2]])
     obs = np.array([1.05, 0.95, 0.1, 0.0])
     np.testing.assert_allclose(
-        waypoints.push(obs, waypoints.wanted(plan, 0)), [0.05 + 0.4, -0.05 - 0.3]
+        waypoint_controller.push(obs, waypoint_controller.wanted(plan, 0)),
+        [0.05 + 0.4, -0.05 - 0.3],
     )
     np.testing.assert_allclose(
-        waypoints.push(obs, waypoints.wanted(plan, 1)), [0.15 + 0.3, -0.15 + 0.2]
+        waypoint_controller.push(obs, waypoint_controller.wanted(plan, 1)),
+        [0.15 + 0.3, -0.15 + 0.2],
     )
     for step in (2, 50):  # stand still at the end
         np.testing.assert_allclose(
-            waypoints.push(obs, waypoints.wanted(plan, step)), [0.15 - 0.1, -0.15]
+            waypoint_controller.push(obs, waypoint_controller.wanted(plan, step)),
+            [0.15 - 0.1, -0.15],
         )
-    np.testing.assert_array_equal(waypoints.push(obs, waypoints.wanted(plan + 9.0, 0)), [1.0, 1.0])
+    np.testing.assert_array_equal(
+        waypoint_controller.push(obs, waypoint_controller.wanted(plan + 9.0, 0)), [1.0, 1.0]
+    )
     assert plan[2, 2] == 0.4

@@ -12,7 +12,7 @@ from ractd_jax import errors, networks, tasks, train_state
 from ractd_jax.data import sources, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
-from ractd_jax.envs import waypoints
+from ractd_jax.envs import waypoint_controller
 from ractd_jax.envs.make import make_env
 from ractd_jax.methods import inverse_dynamics
 from ractd_jax.policies import planning, policy
@@ -60,7 +60,7 @@ def steered(episodes, seed):
     for episode in range(episodes):
         target = mazes.random_location(maze, rng)
         obs, _ = env.reset(seed=seed + episode)
-        controller = waypoints.WaypointController(maze, rng)
+        controller = waypoint_controller.WaypointController(maze, rng)
         for _ in range(150):
             wanted, _ = controller.act(obs.tolist(), target.tolist())
             action = np.clip(wanted + rng.normal(0.0, maze2d.NOISE, 2), -1, 1)

@@ -15,8 +15,9 @@ from ractd_jax import errors, tasks
 from ractd_jax.data import normalization, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
-from ractd_jax.envs import rollouts, waypoints
+from ractd_jax.envs import waypoint_controller
 from ractd_jax.envs.make import make_env
+from ractd_jax.evaluation import rollouts
 from ractd_jax.policies import planning, policy
 from ractd_jax.types import Algorithm
 
@@ -90,7 +91,9 @@ def driven(seed):
     """Return the states that D4RL's controller passes on its way to the goal, and its return."""
     env = make_env(TASK.env_id)
     obs, _ = env.reset(seed=seed)
-    controller = waypoints.WaypointController(mazes.of_task(TASK), np.random.default_rng(seed))
+    controller = waypoint_controller.WaypointController(
+        mazes.of_task(TASK), np.random.default_rng(seed)
+    )
     states, total, done = [obs], 0.0, False
     while not done:
         action, _ = controller.act(obs.tolist(), env.unwrapped.target.tolist())

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ractd_jax import errors, tasks
-from ractd_jax.envs import rollouts
 from ractd_jax.envs.make import make_env
+from ractd_jax.evaluation import rollouts
 from ractd_jax.report import animation, maze, plots, style
 
 TASK = tasks.get("hopper-medium-replay-v2")

@@ -9,8 +9,10 @@ import pytest
 from test_configs import load, recorded
 
 import ractd_jax
-from ractd_jax import errors, evaluation, samplers, stages, tasks
+from ractd_jax import errors, stages, tasks
 from ractd_jax.data import normalization, windows
+from ractd_jax.evaluation import evaluate
+from ractd_jax.evaluation.rows import parse_row
 from ractd_jax.policies import policy
 from ractd_jax.training import pipeline
 from ractd_jax.types import Algorithm
@@ -145,11 +147,11 @@ def trained(tmp_path_factory):
 
 def test_candidates_and_calls_of_each_are_in_the_file(trained):
     trained.config["dql"]["reselect"]["candidates"] = 4
-    entry = evaluation.evaluate_row(trained, samplers.parse(trained.config, "dql"))
+    entry = evaluate.evaluate_row(trained, parse_row(trained.config, "dql"))
     assert entry == json.loads((trained.workdir / "dql" / "eval.json").read_text())
     assert (entry["nfe"], entry["candidates"], entry["judge"]) == (5, 4, "dql")
     # What is asked for apart is reported apart.
-    entry = evaluation.evaluate_row(trained, samplers.parse(trained.config, "dql candidates=3"))
+    entry = evaluate.evaluate_row(trained, parse_row(trained.config, "dql candidates=3"))
     assert entry == json.loads((trained.workdir / "dql" / "eval_1_of_3.json").read_text())
     assert (entry["nfe"], entry["candidates"], entry["stage"]) == (5, 3, "dql, 1 of 3")
 
@@ -161,7 +163,7 @@ def test_without_a_judge_only_one_can_be_asked_for(trained):
     assert ractd_jax.load_policy(trained.workdir / "teacher")(OBS[0, :1].repeat(11)).shape == (3,)
     assert stages.reselection(trained.config, "teacher")["candidates"] == 1
     trained.config["eval"]["candidates"] = 8
-    assert not evaluation.several(trained, samplers.parse(trained.config, "teacher"))
+    assert not evaluate.several(trained, parse_row(trained.config, "teacher"))
     trained.config["eval"]["candidates"] = 0
 
 
@@ -169,7 +171,7 @@ def test_rows_are_shown_with_one_candidate_and_with_many_where_a_judge_of_their_
     trained,
 ):
     def names():
-        return [row.name for row in evaluation.rows(trained)]
+        return [row.name for row in evaluate.rows(trained)]
 
     assert names() == ["teacher", "iql", "dql", "dql, 1 of 1"]
     trained.config["eval"]["candidates"] = 8
@@ -186,7 +188,7 @@ def test_a_row_of_several_candidates_has_its_judge_trained_first(trained, monkey
     asked = []
     monkeypatch.setattr(trained, "ensure", lambda stage, *, wanted: asked.append(stage))
     monkeypatch.setitem(trained.config["eval"], "samplers", ("teacher candidates=4", "iql"))
-    evaluation.rows(trained)
+    evaluate.rows(trained)
     assert asked == ["teacher", "reward", "iql"]
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from test_configs import load, recorded
 
-from ractd_jax import errors, evaluation, plan_evaluation, samplers, tasks
-from ractd_jax.envs import waypoints
+from ractd_jax import errors, tasks
+from ractd_jax.envs import waypoint_controller
+from ractd_jax.evaluation import evaluate, plans
+from ractd_jax.evaluation.rows import parse_row
 from ractd_jax.training import pipeline
 
 
@@ -43,7 +45,7 @@ def config():
 )
 def test_row_says_what_is_sampled_how(config, text, name, calls, file):
     before = json.dumps(config)
-    row = samplers.parse(config, text)
+    row = parse_row(config, text)
     assert (row.name, row.nfe, row.file()) == (name, calls, file)
     assert row.stage == text.split()[0]
     assert json.dumps(config) == before
@@ -53,12 +55,12 @@ def test_row_says_what_is_sampled_how(config, text, name, calls, file):
 
 def test_fields_that_are_not_named_are_the_configurations(config):
     config["teacher"]["method"]["sample_bins"] = 40
-    assert samplers.parse(config, "teacher solver=euler").fields == {
+    assert parse_row(config, "teacher solver=euler").fields == {
         "solver": "euler",
         "sample_bins": 40,
     }
     config["ddpm"]["method"]["sampler"] = "ddim"
-    assert samplers.parse(config, "ddpm").name == "ddim"
+    assert parse_row(config, "ddpm").name == "ddim"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_fields_that_are_not_named_are_the_configurations(config):
 )
 def test_wrong_rows_are_refused(config, text, says):
     with pytest.raises(errors.UserError, match=says):
-        samplers.parse(config, text)
+        parse_row(config, text)
 
 
 def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
@@ -89,7 +91,7 @@ def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
     config["ddpm"]["optimiser"].update(steps=2, batch_size=8)
     config["eval"].update(episodes=2, samplers=["ddpm sample_steps=3", "ddpm sampler=ddim"])
     config["ddpm"]["method"].update(steps=20, sample_steps=4)
-    entries = evaluation.evaluate_all(pipeline.Experiment(config, str(tmp_path / "run")))
+    entries = evaluate.evaluate_all(pipeline.Experiment(config, str(tmp_path / "run")))
     assert [(e["stage"], e["nfe"]) for e in entries] == [
         ("dataset", None),
         ("ddpm, NFE 3", 3),
@@ -103,7 +105,7 @@ def test_one_list_fills_one_table_and_trains_what_is_missing(tmp_path, capsys):
     assert "DDIM, NFE 4" in capsys.readouterr().out
 
     (tmp_path / "data.hdf5").unlink()  # a trained policy acts without
-    again = evaluation.evaluate_all(pipeline.Experiment(config, str(run), resume=True))
+    again = evaluate.evaluate_all(pipeline.Experiment(config, str(run), resume=True))
     assert [e["returns"] for e in again] == [e["returns"] for e in entries[1:]]
     assert "without a row for the data: no data file" in capsys.readouterr().out
 
@@ -117,7 +119,7 @@ def test_online_selection_takes_the_best_of_the_checkpoints_that_are_kept(tmp_pa
     config["training"].update(updates_per_dispatch=2, save_every=2, keep=3)
     config["eval"].update(episodes=2, samplers=["ddpm", "ddpm update=6"], online=["ddpm"])
     job = pipeline.Experiment(config, str(tmp_path / "run"))
-    _, last, same, online = evaluation.evaluate_all(job)
+    _, last, same, online = evaluate.evaluate_all(job)
     assert online["updates"] == [2, 4, 6]
     assert online["scores"][-1] == last["score_mean"] == same["score_mean"]
     assert online["score_mean"] == max(online["scores"])
@@ -128,13 +130,13 @@ def test_online_selection_takes_the_best_of_the_checkpoints_that_are_kept(tmp_pa
         "best checkpoint (online)",
     )
     with pytest.raises(errors.UserError, match="no checkpoint of update 3, only of 2, 4, 6"):
-        evaluation.evaluate_row(job, samplers.parse(config, "ddpm update=3"))
+        evaluate.evaluate_row(job, parse_row(config, "ddpm update=3"))
 
 
 def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
     config["eval"]["follow"] = "waypoints"
     job = pipeline.Experiment(config, str(tmp_path))
-    assert plan_evaluation.control_of(job) is waypoints.push
+    assert plans.control_of(job) is waypoint_controller.push
 
 
 def test_the_guided_planner_acts_in_an_environment(tmp_path):
@@ -145,7 +147,7 @@ def test_the_guided_planner_acts_in_an_environment(tmp_path):
     config["diffuser"]["network"].update(hidden=8, blocks=1)
     config["diffuser"]["method"].update(steps=3, guide_steps=1, plans=2, horizon=4)
     config["eval"].update(episodes=2, samplers=["diffuser"])
-    entries = evaluation.evaluate_all(pipeline.Experiment(config, str(tmp_path / "run")))
+    entries = evaluate.evaluate_all(pipeline.Experiment(config, str(tmp_path / "run")))
     assert [(e["stage"], e["nfe"]) for e in entries] == [("dataset", None), ("diffuser", 3)]
     assert np.isfinite(entries[1]["returns"]).all()
     assert (tmp_path / "run" / "diffuser_value" / "config.json").exists()  # what guides it

@@ -9,7 +9,8 @@ import pytest
 from test_configs import recorded
 
 from configs import suite as configuration
-from ractd_jax import errors, evaluation, suite, tasks
+from ractd_jax import errors, suite, tasks
+from ractd_jax.evaluation import evaluate
 from ractd_jax.training import checkpoints
 
 FIELDS = (
@@ -170,7 +171,7 @@ def test_an_evaluation_is_done_if_it_was_of_these_models_and_with_these_settings
     summary = folder / first.config["eval"]["summary"]
     assert not suite.finished(first, set(first.needs))
     checkpoints.write_json(summary, [])
-    checkpoints.write_json(evaluation.beside(summary), evaluation.asked(first.config))
+    checkpoints.write_json(evaluate.beside(summary), evaluate.asked(first.config))
     assert suite.finished(first, set(first.needs))
     assert not suite.finished(first, set())  # its model is to be trained
     assert not suite.finished(entry("eval.episodes=7"), set(first.needs))

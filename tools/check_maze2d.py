@@ -22,7 +22,7 @@ from rich.table import Table
 from ractd_jax import progress, tasks
 from ractd_jax.data import episodes, hdf5, sources
 from ractd_jax.data.generate import maze2d as data
-from ractd_jax.envs import maze2d, waypoints
+from ractd_jax.envs import maze2d, waypoint_controller
 from ractd_jax.envs.make import make_env
 from ractd_jax.report import maze as report
 
@@ -64,12 +64,12 @@ def episode_returns(task: tasks.TaskSpec, kind: str, seed: int) -> np.ndarray:
     """Return the returns of 100 episodes of one kind of behaviour."""
     env = make_env(task.env_id)
     maze, rng = maze2d.of_task(task), np.random.default_rng(seed)
-    controller = waypoints.WaypointController(maze, rng)
+    controller = waypoint_controller.WaypointController(maze, rng)
     returns = np.zeros(EPISODES)
     for episode in range(EPISODES):
         obs, _ = env.reset(seed=seed if episode == 0 else None)
         if kind == "planned afresh":
-            controller = waypoints.WaypointController(maze, rng)
+            controller = waypoint_controller.WaypointController(maze, rng)
         over = False
         while not over:
             if kind == "random":
@@ -156,14 +156,16 @@ def draw(names: list[str], seed: int, folder: Path) -> None:
         maze = env.unwrapped.maze
         for start in maze.cells[:: len(maze.cells) // 3][:3]:
             obs, _ = env.reset(seed=seed, options={"cell": start})
-            controller = waypoints.WaypointController(maze, np.random.default_rng(seed))
+            controller = waypoint_controller.WaypointController(maze, np.random.default_rng(seed))
             way, over = [obs[:2]], False
             while not over:
                 action, _ = controller.act(obs.tolist(), maze.goal)
                 obs, _, _, over, _ = env.step(np.array(action))
                 way.append(obs[:2])
             paths.append(np.array(way))
-            plans.append(np.array([start, *waypoints.plan(maze, start, maze.goal)], np.float64))
+            plans.append(
+                np.array([start, *waypoint_controller.plan(maze, start, maze.goal)], np.float64)
+            )
         title = "the controller's cells (dashed) and paths"
         report.save(
             folder / f"maze2d_{name}_paths.png", task, plans=plans, paths=paths, title=title

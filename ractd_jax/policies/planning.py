@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 
 from ractd_jax import tasks
 from ractd_jax.data import normalization, windows
-from ractd_jax.envs import maze2d, waypoints
+from ractd_jax.envs import maze2d, waypoint_controller
 from ractd_jax.errors import UserError
 from ractd_jax.policies import policy
 from ractd_jax.training import run_dir
@@ -136,7 +136,7 @@ class Follower:
         planner: Planner,
         every: int = 0,
         goal: np.ndarray | None = None,
-        control: Control = waypoints.push,
+        control: Control = waypoint_controller.push,
     ):
         if every < 0:
             raise UserError(f"eval.replan_every is {every}: steps between plans are 1 or more")
@@ -165,7 +165,9 @@ class Follower:
                 plan = plans[i][_join(plans[i], obs[i]) if self.every else 0 :]
                 if step == 0 or rests[i] or self._better(plan, obs[i], seed, step):
                     self.plans[seed], self._begun[seed] = plan, step
-        wanted = [waypoints.wanted(self.plans[s], step - self._begun[s]) for s in seeds.tolist()]
+        wanted = [
+            waypoint_controller.wanted(self.plans[s], step - self._begun[s]) for s in seeds.tolist()
+        ]
         return self.control(obs, np.array(wanted))
 
     def _better(
@@ -177,7 +179,7 @@ class Follower:
     ) -> bool:
         """Tell if a plan arrives sooner than the one in hand, or that one no longer holds."""
         age = step - self._begun[seed]
-        planned = waypoints.wanted(self.plans[seed], age - 1)
+        planned = waypoint_controller.wanted(self.plans[seed], age - 1)
         strayed = np.hypot(*(obs - planned)[:2]) > STRAYED
         left = self._arrival(self.plans[seed]) - age
         over = left <= 0 or age >= len(self.plans[seed])

@@ -8,8 +8,9 @@ import math
 import re
 from typing import Any
 
-from ractd_jax import errors, samplers, stages
+from ractd_jax import errors, stages
 from ractd_jax.data import transitions
+from ractd_jax.evaluation.rows import parse_row
 from ractd_jax.nn import mlp
 from ractd_jax.tasks import TaskSpec
 
@@ -130,7 +131,7 @@ def _evaluation(config: dict[str, Any], task: TaskSpec) -> None:
     _at_least("eval.episodes", settings["episodes"], 1)
     _at_least("eval.first_seed", settings["first_seed"], 0)
     for text in settings["samplers"]:
-        row = samplers.parse(config, str(text))
+        row = parse_row(config, str(text))
         if row.candidates > 1 and task.kind == "planner":
             raise errors.UserError(
                 f"eval.samplers: {text!r}: plans are not chosen among candidates; leave them out"

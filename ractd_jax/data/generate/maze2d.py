@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float64
 from ractd_jax import errors, tasks
 from ractd_jax.data import episodes, hdf5
 from ractd_jax.data.generate import simulated
-from ractd_jax.envs import maze2d, waypoints
+from ractd_jax.envs import maze2d, waypoint_controller
 
 VERSION = 1  # of the procedure; part of the cached file's name
 TRANSITIONS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}  # as in D4RL
@@ -147,7 +147,7 @@ def _run(
     rng, rng_noise = np.random.default_rng(seed).spawn(2)
     model = mujoco.MjModel.from_xml_string(maze2d.mjcf(maze))
     data = mujoco.MjData(model)
-    controller = waypoints.WaypointController(maze, rng)
+    controller = waypoint_controller.WaypointController(maze, rng)
     target = maze2d.random_location(maze, rng).tolist()
     data.qpos[:] = maze2d.random_location(maze, rng)
     data.qvel[:] = rng.normal(0.0, maze2d.SPEED_NOISE, 2)

@@ -1,6 +1,6 @@
 """How diverse the policies of a pipeline are: what one network call and a reward cost in variety.
 
-python -m ractd_jax.diversity runs/hopper-medium-replay-v2/demo-simulated-seed0
+python -m ractd_jax.evaluation.diversity runs/hopper-medium-replay-v2/demo-simulated-seed0
 
 RACTD, appendix D, says in words that a student prefers the better of its teacher's modes; these are
 numbers for it. For states of the dataset, and for each policy several actions at each:
@@ -24,8 +24,9 @@ from jaxtyping import Float
 from rich import box
 from rich.table import Table
 
-from ractd_jax import errors, evaluation, progress
+from ractd_jax import errors, progress
 from ractd_jax.data import sources
+from ractd_jax.evaluation import evaluate
 from ractd_jax.policies import policy
 from ractd_jax.report import style
 from ractd_jax.training import checkpoints, pipeline, run_dir
@@ -85,7 +86,7 @@ def measure(
     teacher, again = act("teacher", 0), act("teacher", 1)
     near, base = radius(again, teacher), worth(obs, teacher.reshape(len(obs), -1))
     entries = []
-    for stage in evaluation.trained(job):
+    for stage in evaluate.trained(job):
         actions = teacher if stage == "teacher" else act(stage, 0)
         value = worth(obs, actions.reshape(len(obs), -1))
         entries.append(

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import errors, measure, plan_evaluation, samplers, stages, tasks
+from ractd_jax import errors, stages, tasks
 from ractd_jax.data import episodes
-from ractd_jax.envs import rollouts
+from ractd_jax.evaluation import measure, plans, rollouts
+from ractd_jax.evaluation.rows import EvalRow, parse_row
 from ractd_jax.policies import policy
 from ractd_jax.report import animation, plots, tables
 from ractd_jax.training import checkpoints, run_dir
@@ -44,7 +45,7 @@ def evaluate_data(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def evaluate_row(experiment: Experiment, sampler: samplers.Sampler) -> dict[str, Any]:
+def evaluate_row(experiment: Experiment, sampler: EvalRow) -> dict[str, Any]:
     """Roll a trained stage out and write its eval.json (`Sampler.file`)."""
     run, chosen = experiment.workdir / sampler.stage, dict(sampler.reselect)
     chosen["judge"] = experiment.workdir / chosen["judge"]
@@ -56,10 +57,10 @@ def evaluate_row(experiment: Experiment, sampler: samplers.Sampler) -> dict[str,
     return entry
 
 
-def evaluate(experiment: Experiment, sampler: samplers.Sampler) -> list[dict[str, Any]]:
+def evaluate(experiment: Experiment, sampler: EvalRow) -> list[dict[str, Any]]:
     """Return a row's entries: one of a policy, of a planner one for each way to follow plans."""
     if experiment.task.kind == "planner":
-        return plan_evaluation.evaluate(experiment, sampler)
+        return plans.evaluate(experiment, sampler)
     return [evaluate_row(experiment, sampler)]
 
 
@@ -76,7 +77,7 @@ def evaluate_online(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
     if not updates:
         raise errors.UserError(f"eval.online: {store.directory} holds no checkpoint")
     found = [
-        evaluate(experiment, samplers.parse(experiment.config, f"{stage} update={update}"))
+        evaluate(experiment, parse_row(experiment.config, f"{stage} update={update}"))
         for update in updates
     ]
     return [_best(stage, updates, entries) for entries in zip(*found, strict=True)]
@@ -119,7 +120,7 @@ def trained(experiment: Experiment) -> list[str]:
     return [s for s, run in runs.items() if checkpoints.run_status(run) == checkpoints.FINISHED]
 
 
-def rows(experiment: Experiment) -> list[samplers.Sampler]:
+def rows(experiment: Experiment) -> list[EvalRow]:
     """Return the rows that `eval.samplers` lists, after training what is missing; or all there are.
 
     All: every stage with a finished run, as its method acts, and once more with `eval.candidates`,
@@ -127,7 +128,7 @@ def rows(experiment: Experiment) -> list[samplers.Sampler]:
     """
     config = experiment.config
     if config["eval"]["samplers"]:
-        found = [samplers.parse(config, text) for text in config["eval"]["samplers"]]
+        found = [parse_row(config, text) for text in config["eval"]["samplers"]]
         for sampler in found:
             experiment.ensure(sampler.stage, wanted=False)
             if sampler.candidates > 1:
@@ -136,16 +137,16 @@ def rows(experiment: Experiment) -> list[samplers.Sampler]:
     found = []
     for stage in trained(experiment):
         run_dir.check_same(experiment.workdir / stage, config, stage)
-        found.append(samplers.parse(config, stage))
+        found.append(parse_row(config, stage))
         if found[-1].candidates > 1:
-            found.append(samplers.parse(config, f"{stage} candidates=1"))
+            found.append(parse_row(config, f"{stage} candidates=1"))
         elif several(experiment, found[-1]):
             wanted = config["eval"]["candidates"]
-            found.append(samplers.parse(config, f"{stage} candidates={wanted}"))
+            found.append(parse_row(config, f"{stage} candidates={wanted}"))
     return found
 
 
-def several(experiment: Experiment, sampler: samplers.Sampler) -> bool:
+def several(experiment: Experiment, sampler: EvalRow) -> bool:
     """Tell if a row is also to be evaluated with `eval.candidates` candidates.
 
     It is if it samples, and its judge is trained and sees observations in the same frame.
@@ -194,7 +195,7 @@ def _data_row(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def draw(
-    experiment: Experiment, entries: list[dict[str, Any]], found: list[samplers.Sampler]
+    experiment: Experiment, entries: list[dict[str, Any]], found: list[EvalRow]
 ) -> list[pathlib.Path]:
     """Draw learning curves, return distributions, latencies and rollouts; return the paths.
 
@@ -223,7 +224,7 @@ def draw(
         timed = {e["name"]: e for e in reversed(last)}
         plots.latency_bars(paths[2], [*timed.values()])
     if task.kind == "planner":
-        paths += plan_evaluation.draw(experiment, found)
+        paths += plans.draw(experiment, found)
     elif acting:
         best = "student" if "student" in acting else acting[-1]
         paths.append(folder / f"{best}.gif")

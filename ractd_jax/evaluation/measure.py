@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import samplers
 from ractd_jax.data import sources
-from ractd_jax.envs import rollouts
+from ractd_jax.evaluation import rollouts
+from ractd_jax.evaluation.rows import EvalRow
 from ractd_jax.training import run_dir
 from ractd_jax.training.pipeline import Experiment
 
@@ -16,7 +16,7 @@ SELECTION = "last checkpoint (offline)"
 
 
 def play(
-    experiment: Experiment, sampler: samplers.Sampler, act: rollouts.Policy, *manner: str
+    experiment: Experiment, sampler: EvalRow, act: rollouts.Policy, *manner: str
 ) -> dict[str, Any]:
     """Return the entry of a row's episodes.
 

@@ -22,7 +22,7 @@ from ractd_jax import errors, stages
 _SHOWN = ("sampler", "sample_steps", "sample_bins", "nfe")
 
 
-class Sampler(NamedTuple):
+class EvalRow(NamedTuple):
     """A row.
 
     Attributes:
@@ -57,7 +57,7 @@ class Sampler(NamedTuple):
         return f"eval_{slug}.json" if slug else "eval.json"
 
 
-def parse(config: dict[str, Any], text: str) -> Sampler:
+def parse_row(config: dict[str, Any], text: str) -> EvalRow:
     """Return the row that `text` describes.
 
     Args:
@@ -93,7 +93,7 @@ def parse(config: dict[str, Any], text: str) -> Sampler:
     names = [head, f"NFE {calls}"] if given else [head]
     names += [f"{name}={value}" for name, value in given.items() if name not in _SHOWN]
     name = ", ".join(names + suffixes)
-    return Sampler(stage, stages.sampling(config, stage), calls, reselect, name, update)
+    return EvalRow(stage, stages.sampling(config, stage), calls, reselect, name, update)
 
 
 def _value(word: str, text: str, kind: type) -> Any:

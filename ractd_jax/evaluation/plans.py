@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import measure, samplers
 from ractd_jax.data import sources
-from ractd_jax.envs import rollouts, waypoints
+from ractd_jax.envs import waypoint_controller
+from ractd_jax.evaluation import measure, rollouts
+from ractd_jax.evaluation.rows import EvalRow
 from ractd_jax.policies import planning
 from ractd_jax.report import maze, style
 from ractd_jax.training import checkpoints, config_checks
@@ -22,7 +23,7 @@ CONTROL, _ = config_checks.FOLLOW  # the published one
 STARTS = 4  # in the picture of a stage
 
 
-def evaluate(experiment: Experiment, sampler: samplers.Sampler) -> list[dict[str, Any]]:
+def evaluate(experiment: Experiment, sampler: EvalRow) -> list[dict[str, Any]]:
     """Roll a planner out; write its eval.json, and eval_closed_loop.json; return their contents.
 
     `action_ms` is the time of one plan.
@@ -56,12 +57,12 @@ def control_of(experiment: Experiment) -> planning.Control:
     Inverse dynamics are trained now if they are not there yet.
     """
     if experiment.config["eval"]["follow"] == CONTROL:
-        return waypoints.push
+        return waypoint_controller.push
     experiment.ensure("inverse", wanted=False)
     return planning.load_control(experiment.workdir / "inverse")
 
 
-def draw(experiment: Experiment, rows: list[samplers.Sampler]) -> list[pathlib.Path]:
+def draw(experiment: Experiment, rows: list[EvalRow]) -> list[pathlib.Path]:
     """Draw where the data has been, plans and paths of each row, and an episode; return the paths.
 
     Args:
@@ -94,7 +95,7 @@ def draw(experiment: Experiment, rows: list[samplers.Sampler]) -> list[pathlib.P
 
 
 def _animate(
-    experiment: Experiment, row: samplers.Sampler, control: planning.Control, path: pathlib.Path
+    experiment: Experiment, row: EvalRow, control: planning.Control, path: pathlib.Path
 ) -> None:
     """Draw the first episode of a row, in closed loop where that is evaluated."""
     settings, task = experiment.config["eval"], experiment.task

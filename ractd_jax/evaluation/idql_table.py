@@ -10,7 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ractd_jax import evaluation, samplers
+from ractd_jax.evaluation import evaluate
+from ractd_jax.evaluation.rows import EvalRow, parse_row
 from ractd_jax.report import style
 from ractd_jax.training import checkpoints
 from ractd_jax.training.pipeline import Experiment
@@ -48,7 +49,7 @@ def show(experiment: Experiment) -> list[dict[str, Any]]:
     published = PUBLISHED.get(experiment.task.name, {})
     entries = []
     for row in rows(experiment.config):
-        entry = evaluation.evaluate_row(experiment, row)
+        entry = evaluate.evaluate_row(experiment, row)
         score = published.get(row.stage, {}).get(row.nfe) if row.candidates > 1 else None
         entries.append(entry | {"published": score})
     path = experiment.workdir / "idql.json"
@@ -58,7 +59,7 @@ def show(experiment: Experiment) -> list[dict[str, Any]]:
     return entries
 
 
-def rows(config: dict[str, Any]) -> list[samplers.Sampler]:
+def rows(config: dict[str, Any]) -> list[EvalRow]:
     """Return the rows of the table: each sampler, one candidate and many, by network calls."""
     settings, found = config["idql_eval"], []
     for stage in SAMPLERS:
@@ -66,7 +67,7 @@ def rows(config: dict[str, Any]) -> list[samplers.Sampler]:
             for calls in settings["nfe"]:
                 how = f"solver=euler sample_bins={calls + 1}"
                 how = how if stage == "edm_bc" else f"nfe={calls}"
-                found.append(samplers.parse(config, f"{stage} {how} candidates={candidates}"))
+                found.append(parse_row(config, f"{stage} {how} candidates={candidates}"))
     return found
 
 

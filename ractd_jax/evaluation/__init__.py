@@ -1,0 +1,1 @@
+"""Returns, scores and times of finished runs; never trains."""
