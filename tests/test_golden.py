@@ -16,7 +16,8 @@ import optax
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import ctm, diffusion, edm, networks, reward, torch_import, train_state
+from ractd_jax import ctm, diffusion, edm, networks, reward, train_state
+from ractd_jax.torch_import import convert
 from ractd_jax.types import Batch
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -33,7 +34,7 @@ class Golden:
         weights = {k.removeprefix("w/"): v for k, v in self.arrays.items() if k.startswith("w/")}
         if not weights:
             return
-        kind, fields, params = torch_import.params_from_torch(weights)
+        kind, fields, params = convert.params_from_torch(weights)
         assert kind == kind_of(file)
         network = networks.ReturnMLP if kind == "reward" else networks.ConditionalUnet1D
         self.module = network(**fields)
@@ -200,8 +201,8 @@ def test_jump_of_no_length_returns_its_input(file):
 
 
 def test_weights_of_no_published_network_are_refused():
-    with pytest.raises(torch_import.UserError, match="no published network"):
-        torch_import.params_from_torch({"conv.weight": np.zeros(3)})
+    with pytest.raises(convert.UserError, match="no published network"):
+        convert.params_from_torch({"conv.weight": np.zeros(3)})
 
 
 # ---- our own PyTorch program: a network and the student's update ---------------------------------

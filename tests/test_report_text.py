@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ractd_jax import progress
+from ractd_jax.console import WIDTH, Progress, make_console
 from ractd_jax.report import tables
 
 ENTRY = {
@@ -68,27 +68,27 @@ def test_table_names_all_sources_where_they_differ():
 
 
 def test_console_of_a_pipe_is_wide_and_plain():
-    console = progress.make_console(file=io.StringIO())
-    assert console.width == progress.WIDTH
+    console = make_console(file=io.StringIO())
+    assert console.width == WIDTH
     tables.print_results([ENTRY, TEACHER], console)
     assert "\x1b" not in console.file.getvalue()
 
 
 def test_table_fits_an_ascii_output():
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    tables.print_results([ENTRY, TEACHER], progress.make_console(file=file))
+    tables.print_results([ENTRY, TEACHER], make_console(file=file))
     file.seek(0)
     assert "47.8 +- 3.6" in file.read()
 
 
 def work(console, interval=10.0, steps=200):
-    with progress.Progress(console, interval).task("teacher", steps) as task:
+    with Progress(console, interval).task("teacher", steps) as task:
         for step in range(1, steps + 1):
             task.update(step, loss=1 / step, reward=-0.45)
 
 
 def test_log_gets_few_plain_lines():
-    console = progress.make_console(file=io.StringIO())
+    console = make_console(file=io.StringIO())
     work(console)
     (line,) = lines_of(console)
     assert line.startswith("teacher  200/200  in 00:00")
@@ -96,7 +96,7 @@ def test_log_gets_few_plain_lines():
 
 
 def test_log_gets_a_line_after_each_interval():
-    console = progress.make_console(file=io.StringIO())
+    console = make_console(file=io.StringIO())
     work(console, interval=0.0, steps=4)
     lines = lines_of(console)
     assert len(lines) == 5
@@ -113,10 +113,10 @@ def test_terminal_gets_a_bar():
 
 
 def test_interrupted_work_says_where_it_stopped():
-    console = progress.make_console(file=io.StringIO())
+    console = make_console(file=io.StringIO())
 
     def interrupted():
-        with progress.Progress(console).task("[x]", 100, completed=40) as task:
+        with Progress(console).task("[x]", 100, completed=40) as task:
             task.update(60, loss=float("nan"))
             raise KeyboardInterrupt
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch_builder
 
-from ractd_jax import errors, torch_file
+from ractd_jax import errors
+from ractd_jax.torch_import import pickle_reader
 
 
 def opened(path):
-    return torch_file.TorchFile(path)
+    return pickle_reader.TorchFile(path)
 
 
 def read(path):
@@ -75,8 +76,8 @@ def test_tensors_are_read_with_their_type_shape_and_strides(path, archive, param
 def test_objects_of_other_packages_become_placeholders_whose_strings_are_found(path):
     torch_builder.checkpoint(path, {"model.x": np.ones(3, np.float32)}, task="walker2d-medium-v2")
     with opened(path) as file:
-        assert isinstance(file.content["cfg"], torch_file.Inert)
-        assert isinstance(file.content["pickles"]["x"], torch_file.Inert)
+        assert isinstance(file.content["cfg"], pickle_reader.Inert)
+        assert isinstance(file.content["pickles"]["x"], pickle_reader.Inert)
         assert file.content["state_dicts"]["optimizer"]["param_groups"][0]["betas"] == (0.95, 0.999)
         assert {"walker2d-medium-v2", "env_name", "Logger"} <= file.strings()
 
@@ -138,7 +139,7 @@ def test_the_hostile_pickles_of_this_test_do_run_where_pickles_are_trusted(tmp_p
 def test_functions_of_allowed_packages_are_not_called_either(path, archive, name):
     data = f"(dS'x'\nctorch\n{name}\n(S'y'\ntRs.".encode()
     with opened(archive.write(path, data)) as file:
-        assert type(file.content["x"]).__mro__[1] is torch_file.Inert
+        assert type(file.content["x"]).__mro__[1] is pickle_reader.Inert
 
 
 def test_names_cannot_break_the_line_or_the_terminal(path, archive):
@@ -172,7 +173,7 @@ def test_a_pickle_that_would_crash_is_refused(path, archive, name):
 
 
 def test_a_huge_pickle_is_refused(path, archive, monkeypatch):
-    monkeypatch.setattr(torch_file, "MAX_PICKLE", 100)
+    monkeypatch.setattr(pickle_reader, "MAX_PICKLE", 100)
     assert "100 is the most" in refusal(archive.write(path, ["x" * 200]))
 
 
@@ -253,7 +254,7 @@ def test_cut_short_it_is_refused_and_changed_anywhere_it_never_crashes(path, arc
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (torch_file.LEGACY + b"rest", "re-save"),
+        (pickle_reader.LEGACY + b"rest", "re-save"),
         (b"  <!DOCTYPE html><html>", "web page"),
         (b"\x89HDF", "no zip file"),
         (b"PK\x03\x04 and nothing more", "cut short"),

@@ -14,9 +14,10 @@ import torch_builder
 from torch_builder import golden, limits, prefixed
 
 import ractd_jax
-from ractd_jax import errors, stages, tasks, torch_import
+from ractd_jax import errors, stages, tasks
 from ractd_jax.policies import policy
-from ractd_jax.torch_weights import kind_of, params_from_torch
+from ractd_jax.torch_import import convert
+from ractd_jax.torch_import.weights import kind_of, params_from_torch
 from ractd_jax.training import checkpoints, pipeline
 
 TASK = "hopper-medium-replay-v2"
@@ -140,7 +141,7 @@ CASES = [  # file, stage asked for, stage written, golden file
 def test_weights_and_normaliser_of_a_file_are_found_in_the_folder(
     files, tmp_path, file, asked, stage, source
 ):
-    run = torch_import.import_checkpoint(
+    run = convert.import_checkpoint(
         files / file, config=config(), stage=asked, out=tmp_path / "run", say=silent
     )
     item, meta = load(run)
@@ -171,7 +172,7 @@ def test_planners_are_imported_too(tmp_path, kind):
     torch_builder.checkpoint(
         tmp_path / "file", prefixed("model.", weights), limits(0, MAZE), "maze2d-umaze-v1"
     )
-    run = torch_import.import_checkpoint(tmp_path / "file", out=tmp_path / "run", say=silent)
+    run = convert.import_checkpoint(tmp_path / "file", out=tmp_path / "run", say=silent)
     item, meta = load(run)
     assert (meta["stage"], meta["config"]["task"]) == (kind, "maze2d-umaze-v1")
     params = params_from_torch(weights)[2]
@@ -181,14 +182,12 @@ def test_planners_are_imported_too(tmp_path, kind):
 def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the configurations are found from any folder
     said = []
-    run = torch_import.import_checkpoint(
-        files / "student", out=tmp_path / "student", say=said.append
-    )
+    run = convert.import_checkpoint(files / "student", out=tmp_path / "student", say=said.append)
     saved = load(run)[1]["config"]
     assert (saved["task"], saved["preset"]) == (TASK, "released")
     assert f"--workdir={tmp_path}" in said[-1]
     path = re.search(r"--config=(\S+):eval,preset=released", said[-1])[1]
-    assert (tmp_path / path).resolve() == torch_import.CONFIGS / "hopper_mr.py"
+    assert (tmp_path / path).resolve() == convert.CONFIGS / "hopper_mr.py"
     # What it says to run next is what the folder was configured with.
     assert {f"'{flag}'" if "(" in flag else flag for flag in SMALL[:6]} <= set(said[-1].split())
     acting = ractd_jax.load_policy(run)
@@ -199,7 +198,7 @@ def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path, m
 def test_the_configuration_chooses_live_or_averaged_weights(files, tmp_path, weights, added):
     chosen = config()
     chosen.teacher.weights = weights
-    run = torch_import.import_checkpoint(
+    run = convert.import_checkpoint(
         files / "teacher", config=chosen, out=tmp_path / "teacher", say=silent
     )
     params = params_from_torch(golden("teacher_hopper_tiny"))[2]
@@ -210,7 +209,7 @@ def test_a_file_without_normaliser_gets_that_of_the_data(tmp_path, data):
     archive = torch_builder.Archive()  # the network's state dict alone
     path = archive.write(tmp_path / "x", archive.state_dict(golden("reward_mlp"), parameter=True))
     chosen = config(f"reward,preset=released,source={data}")
-    run = torch_import.import_checkpoint(path, config=chosen, out=tmp_path / "reward", say=silent)
+    run = convert.import_checkpoint(path, config=chosen, out=tmp_path / "reward", say=silent)
     with h5py.File(data) as f:
         span = np.ptp(f["observations"][()], axis=0)
     scale = load(run)[0]["normalizer"].observations.scale
@@ -238,7 +237,7 @@ def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data)
     )
     teacher = torch_builder.checkpoint(tmp_path / "teacher", prefixed("model.", one_level()))
     for stage, file in (("teacher", teacher), ("reward", other)):
-        torch_import.import_checkpoint(
+        convert.import_checkpoint(
             file, config=chosen, stage=stage, out=tmp_path / "run" / stage, say=silent
         )
     for stage in ("teacher", "ctd", "student"):
@@ -263,7 +262,7 @@ def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data)
 def refusal(path, out, **options):
     options.setdefault("config", config())
     with pytest.raises(errors.UserError) as caught:
-        torch_import.import_checkpoint(path, out=out, say=silent, **options)
+        convert.import_checkpoint(path, out=out, say=silent, **options)
     assert not out.exists() or checkpoints.run_status(out) == "finished"
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -293,7 +292,7 @@ def test_a_configuration_that_cannot_be_theirs_is_refused(files, tmp_path, arg, 
     chosen = config(arg)
     chosen.update_from_flattened_dict(fields)
     if said is None:
-        torch_import.import_checkpoint(
+        convert.import_checkpoint(
             files / "teacher", config=chosen, out=tmp_path / "run", say=silent
         )
     else:
@@ -308,7 +307,7 @@ def test_a_stage_that_the_file_does_not_hold_is_refused(files, tmp_path):
 
 def test_a_run_is_replaced_only_when_asked(files, tmp_path):
     for overwrite in (False, True):
-        torch_import.import_checkpoint(
+        convert.import_checkpoint(
             files / "reward", config=config(), out=tmp_path / "r", overwrite=overwrite, say=silent
         )
         assert "--overwrite" in refusal(files / "reward", tmp_path / "r")
@@ -320,7 +319,7 @@ def test_checkpoints_of_the_released_code_are_never_replaced(files, tmp_path):
     theirs.write_bytes((files / "reward").read_bytes())
     for overwrite in (False, True):
         with pytest.raises(errors.UserError, match="not ours"):
-            torch_import.import_checkpoint(
+            convert.import_checkpoint(
                 theirs, config=config(), out=tmp_path, overwrite=overwrite, say=silent
             )
     assert theirs.exists()
@@ -385,7 +384,7 @@ def test_a_layer_that_the_file_lacks_is_named(tmp_path, file, kept, said):
 def command(monkeypatch, capsys, *words):
     argv = ["torch_import", *map(str, words)]
     monkeypatch.setattr(sys, "argv", argv)  # where the configuration's flags look for overrides
-    code = torch_import.main(argv)
+    code = convert.main(argv)
     return code, *capsys.readouterr()
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from ractd_jax import progress, tasks
+from ractd_jax import tasks
+from ractd_jax.console import make_console
 from ractd_jax.data import episodes, hdf5, sources
 from ractd_jax.data.generate import maze2d as data
 from ractd_jax.envs import maze2d, waypoint_controller
@@ -183,7 +184,7 @@ def main() -> None:
     if args.figures:
         draw(args.maze, args.seed, args.figures)
         return
-    (check_data if args.data else check_returns)(args.maze, args.seed, progress.make_console())
+    (check_data if args.data else check_returns)(args.maze, args.seed, make_console())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock
 
-from ractd_jax import errors, progress
+from ractd_jax import console, errors
 
 TIMEOUT = 30.0  # seconds without an answer
 PAUSES = (1.0, 4.0, 10.0)  # seconds before the second, third and fourth attempt
@@ -109,7 +109,7 @@ def _continue(url: str, part: Path) -> None:
         with _disk(part):
             file = open(part, "r+b" if start else "wb")  # noqa: SIM115
         description = f"download {part.name.removesuffix('.part')}"
-        with file, progress.Progress().task(description, total or 0, start) as bar:
+        with file, console.Progress().task(description, total or 0, start) as bar:
             file.seek(start)
             while chunk := response.read1(CHUNK):  # as it comes, so that a stall loses nothing
                 with _disk(part):
@@ -157,7 +157,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    progress.make_console().print(text, markup=False, soft_wrap=True)
+    console.make_console().print(text, markup=False, soft_wrap=True)
 
 
 def _line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from rich import box
 from rich.table import Table
 
-from ractd_jax import errors, progress
+from ractd_jax import console, errors
 from ractd_jax.data import sources
 from ractd_jax.evaluation import evaluate
 from ractd_jax.policies import policy
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     for e in entries:
         numbers = (f"{e['spread']:.3f}", f"{100 * e['coverage']:.0f} %", f"{e['return']:+.2f}")
         table.add_row(style.label(e["stage"]), *numbers)
-    progress.make_console().print(table)
+    console.make_console().print(table)
     print(f"wrote {args.workdir / 'diversity.json'}")
     return 0
 

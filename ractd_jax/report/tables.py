@@ -7,7 +7,7 @@ from rich import box, markup
 from rich.console import Console
 from rich.table import Table
 
-from ractd_jax import progress
+from ractd_jax.console import make_console
 from ractd_jax.report import published, style
 
 
@@ -80,7 +80,7 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
 
 def print_results(entries: Sequence[dict[str, Any]], console: Console | None = None) -> None:
     """Print `results_table`; by default to the standard output."""
-    console = console or progress.make_console()
+    console = console or make_console()
     console.print(results_table(entries, ascii_only=console.options.ascii_only))
 
 

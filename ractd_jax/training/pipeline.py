@@ -23,11 +23,11 @@ import numpy as np
 from rich.console import Console
 
 from ractd_jax import stages, tasks
+from ractd_jax.console import Progress
 from ractd_jax.data import normalization, sources, transitions, validation, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.errors import UserError
 from ractd_jax.policies import policy
-from ractd_jax.progress import Progress
 from ractd_jax.training import checkpoints, config_checks, loop, multihost, run_dir
 from ractd_jax.training.run import Clock, Started
 

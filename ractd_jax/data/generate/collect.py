@@ -32,7 +32,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ractd_jax import errors, progress
+from ractd_jax import console, errors
 from ractd_jax.data import hdf5
 from ractd_jax.data.generate import sac_rollout, simulated
 from ractd_jax.data.generate.recipes import Recipe
@@ -105,7 +105,7 @@ def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> 
     last = newest(folder)
     done = _step(last) if last else 0
     if done < steps:
-        with progress.Progress().task(f"SAC in {meta['env']}", steps, done) as bar:
+        with console.Progress().task(f"SAC in {meta['env']}", steps, done) as bar:
             sac.train(folder, last, meta, steps, lambda at, seen: bar.update(at, **seen))
     show(folder)
     replay(folder, steps)
@@ -168,7 +168,7 @@ def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | No
         path = folder / "snapshots" / f"{saved_at}.npz"
         actor = _load(path, f"choose another snapshot or {AGAIN}")
         blocks.append(sac_rollout.Block(meta["env"], actor, n, (meta["seed"], saved_at, i)))
-    with progress.Progress().task("roll out", transitions) as bar:
+    with console.Progress().task("roll out", transitions) as bar:
         columns = simulated.roll_out(blocks, workers=workers, advance=bar.update)
     path = folder / f"rollout-{'-'.join(map(str, steps))}.hdf5"
     text = f"stochastic roll-outs of SAC after {', '.join(map(str, steps))} steps"

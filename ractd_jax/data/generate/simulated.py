@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ractd_jax import errors, progress, tasks
+from ractd_jax import console, errors, tasks
 from ractd_jax.data import hdf5
 from ractd_jax.data.generate import sac_rollout
 from ractd_jax.data.generate.recipes import RECIPES, Recipe
@@ -160,7 +160,7 @@ def keep(task: tasks.TaskSpec, version: int, make: Callable, transitions: int, s
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise errors.UserError(f"cannot write {folder}: {error}") from error
-        shown = progress.Progress()
+        shown = console.Progress()
         shown.console.print(f"simulating {task.name} into {path}", soft_wrap=True)
         with shown.task("simulate", transitions) as bar:
             make(task, path, transitions=transitions, seed=seed, advance=bar.update)

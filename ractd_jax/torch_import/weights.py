@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax import torch_file
 from ractd_jax.data import normalization, windows
 from ractd_jax.errors import UserError
+from ractd_jax.torch_import import pickle_reader
 from ractd_jax.types import Params
 
 # Published module name -> path in our parameters; \1 and \2 are level and block.
@@ -133,7 +133,7 @@ def params_from_torch(weights: Mapping[str, np.ndarray]) -> tuple[str, dict, Par
 # ---- what a checkpoint holds -------------------------------------------------------------------
 
 
-def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, torch_file.Tensor]]:
+def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, pickle_reader.Tensor]]:
     """Return the weights of each network in a published policy's state dict, by `kind_of`.
 
     A student's file also holds the teacher and the return model that it was distilled from.
@@ -143,7 +143,7 @@ def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, torch_file.Tensor]
     """
 
     def under(prefix):
-        tensors = {str(k): v for k, v in state.items() if isinstance(v, torch_file.Tensor)}
+        tensors = {str(k): v for k, v in state.items() if isinstance(v, pickle_reader.Tensor)}
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     own = under("model.") or under("")
@@ -154,7 +154,7 @@ def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, torch_file.Tensor]
 
 
 def normalizer_of(
-    file: torch_file.TorchFile, state: Mapping[str, Any]
+    file: pickle_reader.TorchFile, state: Mapping[str, Any]
 ) -> windows.Normalizer | None:
     """Return the normaliser in a published policy's state dict, or None if there is none."""
 

@@ -26,10 +26,11 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ractd_jax import cli, stages, tasks, torch_file, torch_weights
+from ractd_jax import cli, stages, tasks
 from ractd_jax.errors import UserError, choose
 from ractd_jax.policies import policy
-from ractd_jax.torch_weights import params_from_torch
+from ractd_jax.torch_import import pickle_reader, weights
+from ractd_jax.torch_import.weights import params_from_torch
 from ractd_jax.training import checkpoints, config_checks, pipeline, run_dir
 from ractd_jax.types import Params
 
@@ -169,10 +170,10 @@ def import_checkpoint(
     Raises:
         UserError: the file is refused, does not fit the task, or the folder holds a run.
     """
-    with torch_file.TorchFile(path) as file:
+    with pickle_reader.TorchFile(path) as file:
         try:
-            dicts = torch_weights.state_dicts(file.content)
-            parts = torch_weights.parts_of(dicts["model"])
+            dicts = weights.state_dicts(file.content)
+            parts = weights.parts_of(dicts["model"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         own = next(iter(parts))
@@ -200,11 +201,11 @@ def import_checkpoint(
             say(f"note: the file names {', '.join(named)}, the configuration is {task.name}")
         state, which = dicts["model"], "live"
         if config[stage]["weights"] == "ema" and kind == own and "ema_model" in dicts:
-            parts, which = parts | torch_weights.parts_of(dicts["ema_model"]), "averaged"
+            parts, which = parts | weights.parts_of(dicts["ema_model"]), "averaged"
         kind, network, params = params_from_torch(
             {name: file.array(tensor) for name, tensor in parts[kind].items()}
         )
-        limits = torch_weights.normalizer_of(file, state)
+        limits = weights.normalizer_of(file, state)
 
     _check_sizes(config, task, kind, network, params)
     changed = _fit(config, kind, network)

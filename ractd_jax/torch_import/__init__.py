@@ -1,0 +1,1 @@
+"""Published PyTorch checkpoints, read without PyTorch."""

@@ -1,0 +1,7 @@
+"""`python -m ractd_jax.torch_import FILE` is `convert`."""
+
+import sys
+
+from ractd_jax.torch_import import convert
+
+sys.exit(convert.main())
