@@ -5,10 +5,34 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can put right; `main.py` prints it as one line, without a traceback.
+    """Something the user can put right; the command line prints it as one line.
 
     Not a ValueError: the flag library would wrap one into the traceback of its configuration.
     """
+
+
+class FieldError(UserError):
+    """A field of a configuration has a value that cannot work.
+
+    The dataclass that finds it knows the field's own name; whoever built the dataclass knows where
+    the user wrote it (`within`).
+
+    Args:
+        field: name of the field, as `solver`.
+        text: the message, with `{field}` where the full name belongs.
+
+    Example:
+        >>> str(FieldError("nfe", "{field} is 0: at least 1").within("student.method"))
+        'student.method.nfe is 0: at least 1'
+    """
+
+    def __init__(self, field: str, text: str):
+        self.field, self.text = field, text
+        super().__init__(text.replace("{field}", field))
+
+    def within(self, place: str) -> "FieldError":
+        """Return the same error with the section that holds the field in front of its name."""
+        return FieldError(f"{place}.{self.field}", self.text)
 
 
 def choose(kind: str, name: str, options: Iterable[str]) -> str:
@@ -21,10 +45,56 @@ def choose(kind: str, name: str, options: Iterable[str]) -> str:
 
     Raises:
         UserError: naming the nearest legal word and the whole list.
+
+    Example:
+        >>> choose("size", "demo", ("demo", "paper"))
+        'demo'
     """
     options = sorted(options)
     if name in options:
         return name
-    near = difflib.get_close_matches(name, options, n=1)
+    raise UserError(_unknown(kind, name, options))
+
+
+def choose_field(field: str, value: str, options: Iterable[str]) -> str:
+    """Return the value of a field if it is one of `options`; otherwise a `FieldError`."""
+    options = sorted(options)
+    if value in options:
+        return value
+    raise FieldError(field, _unknown("{field}", value, options))
+
+
+def at_least(field: str, value: float, least: float) -> None:
+    """Refuse a value below `least`.
+
+    Raises:
+        FieldError: it is below, or it is no number.
+    """
+    if not value >= least:  # NaN is not
+        raise FieldError(field, f"{{field}} is {value}: at least {least}")
+
+
+def above(field: str, value: float, bound: float) -> None:
+    """Refuse a value that is not above `bound`.
+
+    Raises:
+        FieldError: it is at or below it, or it is no number.
+    """
+    if not value > bound:
+        raise FieldError(field, f"{{field}} is {value}: above {bound}")
+
+
+def between(field: str, value: float, low: float, high: float) -> None:
+    """Refuse a value outside [low, high].
+
+    Raises:
+        FieldError: it is outside, or it is no number.
+    """
+    if not low <= value <= high:
+        raise FieldError(field, f"{{field}} is {value}: between {low} and {high}")
+
+
+def _unknown(kind: str, name: str, options: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), options, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"unknown {kind} {name!r}.{hint} Choose from: {', '.join(options)}")
+    return f"unknown {kind} {name!r}.{hint} Choose from: {', '.join(options)}"

@@ -190,7 +190,8 @@ def make_return_model(
             "loss": value_ / model.members
         }
 
-    def judge(params, x, cond):
-        return value(net, params, model, x, cond, sees)
+    def value_of(params, x, cond, key=None):
+        members = params if key is None else draw(params, model, key)
+        return value(net, members, model, x, cond, sees)
 
-    return Algorithm(init, update, judge=judge)
+    return Algorithm(init, update, value=value_of)

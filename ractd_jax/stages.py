@@ -216,7 +216,7 @@ def _judge(config, task, stage):
         critic = make(config, task, "iql")
 
         def judge(params, x, cond, key):
-            return critic.judge(params, x, cond[:, -width:])
+            return critic.value(params, x, cond[:, -width:])
 
     else:
         net, model = _return_parts(config)
@@ -327,7 +327,7 @@ def _eda(config, task, stage, optimiser, sizes) -> Algorithm:
     mine = config[stage]
     critic = make(config, task, "eda_critic")
     net, method = _bottleneck(config, **mine["network"]), eda.Eda(**mine["method"])
-    return eda.make_eda(net, critic.judge, method, optimiser, **sizes)
+    return eda.make_eda(net, critic.value, method, optimiser, **sizes)
 
 
 MAKE = {

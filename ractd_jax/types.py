@@ -10,11 +10,13 @@ Names of array dimensions, the same everywhere:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
 Params = Any  # a pytree of arrays
+Trajectory = Float[Array, "batch horizon dim"]
+Levels = Float[Array, " batch"]  # a number for each trajectory: noise levels, losses, values
 
 
 class Batch(NamedTuple):
@@ -51,19 +53,60 @@ class Transition(NamedTuple):
     masks: Float[Array, " batch"]
 
 
+@runtime_checkable
+class Network(Protocol):
+    """F(x, times, cond): a denoising network, as all of `networks` are."""
+
+    def apply(self, variables: Any, x: Any, times: Any, cond: Any, **kwargs: Any) -> Any:
+        """Return F for weights `variables["params"]`; `train` and `rngs` switch dropout on."""
+        ...
+
+    def init(self, key: Any, x: Any, times: Any, cond: Any) -> Any:
+        """Return {"params": the first weights}."""
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """D(x, t): the clean trajectories that a model sees in noisy ones."""
+
+    def __call__(self, x: Trajectory, t: Levels) -> Trajectory:
+        """Return D(x, t)."""
+        ...
+
+
+@runtime_checkable
+class Jump(Protocol):
+    """G(x, t, s): where the ODE leads from x at noise level t to level s."""
+
+    def __call__(self, x: Trajectory, t: Levels, s: Levels) -> Trajectory:
+        """Return G(x, t, s)."""
+        ...
+
+
+@runtime_checkable
+class Critic(Protocol):
+    """R(x): the value of each trajectory, its weights and conditions already given."""
+
+    def __call__(self, x: Trajectory) -> Levels:
+        """Return the value of each trajectory."""
+        ...
+
+
 class Algorithm(NamedTuple):
-    """A method as pure functions; `training.fit` and `policy` know nothing else about it.
+    """A method as pure functions; training, acting and evaluation know nothing else about it.
 
     Attributes:
         init: `(key) -> TrainState`; `(key, frozen)` where it needs models of earlier stages.
-        update: `(state, batch, key) -> (state, metrics)`, metrics being a flat dict of scalars.
+        update: `(state, batch, key) -> (state, metrics)`, metrics being a flat dict of scalars,
+            "loss" among them.
         act: `(params, cond, keys) -> x`, one trajectory for each row of `cond` and each key;
             None for a model that does not act.
-        judge: `(params, x, cond) -> (batch,)`, what the model holds each trajectory to be worth;
-            None for one that holds no opinion.
+        value: `(params, x, cond, key=None) -> (batch,)`, the value of each trajectory; with a key
+            an ensemble may draw the members that answer. None for a model that values nothing.
         prepare: `(frozen, dataset, key) -> dataset`, done once before training; None for nothing.
-        acting: `(weights, frozen, normaliser) -> params`, what `act` takes, where that is more than
-            the trained weights alone; None where it is not.
+        inference_params: `(weights, frozen, normalizer) -> params`, what `act` takes, where that is
+            more than the trained weights alone; None where it is not.
         sample: draws a batch of what `prepare` returned, as `data.transitions.sample` does; None
             where that is still the dataset that was built.
     """
@@ -71,7 +114,7 @@ class Algorithm(NamedTuple):
     init: Callable
     update: Callable
     act: Callable | None = None
-    judge: Callable | None = None
+    value: Callable | None = None
     prepare: Callable | None = None
-    acting: Callable | None = None
+    inference_params: Callable | None = None
     sample: Callable | None = None

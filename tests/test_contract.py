@@ -159,9 +159,9 @@ def case(optimiser, sizes):
             frozen = (jax.tree.map(lambda a: 2 * a, weights),)
         state = jax.jit(algorithm.init)(jax.random.key(ALL.index(name)), *frozen)
         params = state.params
-        if algorithm.acting:
+        if algorithm.inference_params:
             limits = windows.identity(COND, SHAPE[1])
-            params = algorithm.acting(params, state.frozen, limits)
+            params = algorithm.inference_params(params, state.frozen, limits)
         act = algorithm.act and jax.jit(algorithm.act)
 
         def update(state, batch, key):
@@ -313,7 +313,7 @@ def test_networks_drop_units_in_training_and_never_in_acting(case, batch, monkey
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_critics_judge_each_action_by_itself(case, optimiser, name):
-    judge = single(name, optimiser()).judge
+    judge = single(name, optimiser()).value
     cond = jnp.linspace(-1, 1, 5 * COND).reshape(5, COND)
     x = jnp.linspace(-1, 1, 5 * SHAPE[1]).reshape(5, *shape(name))
     params = case(name).state.ema

@@ -63,7 +63,7 @@ def test_a_judge_sees_observations_and_actions_as_it_learnt_them(trained):
     obs, actions = trained.transitions[:2]
     algorithm = stages.make(trained.config, trained.task, "reward")
     params = trained.needed("student")["reward"]["params"]
-    expected = algorithm.judge(params, scaled(actions)[:, None], scaled(obs))
+    expected = algorithm.value(params, scaled(actions)[:, None], scaled(obs))
     found = policy.judging(trained.workdir / "reward")(obs, actions)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -173,7 +173,7 @@ def test_policy_finds_the_better_mode_of_the_data_and_the_flow_keeps_both(
     assert (action[:, 0] > 0.3).mean() > 0.95  # the reward is its first number
     assert 0.2 < (action[:, 1] > 0).mean() < 0.8  # of the second it says nothing
     better, worse = (
-        algorithm.judge(state.params, jnp.full((200, 1, SHAPE[1]), a), steps.cond[:200])
+        algorithm.value(state.params, jnp.full((200, 1, SHAPE[1]), a), steps.cond[:200])
         for a in (0.6, -0.6)
     )
     np.testing.assert_allclose(better, 0.6, atol=0.2)

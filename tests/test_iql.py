@@ -85,7 +85,7 @@ def learnt(optimiser):
 
             state = jax.lax.fori_loop(0, 4000, body, algorithm.init(key_init))
             acts = algorithm.act(state.params, batch.cond[:1], jax.random.split(key_update, 1))
-            worth = algorithm.judge(state.ema, batch.x, batch.cond)
+            worth = algorithm.value(state.ema, batch.x, batch.cond)
             v = linear.apply({"params": state.params["v"]}, batch.cond)[:, 0]
             return worth, v, acts[0, 0, 0]
 
@@ -135,7 +135,7 @@ def test_huge_advantages_weigh_no_more_than_the_bound():
 def test_of_two_critics_the_smaller_one_counts(optimiser):
     linear, policy = mlp.MLP((), 1), mlp.GaussianPolicy((), 1)
     sizes = {"shape": (1, 1), "cond_dim": 2}
-    judge = iql.make_iql(linear, linear, policy, iql.Iql(), optimiser(), **sizes).judge
+    judge = iql.make_iql(linear, linear, policy, iql.Iql(), optimiser(), **sizes).value
     zero = {"kernel": jnp.zeros((2, 1)), "bias": jnp.zeros(1)}
     twins = {"kernel": jnp.zeros((2, 3, 1)), "bias": jnp.array([[5.0], [2.0]])}
     q, v = ({"output": {"linear": layer}} for layer in (twins, zero))

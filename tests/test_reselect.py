@@ -32,7 +32,7 @@ def judge(params, x, cond):
     return params * x[:, 0, 0] * cond[:, 1]
 
 
-TOY = Algorithm(init=None, update=None, act=act, judge=judge)
+TOY = Algorithm(init=None, update=None, act=act, value=judge)
 
 
 def pick(x, cond, keys, inverse_temperature=0.0, worth=1.0):

@@ -220,7 +220,7 @@ def make_diffuser(
         value, grads = jax.value_and_grad(loss_fn)(state.params)
         return train_state.apply_gradients(state, grads, optimiser), {"loss": value}
 
-    def acting(params, frozen, limits):
+    def inference_params(params, frozen, limits):
         if not with_value:
             return {"plan": params}
         unit = 1 / limits.returns.scale
@@ -241,7 +241,7 @@ def make_diffuser(
         best = jnp.argmax(values.reshape(rows, count), axis=1)
         return x.reshape(rows, count, *shape)[jnp.arange(rows), best][..., shown]
 
-    return Algorithm(init, update, act, acting=acting)
+    return Algorithm(init, update, act, inference_params=inference_params)
 
 
 def make_value(

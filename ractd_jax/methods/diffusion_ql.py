@@ -134,7 +134,7 @@ def make_diffusion_ql(
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
         return train_state.apply_gradients(state, grads, optimiser), metrics
 
-    def judge(params, x, cond):
+    def value(params, x, cond, key=None):
         return jnp.min(twins(q_net, params["q"], cond, x[:, 0]), axis=0)
 
-    return Algorithm(init, update, act, judge)
+    return Algorithm(init, update, act, value)

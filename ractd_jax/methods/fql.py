@@ -190,7 +190,7 @@ def make_fql(
         z = jax.vmap(lambda key: jax.random.normal(key, shape[-1:]))(keys)
         return jnp.clip(one_step(params, cond, z), -1, 1)[:, None]
 
-    def judge(params, x, cond):
+    def value(params, x, cond, key=None):
         return OF_TWINS[method.q_agg](twins(q_net, params["q"], cond, x[:, 0]), axis=0)
 
-    return Algorithm(init, update, act, judge)
+    return Algorithm(init, update, act, value)

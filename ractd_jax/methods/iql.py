@@ -140,7 +140,7 @@ def make_iql(
         del keys  # the mean is what IQL is evaluated with
         return policy_net.apply({"params": params["policy"]}, cond)[0][:, None]
 
-    def judge(params, x, cond):
+    def value(params, x, cond, key=None):
         return jnp.min(twins(q_net, params["q"], cond, x[:, 0]), axis=0)
 
-    return Algorithm(init, update, act, judge)
+    return Algorithm(init, update, act, value)

@@ -60,7 +60,7 @@ def choose_candidate(
     """Return one candidate for each row: the best, or one drawn by what it is worth."""
     batch, count = x.shape[:2]
     rows = jnp.repeat(cond, count, axis=0)
-    worth = reselect.algorithm.judge(params, x.reshape(batch * count, *x.shape[2:]), rows)
+    worth = reselect.algorithm.value(params, x.reshape(batch * count, *x.shape[2:]), rows)
     worth = worth.reshape(batch, count)
     if reselect.inverse_temperature:
         logits = reselect.inverse_temperature * worth
@@ -208,8 +208,8 @@ def template(algorithm: Algorithm, task: tasks.TaskSpec, frozen: Params = None):
         state.params,
         jax.eval_shape(lambda: windows.identity(task.obs_dim, task.act_dim)),
     )
-    if algorithm.acting:
-        params = jax.eval_shape(algorithm.acting, params, state.frozen, limits)
+    if algorithm.inference_params:
+        params = jax.eval_shape(algorithm.inference_params, params, state.frozen, limits)
     return {"params": params, "normalizer": limits}
 
 
@@ -281,7 +281,7 @@ def load_policy(
             )
         ours, its = (jax.tree.map(np.asarray, s["normalizer"][:2]) for s in (saved, judges))
         if max(map(normalization.gap, ours, its)) > 1e-4:  # of other data, not of other rounding
-            critic = critic._replace(judge=_in_units_of(critic.judge, ours, its))
+            critic = critic._replace(value=_in_units_of(critic.value, ours, its))
         reselect = Reselect(critic, judges["params"], count, inverse_temperature)
     return Policy(algorithm, saved["params"], saved["normalizer"], task, seed, reselect, history)
 
@@ -310,7 +310,7 @@ def _load_judge(
             f"stage {run.name}, or ask for candidates=1"
         )
     algorithm, saved, task = load(run, acting=False, update=update)
-    if algorithm.judge is None:
+    if algorithm.value is None:
         raise UserError(f"{run} acts and judges nothing: name a return model or a critic")
     return algorithm, saved, task, stages.frame(*run_dir.read(run))
 
@@ -328,7 +328,7 @@ def judging(run: str | pathlib.Path):
     @jax.jit
     def worth(params, obs, actions):
         x = normalization.normalize(actions, limits.actions)[:, None]
-        return algorithm.judge(params, x, normalization.normalize(obs, limits.observations))
+        return algorithm.value(params, x, normalization.normalize(obs, limits.observations))
 
     def call(obs: Float[np.ndarray, "batch obs"], actions: Float[np.ndarray, "batch act"]):
         return np.asarray(worth(saved["params"], obs, actions))

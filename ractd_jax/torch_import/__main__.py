@@ -4,4 +4,4 @@ import sys
 
 from ractd_jax.torch_import import convert
 
-sys.exit(convert.main())
+sys.exit(convert.main(sys.argv))

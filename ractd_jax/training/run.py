@@ -52,7 +52,7 @@ class Started:
     ):
         config, self.run = experiment.config, experiment.workdir / stage
         self._stage, self._limits, self._weights = stage, limits, config[stage]["weights"]
-        self._acting = algorithm.acting
+        self._acting = algorithm.inference_params
         config[stage]["optimiser"]["steps"] = steps  # as worked out from the epochs
         frozen = {role: item["params"] for role, item in needed.items()}
         key_init, self.key = jax.random.split(jax.random.key(config["seed"]))
