@@ -162,8 +162,9 @@ class ResidualMLP(nn.Module):
         batch, horizon, dim = x.shape
         c = Condition(self.embed_dim, name="condition")(times, cond)
         seen = min(self.frequencies, horizon) or horizon
-        transform = jnp.asarray(_cosines(horizon), x.dtype)
+        transform = None
         if self.frequencies:
+            transform = jnp.asarray(_cosines(horizon), x.dtype)
             x = jnp.einsum("kh,bhd->bkd", transform, x)
         h = x[:, :seen].reshape(batch, seen * dim)
         h = mish(Dense(self.hidden, name="input")(jnp.concatenate([h, cond], axis=-1)))
@@ -174,7 +175,7 @@ class ResidualMLP(nn.Module):
             r = nn.Dropout(self.dropout, deterministic=not train)(r)
             h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
         out = Dense(seen * dim, name="output")(mish(h)).reshape(batch, seen, dim)
-        if self.frequencies:
+        if transform is not None:
             skip_gain = Dense(horizon * dim, name="skip_gain")(mish(c))
             skip_gain = skip_gain.reshape(batch, horizon, dim)
             out = skip_gain * x + jnp.pad(out, ((0, 0), (0, horizon - seen), (0, 0)))

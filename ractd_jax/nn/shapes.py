@@ -100,9 +100,7 @@ def check_width(width: int) -> None:
         FieldError: it is even, so that the kernel has no middle.
     """
     if width % 2 == 0:
-        raise errors.FieldError(
-            "width", f"{{field}} is {width}: odd, as kernels are"
-        )
+        raise errors.FieldError("width", f"{{field}} is {width}: odd, as kernels are")
 
 
 def check_groups(channels: Sequence[int], groups: int) -> None:
