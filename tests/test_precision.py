@@ -1,4 +1,4 @@
-"""bfloat16 in the trunk changes little, and nothing outside the trunk is computed in it."""
+"""bfloat16 in the networks changes little, and nothing outside them is computed in it."""
 
 import functools
 
@@ -18,11 +18,11 @@ from ractd_jax.training import pipeline
 
 NOISE = diffusion.Noise()
 ROWS = 64
-LOW = jnp.dtype("bfloat16")
+LOW, FULL = jnp.dtype("bfloat16"), jnp.dtype("float32")
 
 
 def low(net):
-    return networks.InPrecision(net, "bfloat16")
+    return networks.in_precision(net, "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +54,23 @@ def test_network_in_bfloat16_is_within_two_percent(tiny, weights, inputs, monkey
     assert near.dtype == jnp.float32
     error = np.sqrt(np.mean((near - exact) ** 2) / np.mean(exact**2))
     assert 1e-4 < error < 0.02  # bfloat16 has 8 bits: 2^-9 a number, some tens of numbers deep
-    # Two cosine transforms, and four products for the means of each group normalisation.
-    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
-    norms = sum(path.endswith("['norm']['scale']") for path in paths)
-    with monkeypatch.context() as patch:  # and one for each convolution in fewer products
+    with monkeypatch.context() as patch:
         fewer, original = [], winograd.conv1d
         patch.setattr(winograd, "conv1d", lambda *args: fewer.append(args) or original(*args))
         program = jax.make_jaxpr(lambda *args: low(net).apply(*args))(params, *inputs)
-    assert bool(fewer) == (norms > 0 and not tiles)
-    kinds, exact = list(factors(program.jaxpr)), 4 * norms + 2 * (kind == "spectral") + len(fewer)
-    assert kinds.count((LOW, LOW)) == len(kinds) - exact > 0
+    assert bool(fewer) == (kind in ("unet", "value_unet") and not tiles)
+    # Every kernel is multiplied in bfloat16; cosine transforms and means of groups are not.
+    kernels = sum(a.ndim > 1 for a in jax.tree.leaves(params))
+    types = list(factors(program.jaxpr))
+    assert types.count((LOW, LOW)) >= kernels
+    assert set(types) <= {(LOW, LOW), (FULL, FULL)}
     # Weights cast beforehand, as for acting, give the very same.
-    cast = networks.rounded(params, "bfloat16")
+    cast = networks.cast_weights(params, "bfloat16")
     np.testing.assert_array_equal(jax.jit(low(net).apply)(cast, *inputs), near)
 
 
 OPERATIONS = {
-    "dense": (matmul.product, (20, 9), 6),
+    "dense": (matmul.linear, (20, 9), 6),
     "conv": (conv1d.conv1d, (3, 20, 9), 6),
     "conv of width 1": (conv1d.conv1d, (1, 20, 9), 6),
     "conv of stride 2": (functools.partial(conv1d.conv1d, stride=2), (3, 20, 9), 3),
@@ -87,7 +87,7 @@ def test_a_kernel_in_bfloat16_meets_rounded_numbers_and_gives_float32(name, rows
     shapes = (rows, 6, 20), shape, (rows, length, 9)
     x, kernel, dy = (jnp.asarray(rng.integers(-3, 4, s), jnp.float32) for s in shapes)
     low = kernel.astype(LOW)
-    plainly = jnp.matmul if name == "dense" else functools.partial(f, as_product=False)
+    plainly = jnp.matmul if name == "dense" else functools.partial(f, as_matmul=False)
     exact, pullback = jax.vjp(plainly, x, kernel)
     dx, dk = pullback(dy)
     for weights in (kernel, low):
@@ -101,7 +101,7 @@ def test_a_kernel_in_bfloat16_meets_rounded_numbers_and_gives_float32(name, rows
     x = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
     expected = f(x.astype(LOW).astype(jnp.float32), kernel)
     np.testing.assert_allclose(f(x, low), expected, atol=1e-4)
-    with matmul.turned():
+    with matmul.transposed_kernels():
         np.testing.assert_allclose(f(x, low), expected, atol=1e-4)
 
 
@@ -122,45 +122,53 @@ def test_convolutions_in_bfloat16_are_exact_on_whole_numbers(
     rng, rows = np.random.default_rng(0), 7
     shapes = (rows, length, c_in), (width, c_in, c_out), (rows, length, c_out)
     x, kernel, dy = (jnp.asarray(rng.integers(-2, 3, s), jnp.float32) for s in shapes)
-    exact, pullback = jax.vjp(functools.partial(conv1d.conv1d, as_product=False), x, kernel)
-    ours = functools.partial(conv1d.conv1d, as_product=True)
-    near, back = jax.vjp(ours, x, kernel.astype(LOW))
-    for mine, theirs in zip((near, *back(dy)), (exact, *pullback(dy)), strict=True):
-        np.testing.assert_array_equal(mine, theirs.astype(mine.dtype))
-    with matmul.turned():
-        np.testing.assert_array_equal(ours(x, kernel.astype(LOW)), exact)
-    done = floor.operations(ours, x, kernel.astype(LOW))
-    assert done == 2 * rows * multiplied * c_in * c_out
+    exact, pullback = jax.vjp(functools.partial(conv1d.conv1d, as_matmul=False), x, kernel)
+    convolve = functools.partial(conv1d.conv1d, as_matmul=True)
+    near, back = jax.vjp(convolve, x, kernel.astype(LOW))
+    for low, full in zip((near, *back(dy)), (exact, *pullback(dy)), strict=True):
+        np.testing.assert_array_equal(low, full.astype(low.dtype))
+    with matmul.transposed_kernels():
+        np.testing.assert_array_equal(convolve(x, kernel.astype(LOW)), exact)
+    done = floor.operations(convolve, x, kernel.astype(LOW))
+    assert done <= 2 * rows * multiplied * c_in * c_out
 
 
-@pytest.mark.parametrize("turn", [lambda a: a, lambda a: jnp.array(a.T).T])
+@pytest.mark.parametrize("store", [lambda a: a, lambda a: jnp.array(a.T).T])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 300, 5), (3, 1, 2), (64, 300, 1), (17, 5, 64)])
-def test_products_of_any_shape_and_order_in_memory_compile(shape, turn):
+def test_products_of_any_shape_and_order_in_memory_compile(shape, store):
     rng, (n, m, k) = np.random.default_rng(0), shape
     a, b = (jnp.asarray(rng.normal(size=s), LOW) for s in ((n, m), (m, k)))
     exact = np.asarray(a, np.float32) @ np.asarray(b, np.float32)
-    f = jax.jit(lambda a, b: matmul.matmul(turn(a), turn(b)).T)
+    f = jax.jit(lambda a, b: matmul.matmul(store(a), store(b)).T)
     np.testing.assert_allclose(f(a, b), exact.T, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 4096])
 def test_no_kernel_is_written_out_in_float32(rows):
-    def program(product, *kernel):
+    def program(multiply, *kernel):
         shapes = jnp.zeros((rows, 320)), jnp.zeros(kernel, LOW)
-        return jax.jit(product).lower(*shapes).compile().as_text()
+        return jax.jit(multiply).lower(*shapes).compile().as_text()
 
     def plainly(x, kernel):
         order = Layout(major_to_minor=(1, 0))
         return x.astype(LOW) @ with_layout_constraint(kernel, order)
 
-    def acting(x, kernel):
-        with matmul.turned():
-            return matmul.product(x, kernel.T)
+    def in_inference(x, kernel):
+        with matmul.transposed_kernels():
+            return matmul.linear(x, kernel.T)
 
     if "f32[320,96]" not in program(plainly, 320, 96):
         pytest.skip("this device multiplies bfloat16 whichever way it lies")
-    assert "f32[320,96]" not in program(matmul.product, 320, 96)
-    assert "f32[96,320]" not in program(acting, 96, 320)
+    assert "f32[320,96]" not in program(matmul.linear, 320, 96)
+    assert "f32[96,320]" not in program(in_inference, 96, 320)
+
+
+def test_float32_is_the_network_itself_and_other_words_are_refused(tiny):
+    net = tiny("mlp")
+    assert networks.in_precision(net, "float32") is net
+    assert networks.in_precision(net, "bfloat16") == networks.InPrecision(net, "bfloat16")
+    with pytest.raises(errors.FieldError, match="unknown precision 'float16'.*bfloat16, float32"):
+        networks.in_precision(net, "float16")
 
 
 def test_where_noise_ends_nothing_is_rounded(tiny, weights, inputs):
@@ -224,5 +232,5 @@ def test_configuration_chooses_it_for_every_denoising_network():
     }
     state = jax.eval_shape(algorithm.init, jax.random.key(0), frozen)
     cond, keys = jnp.zeros((2, 11)), jax.random.split(jax.random.key(0), 2)
-    acting = jax.make_jaxpr(algorithm.act)(state.params, cond, keys)
-    assert set(factors(acting.jaxpr)) == {(LOW, LOW)}
+    program = jax.make_jaxpr(algorithm.act)(state.params, cond, keys)
+    assert set(factors(program.jaxpr)) == {(LOW, LOW)}

@@ -1,4 +1,4 @@
-"""Convolutions in fewer products: the same result, and only where they are worth it."""
+"""Convolutions in fewer multiplications: the same result, and only where they are worth it."""
 
 import functools
 
@@ -27,7 +27,7 @@ def test_it_is_the_convolution_in_value_and_gradients(key, length, width, batch)
     x = jax.random.normal(key_x, (batch, length, 32))
     kernel = jax.random.normal(key_kernel, (width, 32, 24))
     cotangent = jax.random.normal(key_y, (batch, length, 24))
-    plain = functools.partial(conv1d.conv1d, as_product=False)
+    plain = functools.partial(conv1d.conv1d, as_matmul=False)
 
     def all_of(f):
         y, pullback = jax.vjp(f, x, kernel)
@@ -50,16 +50,16 @@ def test_four_outputs_of_five_taps_take_eight_products_of_one_tile_seven(length,
     x, kernel = jnp.zeros((64, length, 8)), jnp.zeros((5, 8, 16))
     exact = 2 * x.size * 5 * 16
     loss = lambda x, kernel: jnp.sum(winograd.conv1d(x, kernel) ** 2)  # noqa: E731
-    once, of_kernel = exact * products_of_20 // 20, 2 * products_of_20 * kernel.size
-    assert floor.operations(winograd.conv1d, x, kernel) == once + of_kernel
+    share = products_of_20 / 20  # and a little for the kernel's part, once
+    assert share <= floor.operations(winograd.conv1d, x, kernel) / exact < 1.1 * share
     # Gradients as many for x and as many for the kernel.
-    found = floor.operations(jax.grad(loss, (0, 1)), x, kernel)
-    assert found == 3 * once + of_kernel
+    done = floor.operations(jax.grad(loss, (0, 1)), x, kernel)
+    assert share <= done / (3 * exact) < 1.1 * share
 
 
 def uses_fewer(batch, length, width, dtype="float32"):
     x, kernel = jnp.zeros((batch, length, 8), dtype), jnp.zeros((width, 8, 8), dtype)
-    f = functools.partial(conv1d.conv1d, as_product=True)
+    f = functools.partial(conv1d.conv1d, as_matmul=True)
     return floor.operations(f, x, kernel) < 2 * x.size * width * 8
 
 
@@ -67,7 +67,7 @@ def test_it_serves_where_rows_are_many():
     assert uses_fewer(64, 4, 5)
     assert uses_fewer(16, 16, 5)
     assert not uses_fewer(63, 4, 5)
-    with matmul.turned():  # acting: the kernel's part serves one call
+    with matmul.transposed_kernels():  # inference: the kernel's part serves one call
         assert uses_fewer(256, 4, 5)
         assert not uses_fewer(255, 4, 5)
 
@@ -82,17 +82,16 @@ def test_bfloat16_has_fewer_products_in_training_where_they_take_long(monkeypatc
     for tiles in (False, True):
         monkeypatch.setattr(cpuinfo, "multiplies_bfloat16_in_tiles", lambda tiles=tiles: tiles)
         assert uses_fewer(128, 8, 5, "bfloat16") == (not tiles)
-        with matmul.turned():
+        with matmul.transposed_kernels():
             assert not uses_fewer(256, 8, 5, "bfloat16")
 
 
-def test_what_is_traced_as_plain_convolves_every_tap():
+def test_what_is_traced_with_xla_convolutions_convolves_every_tap():
     x, kernel = jnp.zeros((64, 8, 8)), jnp.zeros((5, 8, 16))
     loss = lambda x, kernel: jnp.sum(conv1d.conv1d(x, kernel) ** 2)  # noqa: E731
     gradients = jax.grad(loss, (0, 1))
     fewer = floor.operations(gradients, x, kernel)
-    with conv1d.plain():
+    with conv1d.xla_convolutions():
         exact = floor.operations(gradients, x, kernel)
     assert exact == 3 * 2 * x.size * 5 * 16
-    of_kernel = 2 * 8 * kernel.size
-    assert fewer == (exact * 8 // 20 + of_kernel if jax.default_backend() == "cpu" else exact)
+    assert fewer < 0.5 * exact if jax.default_backend() == "cpu" else fewer == exact
