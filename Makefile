@@ -34,11 +34,11 @@ lint: .venv/ready-dev
 	$(BIN)/ruff format --check .
 
 types: .venv/ready-dev
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 
 # The wheel, built, installed and used in a clean folder.
 wheel: .venv/ready-dev
-	$(BIN)/python tools/check_wheel.py
+	$(BIN)/python -m tools.check_wheel --reuse
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("ractd_jax needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
