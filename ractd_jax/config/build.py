@@ -77,13 +77,14 @@ def documented(kind: type) -> dict[str, str]:
     return {name: " ".join(words) for name, words in found.items()}
 
 
-def build(kind: type, values: Mapping[str, Any], place: str = "") -> Any:
+def build(kind: type, values: Mapping[str, Any], place: str = "", *, whole: bool = False) -> Any:
     """Return a dataclass made from a dictionary.
 
     Args:
         kind: the dataclass; its fields are numbers, words, tuples and other dataclasses.
         values: by field; those that are missing take their defaults.
         place: where the user wrote it, as "student.method", for messages.
+        whole: no field may be missing but those that may be None.
 
     Raises:
         UserError: a field does not exist, is missing, is of another kind or cannot work; it is
@@ -94,15 +95,19 @@ def build(kind: type, values: Mapping[str, Any], place: str = "") -> Any:
         >>> build(Selection, {"candidates": 8})
         Selection(critic='', candidates=8, inverse_temperature=0.0)
     """
+    if not isinstance(values, Mapping):
+        raise errors.UserError(f"{place} is {values!r}: a section, of fields")
     named = {field.name: field for field in fields_of(kind)}
     hints = typing.get_type_hints(kind)
     for name in values:
         if name not in named:
             errors.choose("field", _join(place, name), [_join(place, known) for known in named])
-    missing = [name for name in named if name not in values and name not in defaults(kind)]
-    if missing:
-        raise errors.UserError(f"{_join(place, missing[0])} is missing")
-    found = {n: _convert(hints[n], value, _join(place, n)) for n, value in values.items()}
+    known = defaults(kind)
+    for name in named:
+        optional = name in known and (not whole or known[name] is None)
+        if name not in values and not optional:
+            raise errors.UserError(f"{_join(place, name)} is missing")
+    found = {n: _convert(hints[n], value, _join(place, n), whole) for n, value in values.items()}
     try:
         return kind(**found)
     except errors.FieldError as error:
@@ -124,7 +129,7 @@ def _join(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
 
 
-def _convert(hint: Any, value: Any, place: str) -> Any:
+def _convert(hint: Any, value: Any, place: str, whole: bool) -> Any:
     """Return a value as the type of its field wants it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -133,18 +138,18 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         if value is None:
             return None
         (hint,) = (a for a in arguments if a is not type(None))
-        return _convert(hint, value, place)
+        return _convert(hint, value, place, whole)
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
             return value
-        if not isinstance(value, Mapping):
-            raise errors.UserError(f"{place} is {value!r}: a section, of fields")
-        return build(typing.cast(type, hint), value, place)
+        return build(typing.cast(type, hint), value, place, whole=whole)
     name = str(getattr(origin or hint, "__name__", hint))
+    if name == "Mapping":
+        return dict(value)
     if name in ("tuple", "Sequence"):
         if not isinstance(value, (list, tuple)):
             raise errors.UserError(f"{place} is {value!r}: several values in brackets")
-        return tuple(_convert(arguments[0], item, place) for item in value)
+        return tuple(_convert(arguments[0], item, place, whole) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):

@@ -55,7 +55,7 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
             "one, such as runs/<task>/<...>/student"
         )
     with of_this_version(run):
-        config = registry.configure(values)
+        config = registry.configure(values, whole=True)
         if stage not in config.stages:
             raise LookupError(f"a stage {stage!r}")
     return config, stage
