@@ -81,7 +81,7 @@ def load_model(
     saved = restore.restore(run, like, update)
     if registry.get(stage).heeds_precision:
         # Once, here: the network would do the same to the same weights at every call.
-        params = networks.rounded(saved["params"], config.training.precision)
+        params = networks.cast_weights(saved["params"], config.training.precision)
         saved = saved | {"params": params}
     return Model(algorithm, saved, config, stage)
 
