@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-maze report test lint clean
+.PHONY: demo demo-maze report test test-fast doctest lint types wheel clean
 
 # The main job on simulated hopper-medium-replay: data, return model, teacher, students, evaluation.
 demo: .venv/ready
@@ -22,14 +22,28 @@ report: .venv/ready
 test: .venv/ready-dev
 	$(BIN)/python -m pytest -m "" --numprocesses=auto --dist=worksteal
 
+test-fast: .venv/ready-dev
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+# The examples in the docstrings.
+doctest: .venv/ready-dev
+	$(BIN)/python -m pytest --doctest-modules ractd_jax
+
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.venv/ready: requirements.txt
+types: .venv/ready-dev
+	$(BIN)/basedpyright
+
+# The wheel, built, installed and used in a clean folder.
+wheel: .venv/ready-dev
+	$(BIN)/python -m tools.check_wheel --reuse
+
+.venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("ractd_jax needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt

@@ -1,1 +1,4 @@
-"""One short file a task; `base` holds what they share."""
+"""The numbers: one file a task, and in `methods` one file a method.
+
+These files are loaded by path (`ractd_jax.cli.configs`), so they import each other relatively.
+"""

@@ -9,8 +9,9 @@ number here is fitted to anything.
 
 from ml_collections import ConfigDict
 
-from configs import base, gym_mujoco
 from ractd_jax import tasks
+
+from . import base, locomotion
 
 
 def make(name: str, arg: str | None) -> ConfigDict:
@@ -20,11 +21,7 @@ def make(name: str, arg: str | None) -> ConfigDict:
         name: D4RL's dataset id.
         arg: what follows the colon on the command line.
     """
-    values = base.parse(arg)
-    config = base.base(tasks.get(name), values)
-    config.data.history = 4
-    config.data.termination_penalty = 0.0  # an episode ends when everything is done: no failure
-    weights = {"default": 0.5, "paper": 1.0, "released": 1.0}
-    gym_mujoco.PRESETS[values["preset"]](config, weights)
-    gym_mujoco.SIZES[values["size"]](config)
-    return config
+    given = base.given(tasks.get(name), arg)
+    # An episode ends when everything is done: no failure.
+    data = {"history": 4, "termination_penalty": 0.0}
+    return base.make(given, **locomotion.sections(given, data))

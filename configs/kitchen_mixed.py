@@ -10,9 +10,11 @@ Published, on D4RL's data: RACTD's second version 60.9 (1 network call), Diffusi
 Ours: none yet, see docs/results.md.
 """
 
-from configs import kitchen
+from ml_collections import ConfigDict
+
+from . import kitchen
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
     """Return the configuration for what follows the colon on the command line."""
     return kitchen.make("kitchen-mixed-v0", arg)

@@ -10,10 +10,12 @@ Ours, on simulated data, size demo, three training seeds, 100 episodes each: RAC
 docs/results.md, docs/maze2d.md.
 """
 
-from configs import maze2d
+from ml_collections import ConfigDict
+
+from . import maze2d
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
     """Return the configuration for what follows the colon on the command line."""
     return maze2d.make(
         "maze2d-large-v1",
@@ -21,8 +23,7 @@ def get_config(arg=None):
         horizon=384,
         down_dims=(256, 512, 1024, 2048),
         batch_size=320,
-        reward_weight=1e-5,
+        reward_weight={"default": 0.005, "paper": 1e-5, "released": 1e-5},
         diffuser_steps=256,
-        default_weight=0.005,
         demo_steps=(20_000, 9000),
     )

@@ -10,10 +10,12 @@ plan), in closed loop 158.0; CTD 128.4 (1), EDM teacher 136.5 (158).
 docs/results.md, docs/maze2d.md.
 """
 
-from configs import maze2d
+from ml_collections import ConfigDict
+
+from . import maze2d
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
     """Return the configuration for what follows the colon on the command line."""
     return maze2d.make(
         "maze2d-umaze-v1",
@@ -21,8 +23,7 @@ def get_config(arg=None):
         horizon=128,
         down_dims=(256, 512, 1024),
         batch_size=1400,
-        reward_weight=1e-4,
+        reward_weight={"default": 0.025, "paper": 1e-4, "released": 1e-4},
         diffuser_steps=64,
-        default_weight=0.025,
         demo_steps=(12_000, 4000),
     )

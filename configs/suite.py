@@ -50,7 +50,7 @@ SUITES = {
         "tasks": ("hopper_mr",),
         "stages": ("teacher", "ctd", "student", "ddpm", "eval"),
         "fields": (
-            "eval.samplers=('teacher', 'ddpm', 'ddpm sample_steps=15', "
+            "eval.rows=('teacher', 'ddpm', 'ddpm sample_steps=15', "
             "'ddpm sampler=ddim sample_steps=15', 'ctd', 'student')",
             "eval.summary=table3.json",
             *_SEEDS,
@@ -74,7 +74,7 @@ SUITES = {
     | {
         "tasks": _LOCOMOTION,
         "fields": (
-            "eval.samplers=('student', 'student nfe=2', 'student nfe=3', 'student nfe=4')",
+            "eval.rows=('student', 'student nfe=2', 'student nfe=3', 'student nfe=4')",
             "eval.summary=table5.json",
             *_SEEDS,
         ),
@@ -90,7 +90,7 @@ SUITES = {
         },
         "fields": (
             "training.keep=6",  # of 4 GB each at paper size
-            "eval.samplers=('student',)",
+            "eval.rows=('student',)",
             "eval.online=('student',)",
             *_SEEDS,
         ),
@@ -103,7 +103,7 @@ SUITES = {
         "variants": {"kept": ()},
         "fields": (
             "training.keep=6",
-            "eval.samplers=('student',)",
+            "eval.rows=('student',)",
             "eval.online=('student',)",
             *_SEEDS,
         ),
@@ -142,7 +142,7 @@ SUITES = {
             "dropout_02": ("student.network.dropout=0.2",),
             "student_weights_live": ("student.weights=live",),
         },
-        "fields": ("eval.samplers=('student',)", *_SEEDS),
+        "fields": ("eval.rows=('student',)", *_SEEDS),
     },
     "demo": {"tasks": ("hopper_mr",), "size": "demo", "source": "simulated"},
 }

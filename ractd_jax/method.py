@@ -74,6 +74,11 @@ def _one_call(fields: Any) -> int:
     return 1
 
 
+def _no_fields(config: Config) -> Mapping[str, Any]:
+    del config
+    return {}
+
+
 def _nothing(config: Config, stage: str) -> Mapping[str, str]:
     del config, stage
     return {}
@@ -103,6 +108,9 @@ class Method:
             was trained with.
         calls: `(fields) -> network calls` of one trajectory.
         horizon: `(config) -> steps of a window`; None for `data.horizon`.
+        depends: `(config) -> {full name: value}` of fields of other sections that it is trained by.
+        row: it is a row of tables, as a policy or a planner by itself.
+        heeds_precision: its network computes in `training.precision`.
         tasks: kinds of task that have it: "policy", "planner".
         trained_by_all: part of the command `all`.
     """
@@ -124,5 +132,8 @@ class Method:
     sampling_fields: tuple[str, ...] = ()
     calls: Callable[[Any], int] = _one_call
     horizon: Callable[[Config], int] | None = None
+    depends: Callable[[Config], Mapping[str, Any]] = _no_fields
+    row: bool = True
+    heeds_precision: bool = False
     tasks: tuple[str, ...] = ("policy", "planner")
     trained_by_all: bool = False

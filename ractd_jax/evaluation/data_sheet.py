@@ -1,4 +1,4 @@
-"""The stage `data`: fetch or make a dataset, say and draw what it holds, train nothing.
+"""The command `data`: fetch or make a dataset, say and draw what it holds, train nothing.
 
 Writes `data.json` and `figures/data.png` into the pipeline's folder; a Maze2d task's map, or what
 else `report.data.MAPS` knows, as `figures/map.png`.
@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax.data import d4rl, sources, statistics
+from ractd_jax.data import d4rl, labels, statistics
 from ractd_jax.report import data as report
 from ractd_jax.training import checkpoints
-from ractd_jax.training.pipeline import Experiment
+from ractd_jax.training.pipeline import Pipeline
 
 
-def show(experiment: Experiment) -> dict[str, Any]:
+def show(pipeline: Pipeline) -> dict[str, Any]:
     """Print the facts and what deserves a second look, draw the figures; return the facts.
 
     Raises:
         UserError: the data cannot be had, read or used.
     """
-    transitions, task = experiment.transitions, experiment.task
-    source = sources.label(experiment.config["source"], experiment.task)
+    transitions, task = pipeline.recorded.episodes, pipeline.task
+    source = labels.label(pipeline.config.source, pipeline.task)
     facts = statistics.inspect(transitions, task)
-    settings = experiment.config["data"]
-    horizon = settings["horizon"] if task.kind == "policy" else 1  # plans go on from way to way
-    remarks = statistics.remarks(facts, horizon, settings["termination_penalty"])
+    settings = pipeline.config.data
+    horizon = settings.horizon if task.kind == "policy" else 1  # plans go on from way to way
+    remarks = statistics.remarks(facts, horizon, settings.termination_penalty)
     title = f"{task.name}   data: {source}"
-    experiment.console.print(report.facts_table(facts, d4rl.PUBLISHED.get(task.name)))
+    pipeline.progress.console.print(report.facts_table(facts, d4rl.PUBLISHED.get(task.name)))
     for line in (
         f"episodes: {facts['length_min']:,} to {facts['length_max']:,} steps, mean "
         f"{facts['length_mean']:,.1f}; {facts['terminals']:,} end in a terminal, "
@@ -40,9 +40,9 @@ def show(experiment: Experiment) -> dict[str, Any]:
         f"{facts['reward_mean']:.4g}",
         *(f"note: {remark}" for remark in remarks),
     ):
-        experiment.say(line)
+        pipeline.say(line)
 
-    sheet, folder = experiment.workdir / "data.json", experiment.workdir / "figures"
+    sheet, folder = pipeline.workdir / "data.json", pipeline.workdir / "figures"
     known = {name: value for name, value in facts.items() if value == value}  # no score, no NaN
     about = {"task": task.name, "source": source, "facts": known, "remarks": remarks}
     checkpoints.write_json(sheet, about)
@@ -52,7 +52,7 @@ def show(experiment: Experiment) -> dict[str, Any]:
         draw(folder / "map.png", transitions, task, source)
         written.append(folder / "map.png")
     for path in written:
-        experiment.say(f"wrote {path}")
+        pipeline.say(f"wrote {path}")
     return facts
 
 

@@ -8,8 +8,8 @@ numbers for it. For states of the dataset, and for each policy several actions a
     spread    mean distance of two actions of one policy at one state
     coverage  share of the teacher's actions near one of the policy's; near is what 95 % of the
               teacher's actions are to another sample of its own of the same size
-    return    what the return model holds the actions to be worth, in standard deviations of the
-              worth of the teacher's, above their mean
+    return    the return model's value of the actions, in standard deviations of its values of the
+              teacher's, above their mean
 
 A policy of a history (`data.history`) is shown each state as the first of an episode.
 """
@@ -25,11 +25,13 @@ from rich import box
 from rich.table import Table
 
 from ractd_jax import console, errors
-from ractd_jax.data import sources
-from ractd_jax.evaluation import evaluate
-from ractd_jax.policies import policy
+from ractd_jax.data import labels
+from ractd_jax.evaluation import finished
+from ractd_jax.policies import load
+from ractd_jax.policies.load import load_policy
 from ractd_jax.report import style
-from ractd_jax.training import checkpoints, pipeline, run_dir
+from ractd_jax.training import checkpoints
+from ractd_jax.training.pipeline import open_pipeline
 
 Actions = Float[np.ndarray, "state sample dim"]
 
@@ -69,34 +71,34 @@ def measure(
     Raises:
         UserError: there is no teacher or no return model, or the task is planned.
     """
-    config, _ = run_dir.read(workdir / "teacher")
-    job = pipeline.Experiment(config, str(workdir))
-    if job.task.kind != "policy":
-        raise errors.UserError(f"{job.task.name} is planned: this compares actions")
-    found = job.transitions.observations
+    config = finished.saved_config(workdir)
+    pipeline = open_pipeline(config, workdir)
+    if pipeline.task.kind != "policy":
+        raise errors.UserError(f"{pipeline.task.name} is planned: this compares actions")
+    found = pipeline.recorded.episodes.observations
     rows = np.random.default_rng(seed).choice(len(found), min(states, len(found)), replace=False)
     obs = np.repeat(found[rows], samples, axis=0)
 
     def act(stage: str, step: int) -> Actions:
-        acting = policy.load_policy(workdir / stage, candidates=1)
+        acting = load_policy(workdir / stage, candidates=1)
         seeds = np.arange(len(obs))
         return acting.act(obs, seeds, step).reshape(len(rows), samples, -1)
 
-    worth = policy.judging(workdir / "reward")
+    value_of = load.value_of(workdir / "reward")
     teacher, again = act("teacher", 0), act("teacher", 1)
-    near, base = radius(again, teacher), worth(obs, teacher.reshape(len(obs), -1))
+    near, base = radius(again, teacher), value_of(obs, teacher.reshape(len(obs), -1))
     entries = []
-    for stage in evaluate.trained(job):
+    for stage in finished.trained(pipeline):
         actions = teacher if stage == "teacher" else act(stage, 0)
-        value = worth(obs, actions.reshape(len(obs), -1))
+        value = value_of(obs, actions.reshape(len(obs), -1))
         entries.append(
             {
-                "task": job.task.name,
-                "source": sources.label(config["source"], job.task),
+                "task": pipeline.task.name,
+                "source": labels.label(config.source, pipeline.task),
                 "stage": stage,
-                "size": config["size"],
-                "preset": config["preset"],
-                "training_seed": config["seed"],
+                "size": config.size,
+                "preset": config.preset,
+                "training_seed": config.seed,
                 "states": len(rows),
                 "samples": samples,
                 "spread": spread(actions),

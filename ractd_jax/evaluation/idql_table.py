@@ -10,11 +10,13 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ractd_jax.evaluation import evaluate
+from ractd_jax.config import Config
+from ractd_jax.errors import UserError
+from ractd_jax.evaluation import finished, policies
 from ractd_jax.evaluation.rows import EvalRow, parse_row
 from ractd_jax.report import style
 from ractd_jax.training import checkpoints
-from ractd_jax.training.pipeline import Experiment
+from ractd_jax.training.pipeline import Pipeline
 
 SAMPLERS = ("edm_bc", "cd", "ct")
 # task: sampler: score by network calls
@@ -37,34 +39,37 @@ PUBLISHED = {
 }
 
 
-def show(experiment: Experiment) -> list[dict[str, Any]]:
-    """Train what is missing, evaluate all of it, print the table, write idql.json.
+def show(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Evaluate all of it, print the table, write idql.json.
 
     Raises:
-        UserError: the task has no models of single actions, or they see their data in different
-            frames.
+        UserError: the task has no models of single actions, one of them or the critic is not
+            trained, or they normalise observations differently.
     """
     for stage in ("iql", *SAMPLERS):
-        experiment.ensure(stage, wanted=False)
-    published = PUBLISHED.get(experiment.task.name, {})
+        if stage not in pipeline.config.stages:
+            has = ", ".join(pipeline.config.stages)
+            raise UserError(f"{pipeline.task.name} has no stage {stage}: it has {has}")
+        finished.require(pipeline, stage, "idql_eval")
+    published = PUBLISHED.get(pipeline.task.name, {})
     entries = []
-    for row in rows(experiment.config):
-        entry = evaluate.evaluate_row(experiment, row)
+    for row in rows(pipeline.config):
+        entry = policies.evaluate_row(pipeline, row)
         score = published.get(row.stage, {}).get(row.nfe) if row.candidates > 1 else None
         entries.append(entry | {"published": score})
-    path = experiment.workdir / "idql.json"
+    path = pipeline.workdir / "idql.json"
     checkpoints.write_json(path, entries)
-    experiment.console.print(table(entries))
-    experiment.say(f"wrote {path}")
+    pipeline.progress.console.print(table(entries))
+    pipeline.say(f"wrote {path}")
     return entries
 
 
-def rows(config: dict[str, Any]) -> list[EvalRow]:
+def rows(config: Config) -> list[EvalRow]:
     """Return the rows of the table: each sampler, one candidate and many, by network calls."""
-    settings, found = config["idql_eval"], []
+    found = []
     for stage in SAMPLERS:
-        for candidates in dict.fromkeys((1, settings["candidates"])):
-            for calls in settings["nfe"]:
+        for candidates in dict.fromkeys((1, config.idql_eval.candidates)):
+            for calls in config.idql_eval.nfe:
                 how = f"solver=euler sample_bins={calls + 1}"
                 how = how if stage == "edm_bc" else f"nfe={calls}"
                 found.append(parse_row(config, f"{stage} {how} candidates={candidates}"))

@@ -6,70 +6,68 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax.data import sources
+from ractd_jax.data import labels
 from ractd_jax.evaluation import rollouts
 from ractd_jax.evaluation.rows import EvalRow
 from ractd_jax.training import run_dir
-from ractd_jax.training.pipeline import Experiment
+from ractd_jax.training.pipeline import Pipeline
 
 SELECTION = "last checkpoint (offline)"
 
 
-def play(
-    experiment: Experiment, sampler: EvalRow, act: rollouts.Policy, *manner: str
-) -> dict[str, Any]:
+def play(pipeline: Pipeline, row: EvalRow, act: rollouts.Policy, *manner: str) -> dict[str, Any]:
     """Return the entry of a row's episodes.
 
     Args:
-        experiment: the pipeline.
-        sampler: whose model acts.
+        pipeline: the pipeline.
+        row: whose model acts.
         act: how.
         *manner: words for that, where there is more than one way; part of the entry's name.
     """
-    settings, task = experiment.config["eval"], experiment.task
-    seeds = [settings["first_seed"] + i for i in range(settings["episodes"])]
-    limit, name = task.max_episode_steps, ", ".join((sampler.name, *manner))
-    with experiment.progress.task(f"evaluate {name}", len(seeds) * limit) as bar:
+    settings, task = pipeline.config.eval, pipeline.task
+    seeds = [settings.first_seed + i for i in range(settings.episodes)]
+    limit, name = task.max_episode_steps, ", ".join((row.name, *manner))
+    with pipeline.progress.task(f"evaluate {name}", len(seeds) * limit) as bar:
 
         def on_step(steps: int, finished: int) -> None:
             done = finished * limit + (len(seeds) - finished) * steps
             bar.update(done, episodes=finished)
 
         result = rollouts.rollout(act, task, seeds, on_step=on_step)
-    trained = [sampler.stage]
-    if sampler.candidates > 1:
-        trained.append(sampler.reselect["judge"])
+    trained = [row.stage]
+    if row.candidates > 1:
+        trained.append(row.selection.critic)
     seconds = None  # of a run that is stopped early, unknown
-    if sampler.update is None:
-        seconds = run_dir.training_seconds(experiment.workdir, experiment.config, trained)
-    return entry(experiment, name, result.returns) | {
-        "model": sampler.stage,
-        "name": sampler.name,
-        "nfe": sampler.nfe,
-        "candidates": sampler.candidates,
-        "selection": SELECTION if sampler.update is None else f"update {sampler.update}",
+    if row.update is None:
+        seconds = run_dir.training_seconds(pipeline.workdir, pipeline.config, trained)
+    return entry(pipeline, name, result.returns) | {
+        "model": row.stage,
+        "name": row.name,
+        "nfe": row.nfe,
+        "candidates": row.candidates,
+        "selection": SELECTION if row.update is None else f"update {row.update}",
         "seeds": seeds,
         "training_seconds": seconds,
         "score_released": float(task.score(result.returns_released).mean()),
     }
 
 
-def entry(experiment: Experiment, row: str, returns: np.ndarray) -> dict[str, Any]:
+def entry(pipeline: Pipeline, row: str, returns: np.ndarray) -> dict[str, Any]:
     """Return what the table and eval.json say of some episodes' returns.
 
     Its `stage` is the name of the table's row, "student, NFE 2, closed loop". Where a model acted,
     `play` adds which, as `model`, and as `name` the row's name without the manner.
     """
-    config = experiment.config
+    config = pipeline.config
     return {
-        "task": config["task"],
-        "source": sources.label(config["source"], experiment.task),
+        "task": config.task.name,
+        "source": labels.label(config.source, config.task),
         "stage": row,
-        "size": config["size"],
-        "preset": config["preset"],
-        "training_seed": config["seed"],
+        "size": config.size,
+        "preset": config.preset,
+        "training_seed": config.seed,
         "returns": [float(r) for r in returns],
-        **rollouts.statistics(returns, experiment.task),
+        **rollouts.statistics(returns, config.task),
     }
 
 

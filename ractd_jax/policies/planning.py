@@ -16,6 +16,7 @@ the plain sum of rewards.
 import math
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,13 @@ import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from ractd_jax import tasks
-from ractd_jax.data import normalization, windows
+from ractd_jax.data import normalization
+from ractd_jax.data.normalization import Normalizer
 from ractd_jax.envs import maze2d, waypoint_controller
 from ractd_jax.errors import UserError
-from ractd_jax.policies import policy
-from ractd_jax.training import run_dir
+from ractd_jax.methods import registry
+from ractd_jax.policies import keys as row_noise
+from ractd_jax.policies import load
 from ractd_jax.types import Algorithm, Params
 
 STRAYED = 0.3  # cells from where the plan in hand says to be: it does not hold any more
@@ -41,7 +44,7 @@ class Planner:
     Args:
         algorithm: whose `act` draws trajectories of states.
         params: its weights.
-        limits: the normaliser it was trained with.
+        normalizer: that it was trained with.
         task: what it plans for.
         seed: of the noise of `__call__`.
     """
@@ -50,18 +53,20 @@ class Planner:
         self,
         algorithm: Algorithm,
         params: Params,
-        limits: windows.Normalizer,
+        normalizer: Normalizer,
         task: tasks.TaskSpec,
         seed: int = 0,
     ):
         self.task, self.seed, self.calls = task, seed, 0
-        self._params, self._limits = jax.device_put((params, limits))
+        self._params, self._normalizer = jax.device_put((params, normalizer))
+        draw = algorithm.act
+        assert draw is not None
 
-        def plan(params, limits, obs, goals, seeds, step):
-            keys = policy.row_keys(seeds, step)
-            ends = (normalization.normalize(end, limits.observations) for end in (obs, goals))
-            states = algorithm.act(params, jnp.concatenate([*ends], axis=-1), keys)
-            return normalization.unnormalize(states, limits.observations)
+        def plan(params, normalizer, obs, goals, seeds, step):
+            keys = row_noise.row_keys(seeds, step)
+            ends = (normalization.normalize(end, normalizer.observations) for end in (obs, goals))
+            states = draw(params, jnp.concatenate([*ends], axis=-1), keys)
+            return normalization.unnormalize(states, normalizer.observations)
 
         self._plan = jax.jit(plan)
 
@@ -82,7 +87,7 @@ class Planner:
         """
         rows = (np.asarray(end, np.float32) for end in (obs, goals))
         seeds = np.asarray(seeds, np.int32)
-        return np.asarray(self._plan(self._params, self._limits, *rows, seeds, np.int32(step)))
+        return np.asarray(self._plan(self._params, self._normalizer, *rows, seeds, np.int32(step)))
 
     def __call__(
         self, obs: npt.ArrayLike, goal: npt.ArrayLike
@@ -208,41 +213,43 @@ def load_control(run: str | pathlib.Path) -> Control:
     Raises:
         UserError: there is no finished checkpoint, or it does not fit its configuration.
     """
-    algorithm, saved, task = policy.load(run)
-    low, high = task.action_limits()
+    model = load.load_model(run)
+    draw = model.algorithm.act
+    assert draw is not None
+    low, high = model.task.action_limits()
 
     @jax.jit
-    def control(saved, obs, wanted):
-        limits = saved["normalizer"]
-        ends = (normalization.normalize(end, limits.observations) for end in (obs, wanted))
+    def control(saved: Any, obs: Any, wanted: Any) -> Any:
+        normalizer = saved["normalizer"]
+        ends = (normalization.normalize(end, normalizer.observations) for end in (obs, wanted))
         pair = jnp.concatenate([*ends], axis=-1)
         keys = jax.random.split(jax.random.key(0), len(pair))  # of noise that it never draws
-        actions = algorithm.act(saved["params"], pair, keys)[:, 0]
-        return normalization.unnormalize(actions, limits.actions).clip(low[None], high[None])
+        actions = draw(saved["params"], pair, keys)[:, 0]
+        return normalization.unnormalize(actions, normalizer.actions).clip(low[None], high[None])
 
-    saved = jax.device_put(saved)
+    saved = jax.device_put(model.saved)
     return lambda obs, wanted: np.asarray(control(saved, *map(np.float32, (obs, wanted))))
 
 
 def load_planner(
-    run: str | pathlib.Path, seed: int = 0, *, update: int | None = None, **sampling
+    run: str | pathlib.Path, seed: int = 0, *, update: int | None = None, **sampling: Any
 ) -> Planner:
     """Load a trained planner.
 
     Args:
         run: directory of a training run, e.g. `runs/maze2d-umaze-v1/<...>/student`.
         seed: of the planner's noise.
-        update: see `policy.load_policy`.
+        update: see `load.load_policy`.
         **sampling: see there.
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, or the model
             plans no states.
     """
-    algorithm, saved, task = policy.load(run, update=update, **sampling)
-    if task.kind != "planner":
+    model = load.load_model(run, update=update, **sampling)
+    if model.task.kind != "planner":
         raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
-    _, stage = run_dir.read(pathlib.Path(run))
-    if stage == "inverse":
+    if not registry.get(model.stage).row:
         raise UserError(f"{run} plans no states: it turns those of a plan into actions")
-    return Planner(algorithm, saved["params"], saved["normalizer"], task, seed)
+    saved = model.saved
+    return Planner(model.algorithm, saved["params"], saved["normalizer"], model.task, seed)

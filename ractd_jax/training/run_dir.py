@@ -1,7 +1,8 @@
-"""What a run was configured as: where it lies, what it records, whether it may go on there."""
+"""The folder of a run: where it lies, what it records, whether it may go on there."""
 
 import contextlib
 import importlib.metadata
+import json
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -9,49 +10,53 @@ from typing import Any
 
 import jax
 
-from ractd_jax import stages
+from ractd_jax.config import Config
 from ractd_jax.errors import UserError
+from ractd_jax.method import Reads
+from ractd_jax.methods import registry
 from ractd_jax.training import checkpoints
 
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
 
-def default_workdir(config: dict[str, Any]) -> pathlib.Path:
+
+def default_workdir(config: Config) -> pathlib.Path:
     """Return `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`; usual choices are not named."""
-    source = config["source"]
+    source = config.source
     short = source if source.startswith("minari:") else pathlib.Path(source).stem
     source = "" if source == "d4rl" else f"-{short}"
-    preset = "" if config["preset"] == "default" else f"-{config['preset']}"
-    name = f"{config['size']}{source}{preset}-seed{config['seed']}"
-    return pathlib.Path("runs") / config["task"] / re.sub(r"[^\w.-]", "_", name)
+    preset = "" if config.preset == "default" else f"-{config.preset}"
+    name = f"{config.size}{source}{preset}-seed{config.seed}"
+    return pathlib.Path("runs") / config.task.name / re.sub(r"[^\w.-]", "_", name)
 
 
-def describe(config: dict[str, Any], stage: str) -> dict[str, Any]:
+def describe(config: Config, stage: str) -> dict[str, Any]:
     """Return what config.json says: stage, resolved configuration, versions, device."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
     return {
         "stage": stage,
-        "config": config,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "config": registry.plain(config),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": str(jax.devices()[0].device_kind),
     }
 
 
-def read(run: pathlib.Path) -> tuple[dict[str, Any], str]:
+def read(run: pathlib.Path) -> tuple[Config, str]:
     """Return the configuration and the stage of a run, as its config.json has them.
 
     Raises:
-        UserError: there is none, it is not of ours, or its stage is unknown.
+        UserError: there is none, it is not of ours, or another version wrote it.
     """
     path = run / checkpoints.CONFIG
     found = checkpoints.read_json(path)
     found = found if isinstance(found, dict) else {}
-    config, stage = found.get("config"), found.get("stage")
-    if not isinstance(config, dict) or not isinstance(stage, str):
+    values, stage = found.get("config"), found.get("stage")
+    if not isinstance(values, dict) or not isinstance(stage, str):
         raise UserError(
             f"{path} has no config and stage, so {run} holds no run of ours: choose the folder of "
             "one, such as runs/<task>/<...>/student"
         )
     with of_this_version(run):
-        if stage not in stages.TRAINED:
+        config = registry.configure(values, whole=True)
+        if stage not in config.stages:
             raise LookupError(f"a stage {stage!r}")
     return config, stage
 
@@ -61,94 +66,92 @@ def of_this_version(run: pathlib.Path) -> Iterator[None]:
     """Say which run it is, where its configuration has not the fields that this version has."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except (AttributeError, LookupError, TypeError, UserError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{run} was written by another version of ractd_jax ({reason}): use that one, or train "
-            "it again"
+            f"{run} was written by another version of ractd_jax, or changed by hand ({reason}): "
+            "use that version, or train it again"
         ) from error
 
 
-def training_seconds(
-    workdir: pathlib.Path, config: dict[str, Any], names: Iterable[str]
-) -> float | None:
+def training_seconds(workdir: pathlib.Path, config: Config, names: Iterable[str]) -> float | None:
     """Return how long some stages and all they need were trained; None if one does not say.
 
     Args:
         workdir: folder of the pipeline.
-        config: the resolved configuration.
+        config: its configuration.
         names: stages.
     """
-    found, left = {}, list(names)
-    while left:
-        stage = left.pop()
-        path = workdir / stage / checkpoints.TIMING
-        if not path.exists():  # imported, or trained by an earlier version
-            return None
-        found[stage] = checkpoints.read_json(path)["seconds"]
-        left += set(stages.needs(config, stage).values()) - found.keys()
-    return sum(found.values())
+    stages = {need for name in names for need in (name, *registry.all_needs(config, name))}
+    paths = [workdir / stage / checkpoints.TIMING for stage in stages]
+    if not all(path.exists() for path in paths):  # imported
+        return None
+    return sum(checkpoints.read_json(path)["seconds"] for path in paths)
 
 
-def check_same(run: pathlib.Path, config: dict[str, Any], stage: str) -> None:
+def check_same(run: pathlib.Path, config: Config, stage: str) -> None:
     """Refuse to go on in a folder whose run was configured otherwise.
 
     Raises:
         UserError: with the first field that differs and matters.
     """
     old, _ = read(run)
-    with of_this_version(run):
-        _check_same(run, config, old, stage)
-
-
-def _check_same(run, config, old, stage) -> None:
-    parts = (stage, *_needed(config, stage))  # of the models before it as it found them
-    sections = ["task", "source", "size", "preset", "seed", "custom", *parts]
-    if stage not in stages.SINGLE:
-        sections.append("data")
-        if stage not in ("reward", "inverse"):  # the models that never see noise
-            sections.append("noise")
-    differences = list(_differences(config, old, sections))
-    if stage in stages.SINGLE:  # of the data's fields they heed one
-        cuts = (c["data"].get("transitions") for c in (config, old))
-        differences += _differences(*cuts, prefix="data.transitions")
-    denoises = "kind" in config[stage].get("network", {})
-    if denoises and checkpoints.run_status(run) != checkpoints.FINISHED:  # then it may act in any
-        precisions = map(stages.precision, (config, old))
-        differences += _differences(*precisions, prefix="training.precision")
-    if "reward" in stages.needs(config, stage):
-        kinds = (c["reward"].get("kind", "returns") for c in (config, old))
-        differences += _differences(*kinds, prefix="reward.kind")
-    if stage == "diffuser_value":  # it judges noisy ways: of the planner's schedule and length
-        methods = (c["diffuser"]["method"] for c in (config, old))
-        planned = ({name: m.get(name) for name in ("steps", "horizon")} for m in methods)
-        differences += _differences(*planned, prefix="diffuser.method.")
-    for name, now, then in differences:
-        if name.endswith("optimiser.steps") and not (now and then):
-            continue  # 0 stands for the epochs that the other has worked out
-        if then is None and not now:
-            continue  # a choice that earlier versions did not have
-        if name == "data.history" and stages.history(config, stage) == stages.history(old, stage):
-            continue  # 1 in earlier versions, and in models that see the present alone
-        if name == "data.errands" and stage in ("reward", "inverse"):
-            continue  # they see single states, and pairs of them
-        part, _, field = name.partition(".")
-        acting = [f"method.{word}" for word in stages.SAMPLING.get(part, ())]
-        if part in parts and (field in acting or f"{field}.".startswith("reselect.")):
-            continue  # how it acts may change
+    finished = checkpoints.run_status(run) == checkpoints.FINISHED
+    for name, now, then in differences(config, old, stage, finished=finished):
         raise UserError(
             f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "
             "again, --workdir=DIR puts the new one elsewhere"
         )
 
 
-def _needed(config: dict[str, Any], stage: str) -> list[str]:
-    """Return the stages that a stage is trained from, and those that they are."""
-    needs = stages.needs(config, stage).values()
-    return [*dict.fromkeys(name for need in needs for name in (need, *_needed(config, need)))]
+def differences(
+    config: Config, old: Config, stage: str, *, finished: bool
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (field, new value, old value) of everything that a stage depends on and that differs.
+
+    How a model acts may differ: fields that only acting heeds, and how candidates are chosen.
+
+    Args:
+        config: the new configuration.
+        old: that of a run.
+        stage: of the run.
+        finished: it is; then its network may act in any precision.
+    """
+    method, parts = registry.get(stage), (stage, *registry.all_needs(config, stage))
+    new_values, old_values = (json.loads(json.dumps(registry.plain(c))) for c in (config, old))
+    sections = ["task", "source", "size", "preset", "seed", *parts]
+    if method.reads is not Reads.TRANSITIONS:
+        sections.append("data")
+        if method.reads not in (Reads.RETURNS, Reads.PAIRS):  # the models that never see noise
+            sections.append("noise")
+    found = list(_differences(new_values, old_values, sections))
+    if method.reads is Reads.TRANSITIONS:  # of the data's fields they heed one
+        counts = config.data.transitions, old.data.transitions
+        found += _differences(*counts, prefix="data.transitions")
+    if method.heeds_precision and not finished:
+        precisions = config.training.precision, old.training.precision
+        found += _differences(*precisions, prefix="training.precision")
+    if "reward" in registry.needs(config, stage):
+        found += _differences(config.critic, old.critic, prefix="critic")
+    found += _differences(dict(method.depends(config)), dict(method.depends(old)))
+    for name, now, then in found:
+        if name.endswith("optimiser.steps") and not (now and then):
+            continue  # 0 stands for the epochs that the other has worked out
+        if name == "data.history" and not method.uses_history:
+            continue
+        if name == "data.goal_relabel" and method.reads in (Reads.RETURNS, Reads.PAIRS):
+            continue  # they see single states, and pairs of them
+        part, _, field = name.partition(".")
+        if part in parts and field.startswith("selection."):
+            continue
+        if part in parts and field.removeprefix("method.") in registry.get(part).sampling_fields:
+            continue
+        yield name, now, then
 
 
-def _differences(new: Any, old: Any, sections=None, prefix: str = ""):
+def _differences(
+    new: Any, old: Any, sections: Iterable[str] | None = None, prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, new value, old value) of every field that differs."""
     if isinstance(new, dict) and isinstance(old, dict):
         for name in sections or sorted(new.keys() | old.keys()):

@@ -2,23 +2,26 @@
 
 Every entry is one stage of one pipeline (task and seed), in the folder that `main.py` would give
 it, so a suite and single commands can finish each other's work. Which entry waits for which is what
-`stages.needs` says; the rest, where and when and what to try again, is Ray's.
+`Method.needs` says; the rest, where and when and what to try again, is Ray's.
 """
 
 import ast
 import contextlib
 import functools
-import importlib
 import os
 import pathlib
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ractd_jax import stages
+from ml_collections import ConfigDict
+
+from ractd_jax.cli import configs
 from ractd_jax.errors import UserError, choose
 from ractd_jax.evaluation import evaluate
+from ractd_jax.methods import registry
 from ractd_jax.training import checkpoints, compilation_cache, pipeline, run_dir
+from ractd_jax.training.trainer import Trainer
 
 EVAL = "eval"
 LABELS = ("task", "stage", "seed", "size", "source", "preset")  # words that other fields follow
@@ -51,9 +54,8 @@ def entries(suite: dict[str, Any], root: str | None = None) -> Iterator[Entry]:
         UserError: a task, a stage or a field is none.
     """
     for stage in suite["stages"]:
-        choose("stage", stage, (*stages.TRAINED, EVAL))
-    files = (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
-    known = {file.stem for file in files if "def get_config(" in file.read_text()} - {"suite"}
+        choose("stage", stage, (*registry.records(), EVAL))
+    known = set(configs.names()) - {"suite"}
     for variant, fields in (suite["variants"] or {"": ()}).items():
         place, fields = root, (*suite["fields"], *fields)
         if variant:  # other fields, other folders
@@ -65,36 +67,42 @@ def entries(suite: dict[str, Any], root: str | None = None) -> Iterator[Entry]:
                 yield from _pipeline(suite, place, task, seed, fields, title)
 
 
-def _pipeline(suite, root, task: str, seed: int, fields, title: str) -> Iterator[Entry]:
+def _pipeline(
+    suite: dict[str, Any],
+    root: str | pathlib.Path | None,
+    task: str,
+    seed: int,
+    fields: tuple[str, ...],
+    title: str,
+) -> Iterator[Entry]:
     words = ",".join(f"{name}={suite[name]}" for name in ("size", "source", "preset"))
     done: dict[str, Entry] = {}
 
     def add(stage: str):
         if stage in done:
             return
-        config = importlib.import_module(f"configs.{task}").get_config(
-            f"{stage},{words},seed={seed}"
-        )
+        values = configs.load(task, f"{stage},{words},seed={seed}")
         for field in fields:
-            _set(config, field)
-        config = config.to_dict()
+            _set(values, field)
+        plain = values.to_dict()
+        config = registry.configure(plain)
         folder = run_dir.default_workdir(config)
         if root:
             folder = pathlib.Path(root) / folder.relative_to("runs")
         # What is trained is evaluated, whatever the order of the words.
         trained = [s for s in suite["stages"] if s != EVAL]
-        needs = trained if stage == EVAL else list(stages.needs(config, stage).values())
+        needs = trained if stage == EVAL else list(registry.needs(config, stage).values())
         for need in needs:
             add(need)
         names = tuple(done[need].name for need in needs)
-        done[stage] = Entry(f"{title} {stage}", config, str(folder), names)
+        done[stage] = Entry(f"{title} {stage}", plain, str(folder), names)
 
     for stage in suite["stages"]:
         add(stage)
     yield from done.values()
 
 
-def _set(config, field: str) -> None:
+def _set(config: ConfigDict, field: str) -> None:
     """Set a field of a configuration by its full name, as `--config.<name>=<value>` does."""
     name, _, value = field.partition("=")
     if name in LABELS:
@@ -127,21 +135,23 @@ def finished(entry: Entry, skipped: set[str]) -> bool:
     """
     if entry.config["stage"] == EVAL:
         return skipped.issuperset(entry.needs) and _evaluated(entry)
-    job = pipeline.Experiment(entry.config, entry.workdir, resume=True)
-    return not job.missing(entry.config["stage"], True)
+    job = pipeline.open_pipeline(registry.configure(entry.config), entry.workdir)
+    return not Trainer([job], resume=True).missing(job, entry.config["stage"])
 
 
 def _evaluated(entry: Entry) -> bool:
     """Return whether the models that there are have been evaluated as an entry asks."""
     folder = pathlib.Path(entry.workdir)
     summary = folder / entry.config["eval"]["summary"]
-    settings = evaluate.beside(summary)
-    if not summary.exists() or not settings.exists():
+    settings_file = evaluate.settings_file(summary)
+    if not summary.exists() or not settings_file.exists():
         return False
     trained = (folder / name.rpartition(" ")[2] / checkpoints.FINISHED for name in entry.needs)
     if any(run.stat().st_mtime > summary.stat().st_mtime for run in trained):
         return False
-    return checkpoints.read_json(settings) == evaluate.asked(entry.config)
+    return checkpoints.read_json(settings_file) == evaluate.settings(
+        registry.configure(entry.config)
+    )
 
 
 def work(config: dict[str, Any], workdir: str, folder: str, *needed: None) -> None:
@@ -155,11 +165,11 @@ def work(config: dict[str, Any], workdir: str, folder: str, *needed: None) -> No
     """
     os.chdir(folder)
     compilation_cache.keep(config["training"]["compilation_cache"])
-    job = pipeline.Experiment(config, workdir, resume=True)
+    job = pipeline.open_pipeline(registry.configure(config), workdir)
     if config["stage"] == EVAL:
         evaluate.evaluate_all(job)
     else:
-        job.ensure(config["stage"])
+        Trainer([job], resume=True).ensure(config["stage"])
 
 
 def run(suite: dict[str, Any], root: str | None = None, address: str | None = None) -> None:
@@ -193,7 +203,7 @@ def run(suite: dict[str, Any], root: str | None = None, address: str | None = No
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level="ERROR",
-                runtime_env={"env_vars": {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}},
+                runtime_env={"env_vars": {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}},
             )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"Ray: {str(error).splitlines()[0]}") from error

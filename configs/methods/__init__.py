@@ -1,0 +1,1 @@
+"""What each method is trained with: one file a method."""

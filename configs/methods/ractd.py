@@ -1,0 +1,157 @@
+"""RACTD's numbers: return model, teacher, student without reward (CTD) and with it.
+
+Locomotion: RACTD appendices A and B at size and preset `paper`, the published YAML files and code
+for `released`, and for `default` what our measurements defend (docs/presets.md). Mazes: section 4.2
+and appendix A.1.
+"""
+
+from typing import Any
+
+from ractd_jax.cli.words import Given
+
+UNET = {"kind": "unet", "down_dims": (512, 1024, 2048), "embed_dim": 128}
+WEIGHTS = {"default": 0.5, "paper": 1.0, "released": 1.0}  # of the reward, where a task names none
+
+
+def get_sections(given: Given) -> dict[str, dict[str, Any]]:
+    """Return the sections of the four stages."""
+    planner = given.task.kind == "planner"
+    weights = given.numbers.get("reward_weight", WEIGHTS)
+    found = {
+        "reward": _return_model(given),
+        "teacher": _teacher(given),
+        "ctd": _student(given, {"reward_weight": 0.0}),
+        "student": _student(given, {"reward_weight": weights[given.preset]}),
+    }
+    if given.preset == "default":
+        _default(found, planner)
+    if given.preset == "released":
+        _released(found)
+    return found
+
+
+def _return_model(given: Given) -> dict[str, Any]:
+    optimiser = {"batch_size": 64, "learning_rate": 2e-4, "weight_decay": 1e-3, "warmup": 20}
+    fields = dict(given.numbers.get("return_model", {}))
+    found = {
+        "network": {"dims": (32, 64, 128, 256)},
+        "optimiser": optimiser,
+        "epochs": 100 if given.task.kind == "planner" else fields.pop("epochs", 50),
+    }
+    if given.preset != "paper":
+        found["network"]["dims"] = (64, 128, 256)
+    optimiser |= fields
+    if given.task.kind == "planner":
+        if given.size == "small":
+            optimiser |= {"batch_size": 256, "steps": 20_000}
+        if given.size == "demo":
+            found["network"]["dims"] = (32, 64)
+            optimiser |= {"batch_size": 512, "learning_rate": 1e-3, "steps": 2000}
+            optimiser |= {"warmup": 100, "ema": 0.999}
+    elif given.size == "small":
+        optimiser |= {"batch_size": 256, "steps": 50_000}
+    elif given.size == "demo":
+        optimiser |= {"batch_size": 256, "learning_rate": 1e-3, "steps": 4000}
+        optimiser |= {"warmup": 100, "ema": 0.999}
+    return found
+
+
+def _teacher(given: Given) -> dict[str, Any]:
+    found = {
+        "network": dict(UNET),
+        "optimiser": {"batch_size": 1024, "warmup": 2000},
+        "epochs": 1000,
+    }
+    if given.task.kind == "planner":
+        found["optimiser"] |= {"weight_decay": 1e-4, "warmup": 500}
+        found["epochs"] = 400
+    size_denoiser(given, found, student=False)
+    return found
+
+
+def _student(given: Given, method: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        "network": UNET | {"dropout": 0.2},
+        "method": method,
+        "optimiser": {"batch_size": 4800, "weight_decay": 1e-4, "ema": 0.0, "ema_power": 0.0},
+        "epochs": given.numbers.get("epochs", 400),
+        "weights": "live",
+    }
+    if given.task.kind == "planner":
+        found["optimiser"] |= {"batch_size": given.numbers["batch_size"], "weight_decay": 1e-6}
+    size_denoiser(given, found, student=True)
+    return found
+
+
+def size_denoiser(given: Given, section: dict[str, Any], *, student: bool) -> None:
+    """Give a denoiser of trajectories the network and the training of a size.
+
+    Args:
+        given: the task and the words of the command line.
+        section: of the stage, at paper size; it is changed.
+        student: it is distilled; others learn from data alone.
+    """
+    optimiser = section["optimiser"]
+    if given.task.kind == "planner":
+        section["network"] |= {"down_dims": given.numbers["down_dims"], "embed_dim": 256}
+        if given.size != "paper":
+            _size_planner(given, section, student)
+    elif given.size == "small":
+        section["network"] |= {"down_dims": (64, 128, 256), "embed_dim": 64}
+        optimiser |= {"batch_size": 256, "learning_rate": 3e-4}
+        optimiser["steps"] = 30_000 if student else 100_000
+    elif given.size == "demo":
+        section["network"] = MLP | {"hidden": 256, "blocks": 2}
+        optimiser |= {"batch_size": 256, "learning_rate": 5e-4, "steps": 6000, "warmup": 200}
+        if not student:
+            optimiser |= {"steps": 12_000, "learning_rate": 1e-3, "ema": 0.999}
+
+
+MLP = {"kind": "mlp", "embed_dim": 32, "dropout": 0.0}
+
+
+def _size_planner(given: Given, section: dict[str, Any], student: bool) -> None:
+    """Set networks and lengths that two cores train; U-Nets of long plans take them days."""
+    hidden, longer = (1024, 2) if given.size == "small" else (512, 1)
+    section["network"] = MLP | {"hidden": hidden, "blocks": 4, "frequencies": 128}
+    teacher_steps, student_steps = given.numbers["demo_steps"]
+    optimiser = section["optimiser"]
+    optimiser |= {"batch_size": 64, "learning_rate": 5e-4, "warmup": 200}
+    optimiser["steps"] = longer * student_steps
+    if not student:
+        optimiser |= {"batch_size": 128, "learning_rate": 1e-3, "ema": 0.999}
+        optimiser["steps"] = longer * teacher_steps
+
+
+# ---- presets -------------------------------------------------------------------------------------
+
+
+def _default(found: dict[str, dict[str, Any]], planner: bool) -> None:
+    """Hold the reward's gradient, and let it choose data: docs/results.md says why."""
+    found["reward"]["network"]["layer_norm"] = True
+    found["reward"]["method"] = {"members": 6, "drawn": 1}
+    student = found["student"]["method"]
+    student |= {"distance": "squared", "reward_on": "dsm", "reward_clip": True, "advantage": 1.0}
+    if planner:
+        found["teacher"]["method"] = {"levels": "mixed"}
+        student |= {"dsm_goal": "teacher", "reward_scale": "gradient", "advantage": 0.0}
+    for stage in ("ctd", "student"):
+        found[stage]["weights"] = "ema"
+        found[stage]["optimiser"]["ema"] = 0.999
+
+
+def _released(found: dict[str, dict[str, Any]]) -> None:
+    found["teacher"]["method"] = {"distance": "released"}
+    for stage in ("teacher", "reward"):
+        found[stage]["weights"] = "live"
+    for stage in ("ctd", "student"):
+        # The released target network has decay 0: it is the student after the last update.
+        found[stage]["method"] |= {
+            "distance": "released",
+            "reward_on": "dsm",
+            "target": "ema",
+            "target_dropout": True,
+        }
+    for stage in ("teacher", "ctd", "student"):
+        if found[stage]["network"]["kind"] == "unet":
+            found[stage]["network"]["mid_dropout"] = 0.2

@@ -1,0 +1,208 @@
+"""The command line: what a stage or a command does, and how it ends."""
+
+import contextlib
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+
+from ractd_jax import config as configuration
+from ractd_jax.cli import flags
+from ractd_jax.cli import help as help_text
+from ractd_jax.config import Config
+from ractd_jax.errors import UserError
+from ractd_jax.methods import registry
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return its exit status.
+
+    What the user can put right ends in one line and status 2. `--debug` shows where it came from.
+    """
+    argv = sys.argv if argv is None else argv
+    asked = [word for word in argv[1:] if re.match(r"--?h(elp|elpfull)?\b", word)]
+    try:
+        if asked:
+            with help_text.quiet_pipe():
+                help_text.show(asked[0], [w for w in argv[1:] if not w.startswith("-")])
+        else:
+            run(flags.parse(argv))
+    except UserError as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # anywhere but in training, which saves first
+        print("stopped; with --resume the same command keeps what is trained", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say in one line that a device has too little memory, wherever that shows."""
+    try:
+        yield
+    except RuntimeError as error:  # of JAX, which need not be there yet
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
+            raise
+        raise UserError(
+            "the device has too little memory for this: size=small or size=demo, a smaller "
+            "optimiser.batch_size of the stage, or --config.training.precision=bfloat16 take less; "
+            f"what was saved is kept ({str(error).splitlines()[0]})"
+        ) from error
+
+
+@_enough_memory()
+def run(options: flags.Options) -> None:
+    """Do what the command line says.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    if options.resume and options.overwrite:
+        raise UserError("--resume and --overwrite contradict each other; give one of them")
+    if "suite" in options.config:
+        _suite(options)
+        return
+    # JAX starts only now
+    from ractd_jax.training import compilation_cache, multihost
+
+    config = registry.configure(options.config.to_dict())
+    multihost.join(options.cluster)
+    if multihost.several() and (config.stage not in config.stages or config.seeds > 1):
+        raise UserError(
+            f"several processes train together and do nothing else: name one of "
+            f"{', '.join(config.stages)}, a single seed, and evaluate with one process afterwards"
+        )
+    if config.stage != "bench":  # which times compiling
+        compilation_cache.keep(config.training.compilation_cache)
+    if config.stage == "collect":
+        _collect(options, config)
+    elif config.stage in ("eval", "idql_eval"):
+        _evaluate(options, config)
+    elif config.stage in ("data", "bench"):
+        _look(options, config)
+    else:
+        _train(options, config)
+
+
+def _suite(options: flags.Options) -> None:
+    if options.overwrite:
+        raise UserError("a suite keeps what is finished: remove the folders of what is not to")
+    from ractd_jax.cli import suite
+
+    suite.run(options.config.to_dict(), options.workdir, options.ray_address)
+
+
+def _collect(options: flags.Options, config: Config) -> None:
+    from ractd_jax.data.generate import collect
+
+    if options.overwrite:
+        raise UserError("collect continues what is there; --workdir=DIR begins elsewhere")
+    collect.run(configuration.plain(config.collect), config.seed, options.workdir)
+
+
+def _look(options: flags.Options, config: Config) -> None:
+    """Do what trains nothing and needs nothing trained: `data` and `bench`."""
+    from ractd_jax.training import pipeline
+
+    if config.seeds > 1:
+        raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
+    job = pipeline.open_pipeline(config, options.workdir)
+    if config.stage == "data":
+        from ractd_jax.evaluation import data_sheet
+
+        data_sheet.show(job)
+    else:
+        from ractd_jax.bench import run as bench
+
+        bench.show(job)
+
+
+def _train(options: flags.Options, config: Config) -> None:
+    """Train a stage, or with `all` the pipeline, which is then evaluated."""
+    from ractd_jax.evaluation import evaluate
+    from ractd_jax.training import pipeline
+    from ractd_jax.training.trainer import Trainer
+
+    jobs = pipeline.open_seeds(config, options.workdir, _progress())
+    trainer = Trainer(jobs, resume=options.resume, overwrite=options.overwrite)
+    first = jobs[0]
+    if config.stage != "all":
+        trainer.ensure(config.stage)
+        then = "now evaluate it with the stage eval" if first.task.env_id else "see load_policy"
+        first.say(f"trained: {first.run(config.stage)}; {then}")
+        return
+    for stage in config.stages:
+        if registry.get(stage).trained_by_all:
+            trainer.ensure(stage)
+    if not first.task.env_id:
+        first.say(f'trained: act with ractd_jax.load_policy("{first.run("student")}")')
+        return
+    if first.task.kind == "planner" and config.eval.follow == "inverse":
+        trainer.ensure("inverse", wanted=False)
+    for job in jobs:
+        evaluate.evaluate_all(job)
+
+
+def _progress():
+    """Return where to show what goes on: nowhere in all but the first of several processes."""
+    from rich.console import Console
+
+    from ractd_jax.console import Progress
+    from ractd_jax.training import multihost
+
+    return Progress(None if multihost.first() else Console(quiet=True))
+
+
+def _evaluate(options: flags.Options, config: Config) -> None:
+    """Evaluate finished runs, which know what they were trained with."""
+    from ractd_jax.evaluation import evaluate, idql_table
+    from ractd_jax.training import pipeline, run_dir
+
+    if config.stage == "idql_eval" and config.seeds > 1:
+        raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
+    if not config.task.env_id:
+        raise UserError(
+            f"{config.task.name} has no environment, so there is nothing to evaluate in; act with "
+            "ractd_jax.load_policy(RUN)"
+        )
+    for seed in range(config.seed, config.seed + config.seeds):
+        one = configuration.replace(config, seed=seed, seeds=1)
+        folder = pathlib.Path(options.workdir) if options.workdir else run_dir.default_workdir(one)
+        if options.workdir and config.seeds > 1:
+            folder = folder / f"seed{seed}"
+        job = pipeline.open_pipeline(_as_trained(options, one, folder), folder)
+        if config.stage == "idql_eval":
+            idql_table.show(job)
+        else:
+            evaluate.evaluate_all(job)
+
+
+def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) -> Config:
+    """Return the configuration of finished runs, with the fields that the command line sets.
+
+    Raises:
+        UserError: nothing is trained there, it is not what the command line names, or a field is
+            set that the models were not trained with.
+    """
+    from ractd_jax.evaluation import finished
+    from ractd_jax.training import run_dir
+
+    trained = flags.saved(folder, config.stage)
+    for name in ("size", "source", "preset", "seed"):
+        if trained[name] != getattr(config, name):
+            raise UserError(
+                f"{folder} was trained with {name} = {trained[name]}, now it is "
+                f"{getattr(config, name)}: --workdir=DIR names another folder"
+            )
+    if trained.task.name != config.task.name:
+        raise UserError(f"{folder} was trained for {trained.task.name}, not {config.task.name}")
+    flags.set_fields(trained, [f"--config.{field}" for field in options.given])
+    found = registry.configure(trained.to_dict())
+    for stage in found.stages:
+        if finished.is_finished(folder / stage):
+            run_dir.check_same(folder / stage, found, stage)
+    return found

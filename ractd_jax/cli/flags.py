@@ -1,0 +1,192 @@
+"""From the words of the command line to what is to be done.
+
+    --config=configs/hopper_mr.py:student     a configuration and the words after the colon, or
+    hopper_mr:student                         the same, shorter
+    eval --workdir=RUN                        a command, on runs that know their own configuration
+
+Any field is set with --config.<section>.<field>=<value>.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ractd_jax import errors
+from ractd_jax.cli import configs, words
+from ractd_jax.methods import registry
+
+_VALUED = r"--?(workdir|ray_address|method)"  # flags whose value may be the next word
+EXAMPLE = "--config=configs/hopper_mr.py:student"
+FLAGS = {
+    "workdir": (None, "folder of the runs [runs/<task>/<...>]"),
+    "resume": (False, "continue stopped runs, keep finished ones"),
+    "overwrite": (False, "train again where a run is"),
+    "cluster": (False, "join the other processes of a cluster's job"),
+    "ray_address": (None, "Ray cluster of a suite [one on this machine]"),
+    "method": (None, "Python file with METHODS of your own"),
+    "debug": (False, "show the whole traceback of an error"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says.
+
+    Attributes:
+        config: the configuration, its fields set; of a suite, the suite.
+        named: the file or name of the configuration, "" where a run brings its own.
+        given: the fields that were set, as "student.method.nfe=2".
+        workdir: see `FLAGS`.
+        resume: see `FLAGS`.
+        overwrite: see `FLAGS`.
+        cluster: see `FLAGS`.
+        ray_address: see `FLAGS`.
+    """
+
+    config: ConfigDict
+    named: str = ""
+    given: tuple[str, ...] = ()
+    workdir: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    cluster: bool = False
+    ray_address: str | None = None
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Return what the command line says.
+
+    Args:
+        argv: program and arguments.
+
+    Raises:
+        UserError: for anything that is not a flag, a configuration or a field of it.
+    """
+    name, rest = _take_config(list(argv[1:]))
+    own = [word for word in rest if not re.match(r"--?config\.", word)]
+    values = _plain_flags([argv[0], *own])
+    if values["method"]:
+        registry.load(values["method"])
+    config = _configuration(name, values["workdir"])
+    fields = [word for word in rest if word not in own]
+    for word in fields:
+        _refuse_label(word, name)
+    set_fields(config, fields)
+    options = {key: values[key] for key in FLAGS if key not in ("method", "debug")}
+    given = tuple(word.lstrip("-").removeprefix("config.") for word in fields)
+    return Options(config, name.partition(":")[0], given, **options)
+
+
+def set_fields(config: ConfigDict, given: Sequence[str]) -> None:
+    """Set fields of a configuration.
+
+    Args:
+        config: is changed.
+        given: as on a command line, "--config.student.method.nfe=2".
+
+    Raises:
+        UserError: a field does not exist, or its value is of another kind.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values)
+    try:
+        rest = values(["", *given])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise errors.UserError(_one_line(error)) from error
+    if len(rest) > 1:
+        raise errors.UserError(f"{rest[1]!r} is not a field; see --help")
+
+
+def _take_config(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return what names the configuration, and the other arguments."""
+    found, rest, skip = [], [], False
+    for i, word in enumerate(arguments):
+        if skip:
+            skip = False
+        elif word in ("--config", "-config"):
+            if i + 1 == len(arguments):
+                raise errors.UserError(f"--config is empty; for example {EXAMPLE}")
+            found.append(arguments[i + 1])
+            skip = True
+        elif match := re.fullmatch(r"--?config=(.*)", word, re.DOTALL):
+            found.append(match[1])
+        elif word.startswith("-") or (i and re.fullmatch(_VALUED, arguments[i - 1])):
+            rest.append(word)
+        else:
+            found.append(word)
+    if len(found) > 1:
+        raise errors.UserError(
+            f"{found[1]!r} is one word too many: {found[0]!r} is the configuration, flags start "
+            "with --, see --help"
+        )
+    if found and not found[0]:
+        raise errors.UserError(f"--config is empty; for example {EXAMPLE}")
+    return (found[0] if found else ""), rest
+
+
+def _plain_flags(argv: list[str]) -> dict[str, Any]:
+    values = flags.FlagValues()
+    for name, (default, text) in FLAGS.items():
+        define = flags.DEFINE_bool if isinstance(default, bool) else flags.DEFINE_string
+        define(name, default, text, flag_values=values)  # type: ignore[arg-type]
+    try:
+        values(argv)
+    except (flags.Error, ValueError) as error:
+        raise errors.UserError(_one_line(error)) from error
+    return {name: values[name].value for name in FLAGS}
+
+
+def _configuration(name: str, workdir: str | None) -> ConfigDict:
+    """Return the configuration that is named, or that of the finished runs of a folder."""
+    if not name:
+        raise errors.UserError(f"--config is missing; for example {EXAMPLE}")
+    place, colon, argument = name.partition(":")
+    stages = {*words.COMMANDS, *registry.records()}
+    if not colon and place in stages and not pathlib.Path(place).exists():
+        if not workdir:
+            raise errors.UserError(
+                f"{place} of what? Name a configuration, as in hopper_mr:{place}, or the folder of "
+                f"finished runs with --workdir=RUN"
+            )
+        return saved(pathlib.Path(workdir), place)
+    return configs.load(place, argument or None)
+
+
+def saved(workdir: pathlib.Path, stage: str) -> ConfigDict:
+    """Return the configuration that the finished runs of a folder were trained with.
+
+    Args:
+        workdir: folder of a pipeline.
+        stage: to be trained, or a command.
+
+    Raises:
+        UserError: nothing is trained there.
+    """
+    from ractd_jax.evaluation import finished  # it starts JAX
+
+    plain = registry.plain(finished.saved_config(workdir)) | {"stage": stage}
+    return ConfigDict(plain)
+
+
+def _refuse_label(word: str, name: str) -> None:
+    label = re.match(r"--?config\.(task|stage|size|preset)(=|$)", word)
+    if label and "suite" not in name:
+        raise errors.UserError(
+            f"--config.{label[1]} would change the word and not what it stands for: tasks are "
+            f"files in configs, the others follow the colon, as in {EXAMPLE},size=demo,preset=paper"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    """Return what the flag library wants to say, without its line breaks."""
+    text = str(error.args[0]) if error.args else str(error)  # str(KeyError) is a repr
+    if isinstance(error, (AttributeError, KeyError)):  # of a configuration
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # a repr in a repr
+            text = text[1:-1].encode().decode("unicode_escape")
+        text = f"no such field: {text}"
+    return f"{' '.join(text.split())}; see --help"

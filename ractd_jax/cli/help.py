@@ -1,0 +1,115 @@
+"""`--help`, on two screens, and `--help=fields <stage>`, which explains every field."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from ractd_jax import config as configuration
+from ractd_jax import errors
+from ractd_jax.cli import configs, flags, words
+from ractd_jax.config import Config, Section
+from ractd_jax.methods import registry
+from ractd_jax.train_state import Optimiser
+
+USAGE = """ractd_jax: one-step diffusion policies for offline reinforcement learning.
+
+  python main.py --config=configs/hopper_mr.py:student        or   ractd hopper_mr:student
+  python main.py --config=configs/hopper_mr.py:all,size=demo,source=simulated
+  ractd eval --workdir=runs/demo
+
+What follows the colon: a stage or a command, then name=value for size, source, preset, seed, seeds.
+Any field is set with --config.<section>.<field>=<value>; --help=fields [section] explains them.
+"""
+SHARED = {
+    field: kind
+    for field, kind in Config.__annotations__.items()
+    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
+}
+
+
+def show(word: str, topics: list[str]) -> None:
+    """Print the help that was asked for.
+
+    Args:
+        word: the flag, "--help" or "--help=fields".
+        topics: the other words of the command line.
+
+    Raises:
+        UserError: there is no such topic.
+    """
+    _, _, topic = word.partition("=")
+    if not topic:
+        print(overview())
+        return
+    errors.choose("help", topic, ("fields",))
+    if not topics:
+        print("sections, for --help=fields <section>:")
+        print(f"  shared: {', '.join(SHARED)}")
+        print(f"  stages: {', '.join(registry.records())}")
+        return
+    for name in topics:
+        print(fields(name))
+
+
+def overview() -> str:
+    """Return usage, the words of the command line and the flags."""
+    lines = [USAGE.rstrip(), "", f"tasks: {', '.join(configs.names())}"]
+    methods = registry.records().values()
+    main = {m.name: m.help for m in methods if m.trained_by_all}
+    rest = {m.name: m.help for m in methods if not m.trained_by_all}
+    for title, meanings in (
+        ("stages", main),
+        ("stages of other methods", rest),
+        ("commands", words.COMMANDS),
+        ("size=", words.SIZES),
+        ("source=", words.SOURCES),
+        ("preset=", words.PRESETS),
+    ):
+        lines += [title, *(f"  {word:14} {text}" for word, text in meanings.items())]
+    lines += ["flags", *(f"  --{name:12} {text}" for name, (_, text) in flags.FLAGS.items())]
+    return "\n".join(lines)
+
+
+def fields(section: str) -> str:
+    """Return every field of a section: its name, its default and what it means.
+
+    Args:
+        section: a stage, or a shared section.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    errors.choose("section", section, [*SHARED, *registry.records()])
+    if section in SHARED:
+        return "\n".join(_fields_of(section, SHARED[section]))
+    method = registry.get(section)
+    lines = [f"{section}: {method.help}"]
+    lines += _fields_of(f"{section}.method", method.fields)
+    for kind, network in method.network.items():
+        title = f"{section}.network" + f" (kind={kind})" * (len(method.network) > 1)
+        lines += [title, *_fields_of(f"{section}.network", network)]
+    lines += _fields_of(f"{section}.optimiser", Optimiser)
+    lines += _fields_of(section, Section, leave=("method", "network", "optimiser"))
+    return "\n".join(lines)
+
+
+def _fields_of(place: str, kind: type, leave: tuple[str, ...] = ()) -> list[str]:
+    defaults, meanings = configuration.defaults(kind), configuration.documented(kind)
+    return [
+        f"  {place}.{field.name} = {defaults.get(field.name, '-')}\n      "
+        f"{meanings.get(field.name, '')}"
+        for field in configuration.fields_of(kind)
+        if field.name not in leave
+    ]
+
+
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """Stop without a word when nobody reads on, as in `main.py --help | head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, for the interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,209 @@
+"""A policy, or a critic, from the folder of its run."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from ractd_jax import config as configuration
+from ractd_jax import networks, tasks
+from ractd_jax.config import Config
+from ractd_jax.data import normalization
+from ractd_jax.errors import UserError, choose
+from ractd_jax.methods import registry
+from ractd_jax.policies import selection
+from ractd_jax.policies.policy import Policy
+from ractd_jax.policies.selection import BestOfN
+from ractd_jax.training import checkpoints, compilation_cache, restore, run_dir
+from ractd_jax.types import Algorithm
+
+
+class Model(NamedTuple):
+    """A trained model.
+
+    Attributes:
+        algorithm: its functions.
+        saved: {"params", "normalizer"}.
+        config: the configuration of its run.
+        stage: whose model it is.
+    """
+
+    algorithm: Algorithm
+    saved: dict[str, Any]
+    config: Config
+    stage: str
+
+    @property
+    def task(self) -> tasks.TaskSpec:
+        """The task it was made for."""
+        return self.config.task
+
+
+def load_model(
+    run: str | pathlib.Path,
+    precision: str = "",
+    *,
+    acts: bool = True,
+    update: int | None = None,
+    **sampling: Any,
+) -> Model:
+    """Return a trained model.
+
+    Args:
+        run: see `load_policy`.
+        precision: see `load_policy`.
+        acts: it has to act.
+        update: see `load_policy`.
+        **sampling: see `load_policy`.
+
+    Raises:
+        UserError: as `load_policy`.
+    """
+    run = pathlib.Path(run)
+    config, stage = run_dir.read(run)
+    compilation_cache.keep(config.training.compilation_cache)
+    with run_dir.of_this_version(run):  # as it was saved: below come the caller's words
+        like = restore.stage_template(config, stage)
+    for name, value in sampling.items():
+        choose("field", name, registry.get(stage).sampling_fields)
+        plain = configuration.plain(config.stages[stage].method) | {name: value}
+        fields = configuration.build(registry.get(stage).fields, plain, f"{stage}.method")
+        config = configuration.replace(config, **{f"{stage}__method": fields})
+    if precision:
+        choose("precision", precision, configuration.PRECISIONS)
+        config = configuration.replace(config, training__precision=precision)
+    algorithm = registry.make(config, stage)
+    if acts and algorithm.act is None:
+        raise UserError(f"{run} holds a model of the stage {stage}, which values and does not act")
+    saved = restore.restore(run, like, update)
+    if registry.get(stage).heeds_precision:
+        # Once, here: the network would do the same to the same weights at every call.
+        params = networks.cast_weights(saved["params"], config.training.precision)
+        saved = saved | {"params": params}
+    return Model(algorithm, saved, config, stage)
+
+
+def load_policy(
+    run: str | pathlib.Path,
+    seed: int = 0,
+    precision: str = "",
+    *,
+    candidates: int = 0,
+    critic: str | pathlib.Path | None = None,
+    inverse_temperature: float | None = None,
+    update: int | None = None,
+    **sampling: Any,
+) -> Policy:
+    """Load a trained policy.
+
+    Args:
+        run: directory of a training run, e.g. `runs/hopper-medium-replay-v2/<...>/student`.
+        seed: of the policy's noise.
+        precision: "float32" or "bfloat16", in which its network computes; "" for the one it was
+            trained in.
+        candidates: trajectories that are drawn for each decision, of which a critic chooses one; 0
+            for as many as its method is meant to act with (1, for most).
+        critic: directory of the run that values them: a return model, or a critic; None for the
+            one that its configuration names, in the folder beside.
+        inverse_temperature: see `selection.BestOfN`; None for the configuration's.
+        update: after which it was saved, of those that are kept (`training.keep`); None: the last.
+        **sampling: fields of its method that only acting heeds (`Method.sampling_fields`), where
+            they are not to be those it was trained with: nfe=2 for a student.
+
+    Raises:
+        UserError: there is no finished checkpoint, it does not fit its configuration, the model
+            does not act, or the critic values nothing, is of another task or normalises
+            observations otherwise.
+    """
+    run = pathlib.Path(run)
+    model = load_model(run, precision, update=update, **sampling)
+    if model.task.kind == "planner":
+        raise UserError(f"{run} plans states: ractd_jax.load_planner loads it")
+    chosen = registry.selection(model.config, model.stage)
+    count = candidates or chosen.candidates
+    best_of_n = None
+    if count > 1:
+        if inverse_temperature is None:
+            inverse_temperature = chosen.inverse_temperature
+        critic_run = pathlib.Path(critic or run.parent / chosen.critic)
+        best_of_n = _best_of_n(run, model, critic_run, update, count, inverse_temperature)
+    history = registry.history(model.config, model.stage)
+    saved = model.saved
+    return Policy(
+        model.algorithm, saved["params"], saved["normalizer"], model.task, seed, best_of_n, history
+    )
+
+
+def _best_of_n(
+    run: pathlib.Path,
+    model: Model,
+    critic_run: pathlib.Path,
+    update: int | None,
+    count: int,
+    inverse_temperature: float,
+) -> BestOfN:
+    # A policy that is its own critic is one checkpoint.
+    itself = critic_run.absolute() == run.absolute()
+    critic = load_critic(critic_run, update if itself else None)
+    if critic.task.name != model.task.name:
+        raise UserError(f"{run} acts in {model.task.name}, {critic_run} values {critic.task.name}")
+    kinds = [registry.normalization(m.config, m.stage) for m in (model, critic)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"{run} and {critic_run} normalise observations differently, {kinds[0]} and "
+            f"{kinds[1]}; train them with the same data.normalization"
+        )
+    units = [jax.tree.map(np.asarray, m.saved["normalizer"][:2]) for m in (model, critic)]
+    value = critic.algorithm.value
+    assert value is not None
+    if max(map(normalization.gap, *units)) > 1e-4:  # of other data, not of other rounding
+        value = selection.in_units_of(value, *units)
+    return BestOfN(value, critic.saved["params"], count, inverse_temperature)
+
+
+def load_critic(run: str | pathlib.Path, update: int | None = None) -> Model:
+    """Return a model that values trajectories.
+
+    Raises:
+        UserError: `run` holds none.
+    """
+    run = pathlib.Path(run)
+    if not (run / checkpoints.CONFIG).exists():
+        raise UserError(
+            f"several candidates need a critic, and there is no trained one in {run}: train the "
+            f"stage {run.name}, or ask for candidates=1"
+        )
+    model = load_model(run, acts=False, update=update)
+    if model.algorithm.value is None:
+        raise UserError(f"{run} acts and values nothing: name a return model or a critic")
+    return model
+
+
+def value_of(
+    run: str | pathlib.Path,
+) -> Callable[[Float[np.ndarray, "batch obs"], Float[np.ndarray, "batch act"]], np.ndarray]:
+    """Return `(obs (batch, obs), actions (batch, act)) -> (batch,)`, a critic's values.
+
+    Raises:
+        UserError: `run` holds no trained critic.
+    """
+    model = load_critic(run)
+    saved = jax.device_put(model.saved)
+
+    @jax.jit
+    def value(saved: Any, obs: Any, actions: Any) -> Any:
+        normalizer = saved["normalizer"]
+        x = normalization.normalize(actions, normalizer.actions)[:, None]
+        cond = normalization.normalize(obs, normalizer.observations)
+        assert model.algorithm.value is not None
+        return model.algorithm.value(saved["params"], x, cond)
+
+    def call(
+        obs: Float[np.ndarray, "batch obs"], actions: Float[np.ndarray, "batch act"]
+    ) -> np.ndarray:
+        return np.asarray(value(saved, obs, actions))
+
+    return call

@@ -1,0 +1,100 @@
+"""What a stage is trained on: recorded episodes, cut and normalised as its method reads them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ractd_jax.config import Config
+from ractd_jax.console import Progress
+from ractd_jax.data import episodes, labels, sources, statistics, transitions, windows
+from ractd_jax.data.generate import maze2d
+from ractd_jax.data.normalization import Normalizer
+from ractd_jax.method import Reads
+from ractd_jax.methods import registry
+from ractd_jax.tasks import TaskSpec
+
+
+class Recorded:
+    """The recorded episodes of a task, loaded at first use.
+
+    Args:
+        task: the task.
+        source: where they come from.
+        count: steps to simulate, or to read of a file; 0 for all there are.
+        progress: where to say what they are.
+    """
+
+    def __init__(self, task: TaskSpec, source: str, count: int, progress: Progress):
+        self._task, self._source, self._count, self._progress = task, source, count, progress
+
+    @functools.cached_property
+    def episodes(self) -> episodes.Transitions:
+        """All complete episodes.
+
+        Raises:
+            UserError: the data cannot be had or read.
+        """
+        task = self._task
+        found = sources.load(task, self._source, transitions=self._count or None)
+        summary, label = statistics.summary(found, task), labels.label(self._source, task)
+        text = (
+            f"data: {task.name}, {label}: {summary['trajectories']:,} "
+            f"episodes, {summary['steps']:,} steps, return {summary['return_mean']:.1f} +- "
+            f"{summary['return_std']:.1f} (max {summary['return_max']:.0f})"
+        )
+        if task.env_id and task.kind == "policy":
+            text += f", mean score {summary['score_mean']:.1f}"
+        self._progress.console.print(text, markup=False, soft_wrap=True)
+        return found
+
+
+def build(
+    config: Config, stage: str, recorded: episodes.Transitions, normalizer: Normalizer | None = None
+) -> tuple[Any, Normalizer]:
+    """Return the training set of a stage, and its normalizer.
+
+    Args:
+        config: the configuration.
+        stage: one of its stages.
+        recorded: complete episodes.
+        normalizer: how the stage must see its data; None for the data's own.
+    """
+    if registry.get(stage).reads is Reads.TRANSITIONS:
+        steps = config.stages[stage].data
+        assert steps is not None
+        return transitions.build(
+            recorded,
+            normalization=steps.normalization,
+            reward_scale=steps.reward_scale,
+            normalizer=normalizer,
+        )
+    reached = None
+    if config.task.kind == "planner":  # learns from every way that ended at the goal
+        recorded, reached = maze2d.cut_at_goal(recorded)
+    return windows.build(
+        recorded,
+        horizon=registry.horizon(config, stage),
+        discount=config.data.discount,
+        termination_penalty=config.data.termination_penalty,
+        drop_last=config.data.drop_last_window,
+        normalizer=normalizer,
+        reached=reached,
+    )
+
+
+def sampler(config: Config, stage: str) -> Callable[..., Any]:
+    """Return `(dataset, key, *, batch_size, horizon) -> batch`, how a stage's batches are drawn."""
+    reads, planner = registry.get(stage).reads, config.task.kind == "planner"
+    relabel = config.data.goal_relabel
+    if reads is Reads.TRANSITIONS:
+        return transitions.sample
+    if reads is Reads.PAIRS:
+        return windows.sample_pairs
+    if reads is Reads.STATE_ACTION:
+        ends = 2 if planner else 1
+        return functools.partial(windows.sample_state_action, ends=ends, goal_relabel=relabel)
+    if reads is Reads.RETURNS:
+        return windows.sample_plans if planner else windows.sample_windows
+    if planner:
+        return functools.partial(windows.sample_plans, goal_relabel=relabel)
+    return functools.partial(windows.sample_windows, history=registry.history(config, stage))

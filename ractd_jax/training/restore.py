@@ -1,0 +1,74 @@
+"""A trained model, read from its checkpoint: what acting and later stages need of it."""
+
+import pathlib
+from typing import Any
+
+import jax
+
+from ractd_jax.config import Config
+from ractd_jax.data import normalization
+from ractd_jax.errors import UserError
+from ractd_jax.methods import registry
+from ractd_jax.tasks import TaskSpec
+from ractd_jax.training import checkpoints
+from ractd_jax.types import Algorithm, Params
+
+
+def template(algorithm: Algorithm, task: TaskSpec, frozen: Params = None) -> dict[str, Any]:
+    """Return shapes and types of {"params", "normalizer"}, without allocating them.
+
+    Args:
+        algorithm: whose model it is.
+        task: sizes of observations and actions.
+        frozen: shapes of the models it needs (`frozen_shapes`).
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    arguments = (key,) if frozen is None else (key, frozen)
+    state = jax.eval_shape(algorithm.init, *arguments)
+    normalizer = jax.eval_shape(lambda: normalization.identity(task.obs_dim, task.act_dim))
+    params = state.params
+    if algorithm.inference_params:
+        params = jax.eval_shape(algorithm.inference_params, params, state.frozen, normalizer)
+    return {"params": params, "normalizer": normalizer}
+
+
+def frozen_shapes(config: Config, stage: str) -> Params:
+    """Return shapes and types of the weights a stage needs of earlier stages, None if none."""
+    needs = registry.needs(config, stage)
+    return {role: stage_template(config, need)["params"] for role, need in needs.items()} or None
+
+
+def stage_template(config: Config, stage: str) -> dict[str, Any]:
+    """Return the `template` of a stage."""
+    return template(registry.make(config, stage), config.task, frozen_shapes(config, stage))
+
+
+def restore(run: pathlib.Path, like: Params, update: int | None = None) -> dict[str, Any]:
+    """Return the `policy` item of a run's newest checkpoint, or of that of some update.
+
+    Args:
+        run: folder of the run.
+        like: its `template`.
+        update: after which it was saved; None for the last.
+
+    Raises:
+        UserError: there is none, or it does not fit.
+    """
+    store = checkpoints.Checkpoints(run)
+    steps = store.steps()
+    if not steps:
+        raise UserError(f"{run} holds no whole checkpoint; train it again with --resume")
+    step = steps[-1] if update is None else update
+    if step not in steps:
+        raise UserError(
+            f"{run} holds no checkpoint of update {step:,}, only of "
+            f"{', '.join(f'{s:,}' for s in steps)}; training.save_every and training.keep say which"
+        )
+    saved = store.restore(step, "policy", like)
+    store.close()
+    return saved
+
+
+def restore_stage(config: Config, workdir: pathlib.Path, stage: str) -> dict[str, Any]:
+    """Return weights and normalizer of a finished stage of a pipeline."""
+    return restore(workdir / stage, stage_template(config, stage))
