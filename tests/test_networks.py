@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
-from conftest import COND, SHAPE
+from helpers import COND, SHAPE
 
 from ractd_jax import diffusion, edm, networks, types
 from ractd_jax.nn import layers
