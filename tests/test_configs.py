@@ -102,7 +102,7 @@ def test_there_is_a_file_for_each_of_the_fifteen_tasks():
     assert len(BENCHMARK) == 15
 
 
-def test_they_are_installed_with_the_package():
+def test_configs_are_installed_with_the_package():
     setuptools = pytest.importorskip("setuptools")  # a build brings its own
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     found = setuptools.find_packages(str(ROOT), **project["tool"]["setuptools"]["packages"]["find"])

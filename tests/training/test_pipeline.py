@@ -53,7 +53,7 @@ def test_epochs_of_whole_batches_go_on_where_they_were_stopped(tmp_path, capsys)
     jax.tree.map(np.testing.assert_array_equal, saved(run), before)
 
 
-def test_what_is_overwritten_is_trained_anew_and_what_it_needs_is_kept(tmp_path):
+def test_overwrite_trains_the_stage_anew_and_keeps_the_stages_it_needs(tmp_path):
     def of(steps):
         job = tiny_experiment("hopper_mr", tmp_path)
         job.config["teacher"]["optimiser"]["steps"] = steps
