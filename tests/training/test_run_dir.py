@@ -147,7 +147,7 @@ def test_a_finished_run_may_act_in_another_precision(meta, tmp_path):
     run_dir.check_same(tmp_path, config, "student")
 
 
-def test_missing_sampling_fields_are_reported(meta, tmp_path):
+def test_run_without_a_section_that_acting_needs_is_refused(meta, tmp_path):
     config, stage = meta["config"], "teacher"
     task = tasks.from_config(config)
     like = policy.template(stages.make(config, task, stage), task)
