@@ -200,7 +200,7 @@ def test_student_learns_nearly_the_same_and_its_state_stays_float32(
     assert cosine > 0.999
 
 
-def test_policy_acts_in_float32_and_bfloat16(tmp_path):
+def test_a_policy_acts_in_either(tmp_path):
     _, config = load("hopper_mr", f"teacher,size=demo,source={tmp_path / 'data.hdf5'}")
     write_episodes(tasks.get(config["task"]), tmp_path / "data.hdf5")
     config["teacher"]["network"].update(hidden=16, blocks=1)
