@@ -501,7 +501,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("preset", ["paper", "released"])
-def test_numbers_are_the_published_ones(preset):
+def test_settings_are_the_published_ones(preset):
     config = load("hopper_m", f"cd,preset={preset}")[1]
 
     def of(name):

@@ -156,7 +156,7 @@ def test_acts_with_five_calls_and_fifty_candidates_that_its_own_critic_judges():
     ]
 
 
-def test_what_cannot_be_learnt_is_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(errors.UserError, match="Did you mean 'cosine'"):
         diffusion_ql.DiffusionQl(schedule="cosin")
     with pytest.raises(errors.UserError, match="one step"):
