@@ -167,7 +167,7 @@ def test_float32_is_the_network_itself_and_other_words_are_refused(tiny):
     net = tiny("mlp")
     assert networks.in_precision(net, "float32") is net
     assert networks.in_precision(net, "bfloat16") == networks.InPrecision(net, "bfloat16")
-    with pytest.raises(errors.FieldError, match="unknown precision 'float16'.*bfloat16, float32"):
+    with pytest.raises(errors.FieldError, match=r"unknown precision 'float16'.*bfloat16, float32"):
         networks.in_precision(net, "float16")
 
 
