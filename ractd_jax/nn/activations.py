@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -21,8 +22,8 @@ def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
         x: numbers of any shape.
 
     Example:
-        >>> mish(jnp.array([-1.0, 0.0, 1.0])).round(4).tolist()
-        [-0.3034000098705292, 0.0, 0.8651000261306763]
+        >>> np.asarray(mish(jnp.array([-1.0, 0.0, 1.0]))).round(4)
+        array([-0.3034,  0.    ,  0.8651], dtype=float32)
     """
     e = _exp(x)
     return x / (1 + 2 / (e * (e + 2)))  # n is written once, so that XLA makes this one loop
