@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
-from conftest import COND, SHAPE
+from helpers import COND, SHAPE
 
 from ractd_jax import config, diffusion, edm, errors, networks, types
 from ractd_jax.nn import activations, blocks, dropout, embeddings, group_norm, layers
