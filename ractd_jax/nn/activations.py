@@ -5,7 +5,6 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -22,6 +21,7 @@ def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
         x: numbers of any shape.
 
     Example:
+        >>> import numpy as np
         >>> np.asarray(mish(jnp.array([-1.0, 0.0, 1.0]))).round(4)
         array([-0.3034,  0.    ,  0.8651], dtype=float32)
     """

@@ -142,7 +142,8 @@ def conv1d(
         The convolution, in the type of x.
 
     Example:
-        >>> np.asarray(conv1d(jnp.ones((1, 8, 1)), jnp.ones((3, 1, 1)))).round(3).ravel().astype(int)
+        >>> y = conv1d(jnp.ones((1, 8, 1)), jnp.ones((3, 1, 1)))
+        >>> np.asarray(y).round(3).ravel().astype(int)
         array([2, 3, 3, 3, 3, 3, 3, 2])
     """
     return _forward(x, kernel)[0]
