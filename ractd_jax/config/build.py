@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ractd_jax import errors
-from ractd_jax.config.schema import Config
 
 
 def replace(config: Any, **fields: Any) -> Any:
@@ -27,7 +26,7 @@ def replace(config: Any, **fields: Any) -> Any:
             head, _, rest = name.partition("__")
             nested.setdefault(head, {})[rest] = value
     for head, parts in nested.items():
-        if isinstance(config, Config) and head in config.stages:
+        if head in getattr(config, "stages", {}):
             section = replace(config.stages[head], **parts)
             direct["stages"] = direct.get("stages", config.stages) | {head: section}
         else:

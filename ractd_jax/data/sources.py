@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import d4rl, episodes, hdf5, minari, validation
-from ractd_jax.data.generate import maze2d, simulated
 from ractd_jax.envs import gym_adapter
 
 
@@ -38,6 +37,8 @@ class Request(NamedTuple):
 
 
 def _read_simulated(request: Request) -> episodes.Transitions:
+    from ractd_jax.data.generate import maze2d, simulated  # simulators are loaded where they run
+
     simulator = maze2d if request.task.domain == "maze2d" else simulated
     path = simulator.cached(request.task, transitions=request.transitions, seed=request.seed)
     return hdf5.read(path, request.task)

@@ -1,32 +1,32 @@
-"""Diffuser: a DDPM of whole ways, state and action at every step, that a value guides.
+"""Diffuser: a DDPM of whole plans, state and action at every step, that a value guides.
 
 Janner et al. 2022, "Planning with Diffusion for Flexible Behavior Synthesis"; the rival with long
 plans in RACTD's tables. A row of x is (action, state), the condition is no input of the network:
 
-    x <- x with the known states in their places, after every step                 `inpaint`
-    L = E |w (x_0 - F(x_t, t))|^2                                                  `loss`
-    x_t <- x_t + scale var(x_{t-1} | x_t, x_0) dV(x_t, t)/dx_t, a few times        `guided`
-    x_{t-1} ~ q(x_{t-1} | x_t, F(x_t, t))                                          `sample`
+    x <- x with the known states in their places, after every step        `inpainting.inpaint`
+    L = E |w (x_0 - F(x_t, t))|^2                                         `loss`
+    x_t <- x_t + scale var(x_{t-1} | x_t, x_0) dV(x_t, t)/dx_t            `guide`, a few times
+    x_{t-1} ~ q(x_{t-1} | x_t, F(x_t, t))                                 `sample`
 
 Known are the first state and, in mazes, the last. There nothing guides, the ends do. For locomotion
-V is a network for the return of noisy plans (`make_value`), and of many plans the one it likes best
-gives its first action. Schedule and posterior are those of `ddpm`; the network predicts x_0.
+V is a network for the return of noisy plans (`diffuser_value`), and of many plans the one of the
+highest value gives its first action. Schedule and posterior are those of `ddpm`; the network
+predicts x_0.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from ractd_jax import errors, reward, train_state
-from ractd_jax.methods import ddpm
-from ractd_jax.types import Algorithm, Batch, Params
-
-Trajectory = Float[Array, "batch horizon dim"]
-Steps = ddpm.Steps
-Known = Callable[[Trajectory], Trajectory]  # puts the known states in their places
+from ractd_jax import errors, networks, train_state
+from ractd_jax.config import Config
+from ractd_jax.method import Context, Method, Reads
+from ractd_jax.methods import ddpm, diffuser_value, vp_schedule
+from ractd_jax.methods.inpainting import Known, apply, first_weights, inpaint, noisy_plans
+from ractd_jax.types import Algorithm, Batch, Levels, Network, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,12 @@ class Diffuser:
         guide_scale: length of these, per unit of the return.
         guide_stop: the last steps of the schedule are not guided, so many.
         plans: to choose from.
+
+    Raises:
+        FieldError: a number is out of range.
     """
 
-    horizon: int = 0
+    horizon: int = 32
     steps: int = 20
     action_weight: float = 10.0
     clip: bool = False
@@ -55,41 +58,13 @@ class Diffuser:
     plans: int = 64
 
     def __post_init__(self):
-        if self.steps < 1 or self.plans < 1 or self.guide_steps < 0:
-            raise errors.UserError(
-                "diffuser.method: steps and plans start at 1, guide_steps at 0, not "
-                f"{self.steps}, {self.plans}, {self.guide_steps}"
-            )
+        for field in ("steps", "plans"):
+            errors.at_least(field, getattr(self, field), 1)
+        for field in ("horizon", "action_weight", "guide_steps", "guide_scale", "guide_stop"):
+            errors.at_least(field, getattr(self, field), 0)
 
 
-# ---- what is known -----------------------------------------------------------------------------
-
-
-def inpaint(x: Trajectory, cond: Float[Array, "batch cond"], act_dim: int) -> Trajectory:
-    """Return x with the states of `cond` in their places: the first, then, if there, the last.
-
-    Args:
-        x: rows of (action, state).
-        cond: one state, or two side by side.
-        act_dim: size of an action.
-    """
-    states = cond.reshape(len(cond), -1, x.shape[-1] - act_dim)
-    for index, place in zip(range(states.shape[1]), (0, -1), strict=False):
-        x = x.at[:, place, act_dim:].set(states[:, index])
-    return x
-
-
-# ---- losses ------------------------------------------------------------------------------------
-
-
-def noised(
-    diffuser: Diffuser, known: Known, x_0: Trajectory, key: PRNGKeyArray
-) -> tuple[Trajectory, Steps]:
-    """Return (x_t, t) at a random step of the schedule, what is known without noise."""
-    key_t, key_eps = jax.random.split(key)
-    t = jax.random.randint(key_t, x_0.shape[:1], 1, diffuser.steps + 1)
-    eps = jax.random.normal(key_eps, x_0.shape)
-    return known(ddpm.noised(ddpm.alpha_bars(diffuser.steps)[t], x_0, eps)), t
+# ---- loss ----------------------------------------------------------------------------------------
 
 
 def loss(
@@ -99,28 +74,56 @@ def loss(
     x_0: Trajectory,
     key: PRNGKeyArray,
     act_dim: int,
-) -> Float[Array, " batch"]:
-    """Return the weighted squared error of the predicted x_0; what is known counts as right."""
-    x_t, t = noised(diffuser, known, x_0, key)
+) -> Levels:
+    """Return the weighted squared error of the predicted x_0; what is known counts as right.
+
+    Args:
+        predictor: of x_0.
+        diffuser: schedule, and the weight of the first action.
+        known: in-painting.
+        x_0: clean plans.
+        key: of steps and noise.
+        act_dim: size of an action.
+
+    Example:
+        >>> x_0, key = jnp.zeros((5, 32, 14)), jax.random.key(0)
+        >>> loss(lambda x, t: 0 * x, Diffuser(), lambda x: x, x_0, key, act_dim=3).tolist()
+        [0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    x_t, t = noisy_plans(diffuser.steps, known, x_0, key)
     weights = jnp.ones(x_0.shape[1:]).at[0, :act_dim].set(diffuser.action_weight)
     error = known(predictor(x_t, t)) - known(x_0)
     return jnp.mean(weights[None] * error**2, axis=(1, 2))
 
 
-# ---- planning ----------------------------------------------------------------------------------
+# ---- planning ------------------------------------------------------------------------------------
 
 
-def guided(
-    value: Callable[[Trajectory], Float[Array, " batch"]],
+def guide(
+    value: Callable[[Trajectory], Levels],
     known: Known,
     x: Trajectory,
     size: Float[Array, ""],
     steps: int,
-) -> tuple[Trajectory, Float[Array, " batch"]]:
-    """Climb the value, x <- x + size dV/dx, `steps` times; return (x, V before the last time)."""
+) -> tuple[Trajectory, Levels]:
+    """Climb the value, x <- x + size dV/dx, `steps` times; return (x, V before the last time).
+
+    Janner et al. 2022, Algorithm 1.
+
+    Args:
+        value: of plans at one noise level.
+        known: in-painting, after every step.
+        x: noisy plans.
+        size: of a step.
+        steps: how many.
+    """
+
+    def total(x):
+        values = value(x)
+        return jnp.sum(values), values  # rows do not see each other
 
     def climb(x, _):
-        values, slope = reward.value_and_slope(value, x)
+        slope, values = jax.grad(total, has_aux=True)(x)
         return known(x + size * slope), values
 
     x, values = jax.lax.scan(climb, x, None, length=steps)
@@ -133,9 +136,9 @@ def sample(
     known: Known,
     keys: Key[Array, " batch"],
     shape: tuple[int, int],
-    value: Callable[[Trajectory, Steps], Float[Array, " batch"]] | None = None,
-) -> tuple[Trajectory, Float[Array, " batch"]]:
-    """Draw one plan a key; return the plans and what they are worth, 0 where nothing guides.
+    value: Callable[[Trajectory, ddpm.Steps], Levels] | None = None,
+) -> tuple[Trajectory, Levels]:
+    """Draw one plan a key; return the plans and their values, 0 where nothing guides.
 
     Args:
         predictor: of x_0.
@@ -144,9 +147,15 @@ def sample(
         keys: one for each row.
         shape: (horizon, dim) of a plan.
         value: of noisy plans, `(x, t) -> return`.
+
+    Example:
+        >>> keys, diffuser = jax.random.split(jax.random.key(0), 5), Diffuser(steps=3)
+        >>> plans, values = sample(lambda x, t: 0 * x, diffuser, lambda x: x, keys, (32, 14))
+        >>> plans.shape, values.shape
+        ((5, 32, 14), (5,))
     """
     schedule = ddpm.Ddpm(diffuser.steps, sample_steps=diffuser.steps)
-    steps, a = ddpm.visited(schedule), ddpm.alpha_bars(diffuser.steps)[::-1]
+    steps, a = ddpm.visited(schedule), vp_schedule.alpha_bars(diffuser.steps)[::-1]
 
     def draw(t):
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape))(keys)
@@ -158,7 +167,7 @@ def sample(
         if value is not None and diffuser.guide_steps:
             _, deviation = ddpm.posterior(x, x, a, a_next)
             size = jnp.where(t > diffuser.guide_stop, diffuser.guide_scale * deviation**2, 0.0)
-            x, values = guided(lambda x: value(x, times), known, x, size, diffuser.guide_steps)
+            x, values = guide(lambda x: value(x, times), known, x, size, diffuser.guide_steps)
         x_0 = predictor(x, times)
         x_0 = jnp.clip(x_0, -1, 1) if diffuser.clip else x_0
         mean, deviation = ddpm.posterior(x, x_0, a, a_next)
@@ -168,12 +177,12 @@ def sample(
     return jax.lax.scan(step, start, (steps[:-1], steps[1:], a[:-1], a[1:]))[0]
 
 
-# ---- the algorithms ----------------------------------------------------------------------------
+# ---- the algorithm -------------------------------------------------------------------------------
 
 
 def make_diffuser(
-    net,
-    value_net,
+    net: Network,
+    value_net: Network | None,
     diffuser: Diffuser,
     optimiser: train_state.Optimiser,
     *,
@@ -189,7 +198,7 @@ def make_diffuser(
 
     Args:
         net: a network of `networks`, given an empty condition.
-        value_net: that of `make_value`; None without guidance.
+        value_net: that of `diffuser_value`; None without guidance.
         diffuser: loss, sampler, guidance.
         optimiser: how to train.
         horizon: steps of a plan.
@@ -205,14 +214,14 @@ def make_diffuser(
         return lambda x: inpaint(x, cond, act_dim)
 
     def init(key, frozen=None):
-        return train_state.create(_init(net, key, shape), optimiser, frozen)
+        return train_state.create(first_weights(net, key, shape), optimiser, frozen)
 
     def update(state, batch: Batch, key):
         key_loss, key_dropout = jax.random.split(key)
 
         def loss_fn(params):
             def predictor(x, t):
-                return _apply(net, params, x, t, train=True, rngs={"dropout": key_dropout})
+                return apply(net, params, x, t, train=True, rngs={"dropout": key_dropout})
 
             known = known_in(batch.cond)
             return jnp.mean(loss(predictor, diffuser, known, batch.x, key_loss, act_dim))
@@ -220,10 +229,10 @@ def make_diffuser(
         value, grads = jax.value_and_grad(loss_fn)(state.params)
         return train_state.apply_gradients(state, grads, optimiser), {"loss": value}
 
-    def inference_params(params, frozen, limits):
+    def inference_params(params, frozen, normalizer):
         if not with_value:
             return {"plan": params}
-        unit = 1 / limits.returns.scale
+        unit = 1 / normalizer.returns.scale
         return {"plan": params, "value": frozen["diffuser_value"], "unit": unit}
 
     def act(params, cond, keys):
@@ -232,10 +241,10 @@ def make_diffuser(
         keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
 
         def predictor(x, t):
-            return _apply(net, params["plan"], x, t)
+            return apply(net, params["plan"], x, t)
 
         def value(x, t):
-            return params["unit"] * _value(value_net, params["value"], x, t)
+            return params["unit"] * diffuser_value.value_of(value_net, params["value"], x, t)
 
         x, values = sample(predictor, diffuser, known, keys, shape, value if with_value else None)
         best = jnp.argmax(values.reshape(rows, count), axis=1)
@@ -244,50 +253,55 @@ def make_diffuser(
     return Algorithm(init, update, act, inference_params=inference_params)
 
 
-def make_value(
-    net,
-    diffuser: Diffuser,
-    optimiser: train_state.Optimiser,
-    *,
-    horizon: int,
-    act_dim: int,
-    obs_dim: int,
-) -> Algorithm:
-    """Make the value that guides: the normalised return-to-go of a noisy plan's first step.
+def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
+    """Make the planner of a configuration.
 
-    Args:
-        net: `networks.ValueUnet1D`, or any denoising network: its output's mean is then the value.
-        diffuser: the schedule.
-        optimiser: how to train.
-        horizon: steps of a plan.
-        act_dim: size of an action.
-        obs_dim: size of a state.
+    Raises:
+        FieldError: a planner of mazes is to be guided.
     """
-
-    def init(key):
-        return train_state.create(_init(net, key, (horizon, act_dim + obs_dim)), optimiser)
-
-    def update(state, batch: Batch, key):
-        key_noise, key_dropout = jax.random.split(key)
-
-        def loss_fn(params):
-            x, t = noised(diffuser, lambda x: inpaint(x, batch.cond, act_dim), batch.x, key_noise)
-            values = _value(net, params, x, t, train=True, rngs={"dropout": key_dropout})
-            return jnp.mean((values - batch.returns) ** 2)
-
-        value, grads = jax.value_and_grad(loss_fn)(state.params)
-        return train_state.apply_gradients(state, grads, optimiser), {"loss": value}
-
-    return Algorithm(init, update, None)
-
-
-def _apply(net, params: Params, x: Trajectory, t: Steps, **kwargs):
-    return net.apply({"params": params}, x, t[:, None].astype(x.dtype), x[:, 0, :0], **kwargs)
-
-
-def _value(net, params: Params, x: Trajectory, t: Steps, **kwargs) -> Float[Array, " batch"]:
-    return jnp.mean(_apply(net, params, x, t, **kwargs).reshape(len(x), -1), axis=1)
+    task, method = context.task, context.section.method
+    precision = context.config.training.precision
+    if method.guide_steps and task.kind == "planner":
+        raise errors.FieldError(
+            "guide_steps",
+            f"{{field}} is {method.guide_steps}: in a maze nothing guides, the ends of a plan do; "
+            "it takes 0",
+        )
+    value_net = None
+    if method.guide_steps:
+        value_net = context.needed["diffuser_value"].context.section.network
+        value_net = networks.in_precision(value_net, precision)
+    return make_diffuser(
+        networks.in_precision(context.section.network, precision),
+        value_net,
+        method,
+        optimiser,
+        horizon=context.horizon,
+        act_dim=task.act_dim,
+        obs_dim=task.obs_dim,
+        gives="states" if task.kind == "planner" else "actions",
+    )
 
 
-def _init(net, key, shape: tuple[int, int]) -> Params:
-    return net.init(key, jnp.zeros((1, *shape)), jnp.zeros((1, 1)), jnp.zeros((1, 0)))["params"]
+def _needs(config: Config, stage: str) -> Mapping[str, str]:
+    guided = config.stages[stage].method.guide_steps and config.task.kind == "policy"
+    return {"diffuser_value": "diffuser_value"} if guided else {}
+
+
+METHODS = (
+    Method(
+        name="diffuser",
+        help="train Diffuser, a rival that `all` leaves out, after its value",
+        make=make,
+        fields=Diffuser,
+        network={"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP},
+        reads=Reads.STATE_ACTION,
+        label="Diffuser",
+        colour="#2a9d8f",
+        order=60,
+        needs=_needs,
+        sampling_fields=("guide_scale", "guide_stop", "plans"),
+        calls=lambda fields: fields.steps,
+        horizon=diffuser_value.horizon,
+    ),
+)

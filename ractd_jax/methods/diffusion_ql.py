@@ -9,7 +9,7 @@ through all of them.
     L_Q  = E[ sum_i (r + gamma (1 - done) min_j Q'_j(s', a') - Q_i(s, a))^2 ]    `critic_loss`
 
 with a' drawn by the average of the policy's weights and Q' that of the critic's. Acting draws
-candidates, 50 as published, and lets the critic choose among them (`policy.Reselect`).
+candidates, 50 as published, and lets the critic choose among them (section `selection`).
 """
 
 import dataclasses
@@ -19,10 +19,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ractd_jax import errors, train_state
-from ractd_jax.methods import ddpm
+from ractd_jax.method import Context, Method, Reads
+from ractd_jax.methods import ddpm, iql, vp_schedule
 from ractd_jax.nn import mlp
 from ractd_jax.nn.mlp import init_twins, twins
-from ractd_jax.types import Algorithm, Params, Transition
+from ractd_jax.types import Algorithm, Network, Params, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers(iql.Layers):
+    """The hidden layers of policy and critic.
+
+    Attributes:
+        hidden: width of each hidden layer.
+        activation: after each, see `mlp.ACTIVATIONS`.
+        layer_norm: of the critic: "" for none, "before" or "after" the activation.
+        embed_dim: size of the embedding of the policy's step: even, at least 4.
+    """
+
+    hidden: tuple[int, ...] = (256, 256, 256)
+    activation: str = "mish"
+    layer_norm: str = ""
+    embed_dim: int = 16
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.embed_dim < 4 or self.embed_dim % 2:
+            raise errors.FieldError(
+                "embed_dim", f"{{field}} is {self.embed_dim}: an even number, at least 4"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +58,10 @@ class DiffusionQl:
         eta: weight of the critic against that of the data.
         discount: gamma.
         steps: of the diffusion, and network calls for each candidate.
-        schedule: of its noise, see `ddpm.SCHEDULES`.
+        schedule: of its noise, see `vp_schedule.SCHEDULES`.
+
+    Raises:
+        FieldError: a number is out of range, or the word is unknown.
     """
 
     eta: float = 1.0
@@ -42,12 +70,13 @@ class DiffusionQl:
     schedule: str = "vp"
 
     def __post_init__(self):
-        errors.choose("dql.method.schedule", self.schedule, ddpm.SCHEDULES)
-        if self.steps < 1 or not 0 <= self.discount < 1:
-            raise errors.UserError(
-                f"dql.method: at least one step and a discount in [0, 1) are needed, not "
-                f"{self.steps} and {self.discount}"
-            )
+        errors.at_least("eta", self.eta, 0)
+        iql.check_discount(self.discount)
+        errors.at_least("steps", self.steps, 1)
+        errors.choose_field("schedule", self.schedule, vp_schedule.SCHEDULES)
+
+
+# ---- losses --------------------------------------------------------------------------------------
 
 
 def critic_loss(
@@ -60,7 +89,7 @@ def critic_loss(
 
     Args:
         q: of the data's actions.
-        q_next: what the targets hold the policy's next actions to be worth; the smaller counts.
+        q_next: the targets' values of the policy's next actions; the smaller counts.
         discount: gamma.
         batch: transitions.
     """
@@ -69,13 +98,25 @@ def critic_loss(
 
 
 def q_loss(q: Float[Array, "2 batch"], key: PRNGKeyArray) -> Float[Array, ""]:
-    """Return -E[Q_i] / E|Q_j|, whichever way round: the same for rewards of any unit."""
+    """Return -E[Q_i] / E|Q_j|, {i, j} = {1, 2} at random: the same for rewards of any unit (Eq. 3).
+
+    Args:
+        q: the critics' values of the policy's actions.
+        key: says which critic is which.
+
+    Example:
+        >>> float(q_loss(jnp.full((2, 4), 5.0), jax.random.key(0)))
+        -1.0
+    """
     q = jnp.where(jax.random.bernoulli(key), q, q[::-1])
     return -jnp.mean(q[0]) / (jnp.mean(jnp.abs(jax.lax.stop_gradient(q[1]))) + 1e-8)
 
 
+# ---- the algorithm -------------------------------------------------------------------------------
+
+
 def make_diffusion_ql(
-    net,
+    net: Network,
     q_net: mlp.MLP,
     method: DiffusionQl,
     optimiser: train_state.Optimiser,
@@ -83,7 +124,7 @@ def make_diffusion_ql(
     shape: tuple[int, int],
     cond_dim: int,
 ) -> Algorithm:
-    """Make policy and critic; averaged weights act and judge.
+    """Make policy and critic; averaged weights act and value.
 
     Args:
         net: the policy's network F(x, times, cond); its times are the numbers of the steps.
@@ -126,8 +167,8 @@ def make_diffusion_ql(
             imitation = jnp.mean(ddpm.loss(predictor(params, batch.cond), chain, batch.x, key_data))
             x = act(params, batch.cond, jax.random.split(key_chain, rows))
             # The critic's live weights, out of the gradient's reach.
-            worth = q_loss(twins(q_net, state.params["q"], batch.cond, x[:, 0]), key_pair)
-            total = critic + imitation + method.eta * worth
+            pull = q_loss(twins(q_net, state.params["q"], batch.cond, x[:, 0]), key_pair)
+            total = critic + imitation + method.eta * pull
             metrics = {"loss": total, "q_loss": critic, "imitation": imitation}
             return total, metrics | {"q": jnp.mean(q)}
 
@@ -138,3 +179,30 @@ def make_diffusion_ql(
         return jnp.min(twins(q_net, params["q"], cond, x[:, 0]), axis=0)
 
     return Algorithm(init, update, act, value)
+
+
+def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
+    """Make policy and critic of a configuration."""
+    layers = context.section.network
+    net = mlp.StepMLP(layers.hidden, layers.embed_dim, layers.activation)
+    return make_diffusion_ql(
+        net, layers.critic(), context.section.method, optimiser, **context.sizes
+    )
+
+
+METHODS = (
+    Method(
+        name="dql",
+        help="train Diffusion-QL, a rival of five steps that its critic chooses among",
+        make=make,
+        fields=DiffusionQl,
+        network={"mlp": Layers},
+        reads=Reads.TRANSITIONS,
+        label="Diffusion-QL",
+        colour="#7a5c45",
+        order=130,
+        values=True,
+        calls=lambda fields: fields.steps,
+        tasks=("policy",),
+    ),
+)

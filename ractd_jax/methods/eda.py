@@ -1,71 +1,57 @@
-"""EDA: a diffusion model that knows its own density, aligned with a critic.
+"""EDA: a diffusion model of the data's actions, aligned with a critic.
 
-Chen et al. 2024, "Aligning Diffusion Behaviors with Q-functions". A scalar network f is the log
-density of noised actions, up to a constant that depends on s and t alone, so that its slope is the
-score. Times, noise and sampler are those of `dpm_solver`.
+Chen et al. 2024, "Aligning Diffusion Behaviors with Q-functions". Of K actions a_k that the
+behaviour model mu (`eda_behavior`) proposes at s, the policy pi is to prefer those that the critic
+prefers. Both densities are seen at one noise level, shared by the actions of a state:
 
-    eps(x_t, t | s) = -sigma_t df(x_t, t | s) / dx_t                             `predict_noise`
-    L_mu = E[ |eps(x_t, t | s) - eps|^2 ]                                        `behavior_loss`
-
-Of K actions a_k that the behaviour model mu proposes at s, the policy pi is to prefer those that
-the critic prefers. Both densities are seen at one noise level, shared by the actions of a state:
-
-    gap_k = f_pi(alpha_t a_k + sigma_t eps_k, t | s) - f_mu(the same)
+    gap_k = f_pi(alpha_t a_k + sigma_t eps_k, t | s) - f_mu(the same)           `density_gap`
     L_pi = -E[ sum_k softmax_k(alpha Q(s, a_k)) log softmax_k(beta gap_k) ]     `alignment_loss`
 
 At its minimum beta gap_k = alpha Q(s, a_k) + const: pi is mu exp(Q alpha / beta), normalised. The
-policy starts from mu's weights. What mu proposes and what it is worth never changes, so it is drawn
-and judged once, before training (`Algorithm.prepare`).
+policy starts from mu's weights. What mu proposes and its Q never change, so both are computed once,
+before training (`Algorithm.prepare`). The critic is that of `iql`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from ractd_jax import diffusion, errors, train_state
-from ractd_jax.methods import dpm_solver
-from ractd_jax.nn import mlp
-from ractd_jax.types import Algorithm, Batch, Params, Transition
+from ractd_jax import errors, train_state
+from ractd_jax.config import Config
+from ractd_jax.method import Context, Method, Reads
+from ractd_jax.methods import iql, vp_schedule
+from ractd_jax.methods.eda_behavior import (
+    SAMPLING_FIELDS,
+    Density,
+    Sampling,
+    density,
+    draw,
+    noisy,
+)
+from ractd_jax.types import Algorithm, Levels, Network, Params, Trajectory
 
 CHUNK = 256  # states whose candidates are drawn at once
 
-Trajectory = Float[Array, "batch horizon dim"]
-Density = Callable[[Trajectory, Float[Array, " batch"]], Float[Array, " batch"]]  # (x_t, t) -> f
-
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
-    """How actions are drawn, from the behaviour model and from the policy.
+class Eda(Sampling):
+    """How a policy is aligned, and how it acts.
 
     Attributes:
         nfe: network calls per action, each of them forward and backward.
         spacing: of the times, see `dpm_solver.grid`.
         clip: clip every prediction of clean actions to [-1, 1].
-    """
-
-    nfe: int = 15
-    spacing: str = "uniform"
-    clip: bool = False
-
-    def __post_init__(self):
-        errors.choose("method.spacing", self.spacing, dpm_solver.SPACINGS)
-        if self.nfe < 1:
-            raise errors.UserError(f"method.nfe = {self.nfe}: at least 1 network call is needed")
-
-
-@dataclasses.dataclass(frozen=True)
-class Eda(Sampler):
-    """How a policy is aligned.
-
-    Attributes:
         alpha: how sharply the critic prefers.
         beta: how far a preference moves the policy: the smaller, the further.
         proposals: K, actions proposed for each state.
         states: how many states of the dataset are proposed for; 0 for all.
+
+    Raises:
+        FieldError: a number is out of range, or the word is unknown.
     """
 
     alpha: float = 3.0
@@ -75,132 +61,73 @@ class Eda(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.proposals < 2 or self.states < 0:
-            raise errors.UserError(
-                "eda.method: at least 2 proposals and not less than 0 states are needed, not "
-                f"{self.proposals} and {self.states}"
+        errors.at_least("alpha", self.alpha, 0)
+        errors.above("beta", self.beta, 0)
+        errors.at_least("proposals", self.proposals, 2)
+        errors.at_least("states", self.states, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """The policy's network is the behaviour model's, but for its dropout.
+
+    Attributes:
+        dropout: in front of each block.
+
+    Raises:
+        FieldError: it is outside [0, 1).
+    """
+
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.dropout < 1:
+            raise errors.FieldError(
+                "dropout", f"{{field}} is {self.dropout}: at least 0 and below 1"
             )
 
 
 class Proposals(NamedTuple):
-    """States, what the behaviour model proposes to do there, and what that is worth.
+    """States, what the behaviour model proposes to do there, and the critic's value of that.
 
     Attributes:
         x: actions, trajectories of horizon 1.
         cond: the observation.
-        worth: Q of each action.
+        values: Q of each action.
     """
 
     x: Float[Array, "batch cand horizon dim"]
     cond: Float[Array, "batch cond"]
-    worth: Float[Array, "batch cand"]
+    values: Float[Array, "batch cand"]
 
 
-# ---- the behaviour model -----------------------------------------------------------------------
-
-
-def predict_noise(f: Density, x: Trajectory, t: Float[Array, " batch"]) -> Trajectory:
-    """Return -sigma_t df/dx, the noise that a model of density f sees in x."""
-    slope = jax.grad(lambda x: jnp.sum(f(x, t)))(x)  # rows do not see each other
-    return -diffusion.expand(dpm_solver.sigma(t)) * slope
-
-
-def behavior_loss(f: Density, x_0: Trajectory, key: PRNGKeyArray) -> Float[Array, " batch"]:
-    """Return the squared error of the predicted noise, summed, at a random time of each example.
-
-    Its gradient in the weights is of second order; on CPUs all ways to order the two derivatives
-    take equally long (docs/eda.md), so this is the plainest.
-    """
-    key_t, key_eps = jax.random.split(key)
-    t = jax.random.uniform(key_t, x_0.shape[:1], minval=dpm_solver.T_MIN, maxval=1.0)
-    eps = jax.random.normal(key_eps, x_0.shape)
-    error = predict_noise(f, dpm_solver.noised(t, x_0, eps), t) - eps
-    return jnp.sum(error**2, axis=(1, 2))
-
-
-def density(net, params: Params, cond: Float[Array, "batch cond"], **kwargs) -> Density:
-    """Return f(., . | cond); `kwargs` are `train` and `rngs` for the network's dropout."""
-    return lambda x, t: net.apply({"params": params}, x, t[:, None], cond, **kwargs)
-
-
-def draw(
-    f: Density, sampler: Sampler, keys: Key[Array, " batch"], shape: tuple[int, int]
-) -> Trajectory:
-    """Draw one trajectory of shape (horizon, dim) for each key.
-
-    Args:
-        f: density of noised trajectories.
-        sampler: how.
-        keys: one for each row.
-        shape: (horizon, dim).
-    """
-
-    def denoiser(x, t):
-        x_0 = dpm_solver.clean(t, x, predict_noise(f, x, jnp.full(x.shape[0], t)))
-        return jnp.clip(x_0, -1, 1) if sampler.clip else x_0
-
-    noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-    return dpm_solver.solve(denoiser, noise, dpm_solver.grid(sampler.nfe, sampler.spacing))
-
-
-def make_behavior(
-    net: mlp.Bottleneck,
-    sampler: Sampler,
-    optimiser: train_state.Optimiser,
-    *,
-    shape: tuple[int, int],
-    cond_dim: int,
-) -> Algorithm:
-    """Make the behaviour model, which acts as the data do.
-
-    Args:
-        net: network of f.
-        sampler: how it acts.
-        optimiser: how to train.
-        shape: (1, dim) of an action.
-        cond_dim: size of an observation.
-    """
-
-    def init(key):
-        x, cond = jnp.zeros((1, *shape)), jnp.zeros((1, cond_dim))
-        return train_state.create(net.init(key, x, jnp.zeros((1, 1)), cond)["params"], optimiser)
-
-    def update(state, batch: Batch | Transition, key):
-        key_loss, key_dropout = jax.random.split(key)
-
-        def loss_fn(params):
-            f = density(net, params, batch.cond, train=True, rngs={"dropout": key_dropout})
-            return jnp.mean(behavior_loss(f, batch.x, key_loss))
-
-        value, grads = jax.value_and_grad(loss_fn)(state.params)
-        return train_state.apply_gradients(state, grads, optimiser), {"loss": value}
-
-    def act(params, cond, keys):
-        return draw(density(net, params, cond), sampler, keys, shape)
-
-    return Algorithm(init, update, act)
-
-
-# ---- alignment ---------------------------------------------------------------------------------
+# ---- losses --------------------------------------------------------------------------------------
 
 
 def alignment_loss(
-    gap: Float[Array, "batch cand"], worth: Float[Array, "batch cand"], alpha: float, beta: float
-) -> Float[Array, " batch"]:
+    gap: Float[Array, "batch cand"], values: Float[Array, "batch cand"], alpha: float, beta: float
+) -> Levels:
     """Return the cross entropy between what the critic and what the policy prefers.
 
     Args:
         gap: log-densities of the policy, less those of the behaviour model.
-        worth: Q of each action.
+        values: Q of each action.
         alpha: see `Eda`.
         beta: see `Eda`.
+
+    Example:
+        >>> alignment_loss(jnp.zeros((1, 4)), jnp.zeros((1, 4)), 3.0, 0.2).round(3).tolist()
+        [1.3860000371932983]
     """
-    wanted = jax.nn.softmax(alpha * worth, axis=-1)
+    wanted = jax.nn.softmax(alpha * values, axis=-1)
     return -jnp.sum(wanted * jax.nn.log_softmax(beta * gap, axis=-1), axis=-1)
 
 
 def density_gap(
-    policy: Density, behavior: Density, x_0: Float[Array, "batch cand horizon dim"], key
+    policy: Density,
+    behavior: Density,
+    x_0: Float[Array, "batch cand horizon dim"],
+    key: PRNGKeyArray,
 ) -> Float[Array, "batch cand"]:
     """Return how much likelier the policy makes each action, at a random time of each state.
 
@@ -212,9 +139,9 @@ def density_gap(
     """
     batch, cand, *shape = x_0.shape
     key_t, key_eps = jax.random.split(key)
-    t = jax.random.uniform(key_t, (batch,), minval=dpm_solver.T_MIN, maxval=1.0)
+    t = jax.random.uniform(key_t, (batch,), minval=vp_schedule.T_MIN, maxval=1.0)
     t, x_0 = jnp.repeat(t, cand), x_0.reshape(batch * cand, *shape)
-    x = dpm_solver.noised(t, x_0, jax.random.normal(key_eps, x_0.shape))
+    x = noisy(t, x_0, jax.random.normal(key_eps, x_0.shape))
     return (policy(x, t) - behavior(x, t)).reshape(batch, cand)
 
 
@@ -225,9 +152,12 @@ def sample(data: Proposals, key: Key[Array, ""], *, batch_size: int, horizon: in
     return jax.tree.map(lambda a: a[index], data)
 
 
+# ---- the algorithm -------------------------------------------------------------------------------
+
+
 def make_eda(
-    net: mlp.Bottleneck,
-    judge: Callable[[Params, Trajectory, Array], Float[Array, " batch"]],
+    net: Network,
+    critic: Callable[[Params, Trajectory, Float[Array, "batch cond"]], Levels],
     method: Eda,
     optimiser: train_state.Optimiser,
     *,
@@ -238,12 +168,13 @@ def make_eda(
 
     Args:
         net: network of f, the behaviour model's but for its dropout.
-        judge: `(weights of the critic, x, cond) -> Q`.
+        critic: `(weights of the critic, x, cond) -> Q`.
         method: losses and sampler.
         optimiser: how to train.
         shape: (1, dim) of an action.
         cond_dim: size of an observation.
     """
+    del cond_dim  # which the network's weights know
 
     def propose(frozen, cond, keys):
         def at_state(state):
@@ -251,10 +182,10 @@ def make_eda(
             conds = jnp.repeat(cond[None], method.proposals, axis=0)
             keys = jax.random.split(key, method.proposals)
             x = draw(density(net, frozen["behavior"], conds), method, keys, shape)
-            return x, judge(frozen["critic"], x, conds)
+            return x, critic(frozen["critic"], x, conds)
 
-        x, worth = jax.lax.map(at_state, (cond, keys), batch_size=CHUNK)
-        return Proposals(x, cond, worth)
+        x, values = jax.lax.map(at_state, (cond, keys), batch_size=CHUNK)
+        return Proposals(x, cond, values)
 
     def prepare(frozen, dataset, key):
         key_rows, key_x = jax.random.split(key)
@@ -270,13 +201,13 @@ def make_eda(
         return train_state.create(params, optimiser, {"behavior": frozen["behavior"]})
 
     def update(state, batch: Proposals, key):
-        conds = jnp.repeat(batch.cond, batch.worth.shape[1], axis=0)
+        conds = jnp.repeat(batch.cond, batch.values.shape[1], axis=0)
         behavior = density(net, state.frozen["behavior"], conds)
 
         def loss_fn(params):
             gap = density_gap(density(net, params, conds), behavior, batch.x, key)
-            loss = jnp.mean(alignment_loss(gap, batch.worth, method.alpha, method.beta))
-            agree = jnp.argmax(gap, axis=1) == jnp.argmax(batch.worth, axis=1)
+            loss = jnp.mean(alignment_loss(gap, batch.values, method.alpha, method.beta))
+            agree = jnp.argmax(gap, axis=1) == jnp.argmax(batch.values, axis=1)
             return loss, {"loss": loss, "agreement": jnp.mean(agree.astype(loss.dtype))}
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -286,3 +217,50 @@ def make_eda(
         return draw(density(net, params, cond), method, keys, shape)
 
     return Algorithm(init, update, act, prepare=prepare, sample=sample)
+
+
+def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
+    """Make the aligned policy of a configuration."""
+    section, needed = context.section, context.needed
+    net = needed["behavior"].context.section.network.clone(dropout=section.network.dropout)
+    critic = needed["critic"].algorithm.value
+    return make_eda(net, critic, section.method, optimiser, **context.sizes)
+
+
+def _needs(config: Config, stage: str) -> Mapping[str, str]:
+    del config, stage
+    return {"behavior": "eda_behavior", "critic": "eda_critic"}
+
+
+METHODS = (
+    Method(
+        name="eda_critic",
+        help="train the expectile critic that EDA's policy is aligned with",
+        make=iql.make,
+        fields=iql.Iql,
+        network={"mlp": iql.Layers},
+        reads=Reads.TRANSITIONS,
+        label="EDA's critic",
+        colour="#74a57f",
+        order=-5,
+        values=True,
+        deterministic=True,
+        row=False,
+        tasks=("policy",),
+    ),
+    Method(
+        name="eda",
+        help="align the behaviour model with the critic; trains both first if they are missing",
+        make=make,
+        fields=Eda,
+        network={"bottleneck": Dropout},
+        reads=Reads.TRANSITIONS,
+        label="EDA",
+        colour="#9c4f96",
+        order=110,
+        needs=_needs,
+        sampling_fields=SAMPLING_FIELDS,
+        calls=lambda fields: fields.nfe,
+        tasks=("policy",),
+    ),
+)

@@ -20,13 +20,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ractd_jax import errors, train_state
+from ractd_jax.method import Context, Method, Reads
+from ractd_jax.methods import iql
 from ractd_jax.nn import mlp
 from ractd_jax.nn.mlp import init_twins, twins
-from ractd_jax.types import Algorithm, Transition
+from ractd_jax.types import Algorithm, Levels, Transition
 
 Actions = Float[Array, "batch dim"]
-Velocity = Callable[[Actions, Float[Array, " batch"]], Actions]  # (a_t, t) -> da/dt
-OF_TWINS = {"mean": jnp.mean, "min": jnp.min}
+Velocity = Callable[[Actions, Levels], Actions]  # (a_t, t) -> da/dt
+OF_TWINS = {"mean": jnp.mean, "min": jnp.min}  # how the values of two critics are joined
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers(iql.Layers):
+    """The hidden layers of flow, policy and critic.
+
+    Attributes:
+        hidden: width of each hidden layer.
+        activation: after each, see `mlp.ACTIVATIONS`.
+        layer_norm: of the critic: "" for none, "before" or "after" the activation.
+    """
+
+    hidden: tuple[int, ...] = (512, 512, 512, 512)
+    activation: str = "gelu"
+    layer_norm: str = "after"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,30 +55,42 @@ class Fql:
         normalize_q_loss: divide the policy's Q by its mean size over the batch, so that alpha means
             the same whatever unit rewards have.
         flow_steps: Euler steps of the flow.
-        q_agg: what the two critics hold the next action to be worth together, see `OF_TWINS`.
+        q_agg: how the two critics' values of the next action are joined, see `OF_TWINS`.
         discount: gamma.
+
+    Raises:
+        FieldError: a number is out of range, or the word is unknown.
     """
 
-    alpha: float = 1.0
-    normalize_q_loss: bool = True
+    alpha: float = 10.0
+    normalize_q_loss: bool = False
     flow_steps: int = 10
     q_agg: str = "mean"
     discount: float = 0.99
 
     def __post_init__(self):
-        errors.choose("fql.method.q_agg", self.q_agg, OF_TWINS)
-        if self.flow_steps < 1 or not 0 <= self.discount < 1:
-            raise errors.UserError(
-                f"fql.method: at least one flow step and a discount in [0, 1) are needed, not "
-                f"{self.flow_steps} and {self.discount}"
-            )
+        errors.at_least("alpha", self.alpha, 0)
+        errors.at_least("flow_steps", self.flow_steps, 1)
+        errors.choose_field("q_agg", self.q_agg, OF_TWINS)
+        iql.check_discount(self.discount)
 
 
 # ---- the flow ------------------------------------------------------------------------------------
 
 
 def flow_loss(velocity: Velocity, action: Actions, key: PRNGKeyArray) -> Float[Array, ""]:
-    """Return the squared error of the velocity on straight lines from noise to the data."""
+    """Return the squared error of the velocity on straight lines from noise to the data.
+
+    Args:
+        velocity: v.
+        action: the data's actions.
+        key: of noise and times.
+
+    Example:
+        >>> loss = flow_loss(lambda a, t: 0 * a, jnp.zeros((1000, 3)), jax.random.key(0))
+        >>> round(float(loss))  # the variance of the noise
+        1
+    """
     key_z, key_t = jax.random.split(key)
     z = jax.random.normal(key_z, action.shape)
     t = jax.random.uniform(key_t, action.shape[:1])
@@ -70,7 +99,12 @@ def flow_loss(velocity: Velocity, action: Actions, key: PRNGKeyArray) -> Float[A
 
 
 def follow(velocity: Velocity, z: Actions, steps: int) -> Actions:
-    """Return where the flow leads from noise z, by Euler's method, clipped to [-1, 1]."""
+    """Return where the flow leads from noise z, by Euler's method, clipped to [-1, 1].
+
+    Example:
+        >>> follow(lambda a, t: jnp.ones_like(a), jnp.full((1, 2), -0.5), 4).tolist()
+        [[0.5, 0.5]]
+    """
 
     def step(a, t):
         return a + velocity(a, jnp.full(a.shape[0], t)) / steps, None
@@ -84,33 +118,35 @@ def follow(velocity: Velocity, z: Actions, steps: int) -> Actions:
 def critic_loss(
     q: Float[Array, "ens batch"], q_next: Float[Array, "ens batch"], method: Fql, batch: Transition
 ) -> Float[Array, ""]:
-    """Return the squared error of the critics.
+    """Return the squared error of the critics (L_Q).
 
     Args:
         q: of the data's actions.
-        q_next: what the targets hold the policy's next actions to be worth.
+        q_next: the targets' values of the policy's next actions.
         method: discount, and how the targets are joined.
         batch: transitions.
     """
-    worth = OF_TWINS[method.q_agg](q_next, axis=0)
-    goal = jax.lax.stop_gradient(batch.rewards + method.discount * batch.masks * worth)
+    value = OF_TWINS[method.q_agg](q_next, axis=0)
+    goal = jax.lax.stop_gradient(batch.rewards + method.discount * batch.masks * value)
     return jnp.mean((q - goal[None]) ** 2)
 
 
 def policy_loss(
     action: Actions, goal: Actions, q: Callable[[Actions], Float[Array, "ens batch"]], method: Fql
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return (distillation, -Q) of the policy's actions; alpha is not in the former yet.
+    """Return (distillation, -Q) of the policy's actions, the two parts of L_mu.
+
+    The former is not multiplied by alpha yet.
 
     Args:
         action: mu(s, z).
         goal: where the flow leads from the same z.
-        q: what the critics hold actions to be worth; its weights get no gradient.
+        q: the critics' values of actions; their weights get no gradient.
         method: whether -Q is normalised.
     """
-    worth = jnp.mean(q(jnp.clip(action, -1, 1)), axis=0)
-    size = jnp.mean(jnp.abs(jax.lax.stop_gradient(worth))) + 1e-8 if method.normalize_q_loss else 1
-    return jnp.mean((action - jax.lax.stop_gradient(goal)) ** 2), -jnp.mean(worth) / size
+    value = jnp.mean(q(jnp.clip(action, -1, 1)), axis=0)
+    size = jnp.mean(jnp.abs(jax.lax.stop_gradient(value))) + 1e-8 if method.normalize_q_loss else 1
+    return jnp.mean((action - jax.lax.stop_gradient(goal)) ** 2), -jnp.mean(value) / size
 
 
 # ---- the algorithm -------------------------------------------------------------------------------
@@ -137,6 +173,15 @@ def make_fql(
             follow, and `ema_power` should be 0.
         shape: (1, dim) of an action.
         cond_dim: size of an observation.
+
+    Example:
+        >>> q_net, flow_net, policy_net = mlp.MLP((8,), 1), mlp.MLP((8,), 3), mlp.MLP((8,), 3)
+        >>> optimiser, sizes = train_state.Optimiser(steps=10), {"shape": (1, 3), "cond_dim": 11}
+        >>> algorithm = make_fql(q_net, flow_net, policy_net, Fql(), optimiser, **sizes)
+        >>> params = algorithm.init(jax.random.key(0)).params
+        >>> keys = jax.random.split(jax.random.key(1), 5)
+        >>> algorithm.act(params, jnp.zeros((5, 11)), keys).shape
+        (5, 1, 3)
     """
 
     def velocity(params, cond):
@@ -170,15 +215,15 @@ def make_fql(
         next_action = jnp.clip(one_step(live, batch.next_cond, z_next), -1, 1)
         q_next = twins(q_net, state.ema["q"], batch.next_cond, next_action)
 
-        def worth(a):
+        def live_q(a):
             return twins(q_net, live["q"], batch.cond, a)
 
         def loss_fn(params):
             q = twins(q_net, params["q"], batch.cond, action)
             critic = critic_loss(q, q_next, method, batch)
             flow = flow_loss(velocity(params, batch.cond), action, key_flow)
-            mine = one_step(params, batch.cond, z)
-            distill, against_q = policy_loss(mine, goal, worth, method)
+            jumped = one_step(params, batch.cond, z)
+            distill, against_q = policy_loss(jumped, goal, live_q, method)
             total = critic + flow + method.alpha * distill + against_q
             metrics = {"loss": total, "q_loss": critic, "flow": flow, "distill": distill}
             return total, metrics | {"q": jnp.mean(q)}
@@ -194,3 +239,27 @@ def make_fql(
         return OF_TWINS[method.q_agg](twins(q_net, params["q"], cond, x[:, 0]), axis=0)
 
     return Algorithm(init, update, act, value)
+
+
+def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
+    """Make the algorithm of a configuration."""
+    layers = context.section.network
+    net = layers.plain(context.shape[1])
+    return make_fql(layers.critic(), net, net, context.section.method, optimiser, **context.sizes)
+
+
+METHODS = (
+    Method(
+        name="fql",
+        help="train flow Q-learning, a one-step rival",
+        make=make,
+        fields=Fql,
+        network={"mlp": Layers},
+        reads=Reads.TRANSITIONS,
+        label="FQL",
+        colour="#5f8f3e",
+        order=120,
+        values=True,
+        tasks=("policy",),
+    ),
+)

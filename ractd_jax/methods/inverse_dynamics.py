@@ -1,7 +1,8 @@
 """Inverse dynamics: the action that leads from one state to the next, learned from the data.
 
 RACTD's paper (section 4.2) turns planned states into actions by a "reverse dynamics model"; its
-released code has the controller `envs.waypoints.push` in that place. This is the learned one.
+released code has a controller in that place, `envs.waypoint_controller.push`. This is the learned
+one.
 
     a = I(s, k (s' - s))                                                            `predict`
     L = E |I - a|                                                                   `loss`
@@ -12,13 +13,33 @@ state explains do not pull at the others: pushes against a wall, and D4RL's repe
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ractd_jax import train_state
-from ractd_jax.types import Algorithm, Batch, Params
+from ractd_jax import errors, networks, train_state
+from ractd_jax.method import Context, Method, Reads
+from ractd_jax.methods import iql
+from ractd_jax.types import Algorithm, Batch, Levels, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """The hidden layers of the network.
+
+    Attributes:
+        hidden: width of each hidden layer.
+
+    Raises:
+        FieldError: there is no layer, or a width is below 1.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self):
+        iql.check_widths("hidden", self.hidden)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +48,19 @@ class Inverse:
 
     Attributes:
         gain: k, what the change of a normalised state is multiplied by.
+
+    Raises:
+        FieldError: the gain is not above 0.
     """
 
     gain: float = 20.0
 
+    def __post_init__(self):
+        errors.above("gain", self.gain, 0)
+
 
 def predict(
-    net, params: Params, inverse: Inverse, pair: Float[Array, "batch cond"]
+    net: Any, params: Params, inverse: Inverse, pair: Float[Array, "batch cond"]
 ) -> Float[Array, "batch act"]:
     """Return the actions between two states.
 
@@ -42,20 +69,29 @@ def predict(
         params: its weights.
         inverse: the gain.
         pair: the state and the next one, side by side.
+
+    Example:
+        >>> net, state = networks.InverseMLP(2, (8,)), jnp.zeros((1, 4))
+        >>> params = net.init(jax.random.key(0), state, state)["params"]
+        >>> predict(net, params, Inverse(), jnp.zeros((5, 8))).shape
+        (5, 2)
     """
     state, after = jnp.split(pair, 2, axis=-1)
     return net.apply({"params": params}, state, inverse.gain * (after - state))
 
 
-def loss(
-    prediction: Float[Array, "batch act"], action: Float[Array, "batch act"]
-) -> Float[Array, " batch"]:
-    """Return the absolute error of each action."""
+def loss(prediction: Float[Array, "batch act"], action: Float[Array, "batch act"]) -> Levels:
+    """Return the absolute error of each action.
+
+    Example:
+        >>> loss(jnp.array([[0.5, -1.0]]), jnp.array([[0.0, 1.0]])).tolist()
+        [1.25]
+    """
     return jnp.mean(jnp.abs(prediction - action), axis=-1)
 
 
 def make_inverse(
-    net,
+    net: Any,
     inverse: Inverse,
     optimiser: train_state.Optimiser,
     *,
@@ -91,3 +127,27 @@ def make_inverse(
         return predict(net, params, inverse, cond)[:, None]
 
     return Algorithm(init, update, act)
+
+
+def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
+    """Make the inverse dynamics of a configuration."""
+    net = networks.InverseMLP(context.shape[1], context.section.network.hidden)
+    return make_inverse(net, context.section.method, optimiser, **context.sizes)
+
+
+METHODS = (
+    Method(
+        name="inverse",
+        help="learn inverse dynamics, which turn planned states into actions (mazes alone)",
+        make=make,
+        fields=Inverse,
+        network={"mlp": Layers},
+        reads=Reads.PAIRS,
+        label="inverse dynamics",
+        colour="#7a5c45",
+        order=-10,
+        deterministic=True,
+        row=False,  # it acts between two states, and is no planner
+        tasks=("planner",),
+    ),
+)

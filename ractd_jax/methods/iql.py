@@ -4,11 +4,11 @@ Kostrikov, Nair and Levine 2022. With targets Q' (an average of Q's weights) and
 
     L_V = E[ |tau - 1(adv < 0)| adv^2 ],   Q'(s, a) the smaller of two         (Eq. 5)  `expectile`
     L_Q = E[ sum of the two's (r + gamma (1 - done) V(s') - Q(s, a))^2 ]       (Eq. 6)
-    L_pi = E[ -min(exp(beta adv), 100) log pi(a | s) ]                         (Eq. 7)
+    L_pi = E[ -min(exp(beta adv), 100) log pi(a | s) ]                         (Eq. 7)  `make_iql`
 
-V learns the tau-expectile of what the data's actions are worth, which for tau near 1 nears the
+V learns the tau-expectile of the Q of the data's actions, which for tau near 1 nears that of the
 best of them. Here all three are trained at once, by one optimiser on the sum: no loss has a
-gradient for another's weights. As a judge the critic says the smaller target Q (`make_iql`).
+gradient for another's weights. The critic's value of an action is the smaller target Q.
 """
 
 import dataclasses
@@ -18,9 +18,69 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ractd_jax import errors, train_state
+from ractd_jax.method import Context, Method, Reads
 from ractd_jax.nn import mlp
 from ractd_jax.nn.mlp import init_twins, twins
-from ractd_jax.types import Algorithm, Params, Transition
+from ractd_jax.types import Algorithm, Levels, Params, Transition
+
+LAYER_NORMS = ("", "before", "after")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """The hidden layers of networks of single actions: critics, values and policies.
+
+    Attributes:
+        hidden: width of each hidden layer.
+        activation: after each, see `mlp.ACTIVATIONS`.
+        layer_norm: of critics and values: "" for none, "before" or "after" the activation.
+
+    Raises:
+        FieldError: there is no layer, a width is below 1, or a word is unknown.
+
+    Example:
+        >>> Layers(hidden=(64, 64)).critic().out
+        1
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "mish"
+    layer_norm: str = "before"
+
+    def __post_init__(self):
+        check_widths("hidden", self.hidden)
+        errors.choose_field("activation", self.activation, mlp.ACTIVATIONS)
+        errors.choose_field("layer_norm", self.layer_norm, LAYER_NORMS)
+
+    def critic(self) -> mlp.MLP:
+        """Return a network of one number, normalised as `layer_norm` says."""
+        return mlp.MLP(self.hidden, 1, self.activation, self.layer_norm)
+
+    def plain(self, out: int) -> mlp.MLP:
+        """Return a network of `out` numbers without normalisation."""
+        return mlp.MLP(self.hidden, out, self.activation, "")
+
+
+def check_widths(field: str, widths: tuple[int, ...]) -> None:
+    """Refuse hidden layers that are none, or of no width.
+
+    Raises:
+        FieldError: naming the field.
+    """
+    if not widths:
+        raise errors.FieldError(field, "{field} is empty: at least 1 layer")
+    for width in widths:
+        errors.at_least(field, width, 1)
+
+
+def check_discount(discount: float) -> None:
+    """Refuse a discount outside [0, 1).
+
+    Raises:
+        FieldError: naming the field `discount`.
+    """
+    if not 0 <= discount < 1:
+        raise errors.FieldError("discount", f"{{field}} is {discount}: at least 0 and below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +92,9 @@ class Iql:
         discount: gamma.
         temperature: beta, how much better actions are preferred when the policy is extracted.
         largest_weight: the bound of exp(beta adv).
+
+    Raises:
+        FieldError: a number is out of range.
     """
 
     expectile: float = 0.7
@@ -40,32 +103,44 @@ class Iql:
     largest_weight: float = 100.0
 
     def __post_init__(self):
-        if not 0 < self.expectile < 1 or not 0 <= self.discount < 1:
-            raise errors.UserError(
-                f"iql.method: an expectile in (0, 1) and a discount in [0, 1) are needed, not "
-                f"{self.expectile} and {self.discount}"
+        if not 0 < self.expectile < 1:
+            raise errors.FieldError(
+                "expectile", f"{{field}} is {self.expectile}: above 0 and below 1"
             )
+        check_discount(self.discount)
+        errors.at_least("temperature", self.temperature, 0)
+        errors.above("largest_weight", self.largest_weight, 0)
+
+
+# ---- losses --------------------------------------------------------------------------------------
 
 
 def expectile(adv: Float[Array, "..."], tau: float) -> Float[Array, "..."]:
-    """Return |tau - 1(adv < 0)| adv^2 (IQL Eq. 5); for tau = 0.5 half the squared error."""
+    """Return |tau - 1(adv < 0)| adv^2 (IQL Eq. 5); for tau = 0.5 half the squared error.
+
+    Example:
+        >>> expectile(jnp.array([-2.0, 2.0]), 0.75).tolist()
+        [1.0, 3.0]
+    """
     return jnp.abs(tau - (adv < 0)) * adv**2
 
 
 def critic_loss(
-    q_net,
-    v_net,
+    q_net: mlp.MLP,
+    v_net: mlp.MLP,
     params: Params,
     target: Params,
     method: Iql,
     batch: Transition,
-) -> tuple[Float[Array, ""], Float[Array, " batch"], dict[str, Float[Array, ""]]]:
+) -> tuple[Float[Array, ""], Levels, dict[str, Float[Array, ""]]]:
     """Return the losses of Q and V, added, the advantage of each action, and metrics.
+
+    IQL Eqs. 5 and 6.
 
     Args:
         q_net: network of Q.
         v_net: network of V.
-        params: weights {"q", "v"}; Q's are stacked, see `action_networks.twins`.
+        params: weights {"q", "v"}; Q's are stacked, see `mlp.twins`.
         target: weights of Q'.
         method: expectile and discount.
         batch: transitions.
@@ -85,9 +160,22 @@ def critic_loss(
 def log_prob(
     x: Float[Array, "batch dim"], mean: Float[Array, "batch dim"], log_std: Float[Array, " dim"]
 ) -> Float[Array, " batch"]:
-    """Return the log-density of a diagonal Gaussian, up to a constant."""
+    """Return the log-density of a diagonal Gaussian, up to a constant.
+
+    Args:
+        x: actions.
+        mean: of each.
+        log_std: logarithm of the deviations.
+
+    Example:
+        >>> log_prob(jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.zeros(2)).tolist()
+        [-1.0]
+    """
     z = (x - mean) * jnp.exp(-log_std)[None]
     return jnp.sum(-0.5 * z**2 - log_std[None], axis=-1)
+
+
+# ---- the algorithm -------------------------------------------------------------------------------
 
 
 def make_iql(
@@ -111,6 +199,14 @@ def make_iql(
             which targets follow, and `ema_power` should be 0.
         shape: (1, dim) of an action.
         cond_dim: size of an observation.
+
+    Example:
+        >>> net, policy_net = mlp.MLP((8,), 1), mlp.GaussianPolicy((8,), 3)
+        >>> optimiser, sizes = train_state.Optimiser(steps=10), {"shape": (1, 3), "cond_dim": 11}
+        >>> algorithm = make_iql(net, net, policy_net, Iql(), optimiser, **sizes)
+        >>> params = algorithm.init(jax.random.key(0)).params
+        >>> algorithm.value(params, jnp.zeros((5, 1, 3)), jnp.zeros((5, 11))).shape
+        (5,)
     """
 
     def init(key):
@@ -144,3 +240,29 @@ def make_iql(
         return jnp.min(twins(q_net, params["q"], cond, x[:, 0]), axis=0)
 
     return Algorithm(init, update, act, value)
+
+
+def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
+    """Make the critic of a configuration, and its policy."""
+    layers, act_dim = context.section.network, context.shape[1]
+    policy_net = mlp.GaussianPolicy(layers.hidden, act_dim, layers.activation)
+    nets = layers.critic(), layers.critic(), policy_net
+    return make_iql(*nets, context.section.method, optimiser, **context.sizes)
+
+
+METHODS = (
+    Method(
+        name="iql",
+        help="train the expectile critic (implicit Q-learning) and its policy",
+        make=make,
+        fields=Iql,
+        network={"mlp": Layers},
+        reads=Reads.TRANSITIONS,
+        label="IQL",
+        colour="#2a9d8f",
+        order=100,
+        values=True,
+        deterministic=True,
+        tasks=("policy",),
+    ),
+)

@@ -37,7 +37,6 @@ from ractd_jax.training import (
     checkpoints,
     config_checks,
     examples,
-    pipeline,
     restore,
     run_dir,
 )
@@ -197,7 +196,7 @@ def import_checkpoint(
         if config is None:
             name, config = configuration(named, stage)
         values = config.to_dict()
-        job = pipeline.open_pipeline(registry.configure(values))
+        job = opening.open_pipeline(registry.configure(values))
         task = job.task
         run = out or job.run(stage)
         there = checkpoints.run_status(run)
