@@ -138,7 +138,7 @@ class ResidualMLP(nn.Module):
         if frequencies:
             transform = torch.from_numpy(scipy.fft.dct(np.eye(horizon), axis=0, norm="ortho"))
             self.register_buffer("transform", transform.float(), persistent=False)
-            self.around = nn.Linear(c_dim, horizon * dim)
+            self.skip_gain = nn.Linear(c_dim, horizon * dim)
         self.input = nn.Linear(self.seen * dim + cond, hidden)
         for i in range(blocks):
             self.add_module(f"block{i}_film", nn.Linear(c_dim, 2 * hidden))
@@ -161,7 +161,7 @@ class ResidualMLP(nn.Module):
         out = self.output(F.mish(h)).view(len(x), self.seen, -1)
         if self.frequencies:
             out = F.pad(out, (0, 0, 0, x.shape[1] - self.seen))
-            out = self.transform.T @ (out + self.around(F.mish(c)).view_as(x) * x)
+            out = self.transform.T @ (out + self.skip_gain(F.mish(c)).view_as(x) * x)
         return out
 
 

@@ -90,6 +90,6 @@ def load_planner(
         planner = ractd_jax.load_planner("runs/demo-maze/student")
         states = planner(observation, goal)                                # (128, 4)
     """
-    from ractd_jax.policies import planning
+    from ractd_jax.policies import load
 
-    return planning.load_planner(run, seed, update=update, **sampling)
+    return load.load_planner(run, seed, update=update, **sampling)

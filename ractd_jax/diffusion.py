@@ -1,19 +1,35 @@
 """Noise levels, scalings, weights and distances shared by the teacher and its students.
 
 Forward noising is variance exploding, x_t = x_0 + t eps, so a time *is* a noise level sigma and the
-letters t > u > s of the papers are noise levels throughout. Source: Karras et al. 2022 (EDM),
-Kim et al. 2023 (CTM), and the released code for the "boundary" scalings.
+letters t > u > s of the papers are noise levels throughout.
+
+    sigma_i = (a + i / (N - 1) (b - a))^rho, a = sigma_max^(1/rho), b = sigma_min^(1/rho)  `sigmas`
+    c_skip, c_out, c_in                                                                  `scalings`
+    c_noise(t) = 250 ln t                                                                 `c_noise`
+    w(t) = (t^2 + sigma_data^2) / (t sigma_data)^2                                  `karras_weight`
+    d(p, q)                                                                              `distance`
+    how training draws t                                                    `log_normal`, `mixed`
+    x_T                                                                                   `initial`
+
+Also here: the keys of a network's dropout, by the name of each call (`WithDropout`, `named`).
+
+Source: Karras et al. 2022 (EDM), Kim et al. 2023 (CTM), Song et al. 2023 and the released code for
+the "boundary" scalings.
 """
 
 import dataclasses
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Num, PRNGKeyArray
 
 from ractd_jax import errors
+from ractd_jax.types import Levels, Trajectory, Values
 
-DISTANCES = ("huber", "released", "squared")
+SCALINGS = ("boundary", "edm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +49,10 @@ class Noise:
             loss weight goes on growing as 1 / t^2 while the boundary scalings do not shrink, so
             one example in a hundred outweighs all others; the released code lets it.
         clip: clip every prediction of clean data to [-1, 1] when sampling.
+
+    Raises:
+        FieldError: a level or a deviation is not positive, the levels do not rise, or the grid has
+            fewer than two of them.
     """
 
     sigma_min: float = 0.02
@@ -46,56 +66,113 @@ class Noise:
     clip: bool = True
 
     def __post_init__(self):
-        errors.choose("noise.scaling", self.scaling, ("boundary", "edm"))
-        if not 0 < self.sigma_min < self.sigma_max or self.bins < 2:
-            raise errors.UserError(
-                f"noise: 0 < sigma_min < sigma_max and at least 2 bins are needed, not "
-                f"{self.sigma_min}, {self.sigma_max}, {self.bins}"
-            )
+        for field in ("sigma_min", "rho", "sigma_data", "initial_std"):
+            errors.above(field, getattr(self, field), 0)
+        errors.above("sigma_max", self.sigma_max, self.sigma_min)
+        errors.at_least("bins", self.bins, 2)
+        errors.choose_field("scaling", self.scaling, SCALINGS)
 
 
 def sigmas(noise: Noise, bins: Num[Array, "..."]) -> Float[Array, "..."]:
-    """Return the level of each bin, from sigma_max (0) to sigma_min (bins - 1) (EDM Eq. 5)."""
+    """Return the level of each bin, from sigma_max (bin 0) to sigma_min (bin N - 1) (EDM Eq. 5).
+
+    Args:
+        noise: ends, curvature and number of the levels.
+        bins: places in the grid; between two bins lie levels between theirs, and past either end
+            the level stays the last one.
+
+    Returns:
+        Levels, in the shape of `bins`.
+
+    Example:
+        >>> sigmas(Noise(), jnp.array([0, 40, 79])).round(2).tolist()
+        [80.0, 3.859999895095825, 0.019999999552965164]
+    """
     high, low = noise.sigma_max ** (1 / noise.rho), noise.sigma_min ** (1 / noise.rho)
     level = (high + bins / (noise.bins - 1) * (low - high)) ** noise.rho
     return jnp.clip(level, noise.sigma_min, noise.sigma_max)
 
 
 def scalings(
-    noise: Noise, t: Float[Array, "..."]
-) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
-    """Return (c_skip, c_out, c_in) at noise level t (EDM Table 1; Song et al. 2023, App. C)."""
+    noise: Noise, t: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Return (c_skip, c_out, c_in) at noise level t (EDM Table 1; Song et al. 2023, App. C).
+
+    Example:
+        With the boundary scalings a denoiser is the identity at sigma_min:
+
+        >>> c_skip, c_out, _ = scalings(Noise(sigma_min=0.5), jnp.array(0.5))
+        >>> float(c_skip), float(c_out)
+        (1.0, 0.0)
+    """
     total = jnp.sqrt(t**2 + noise.sigma_data**2)
     above = t - noise.sigma_min if noise.scaling == "boundary" else t
     c_skip = noise.sigma_data**2 / (above**2 + noise.sigma_data**2)
     return c_skip, above * noise.sigma_data / total, 1 / total
 
 
-def c_noise(t: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return 250 ln t, the form in which networks see a noise level (CTM)."""
+def c_noise(t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return 250 ln t, the form in which networks see a noise level (CTM).
+
+    Example:
+        >>> float(c_noise(jnp.array(1.0)))
+        0.0
+    """
     return 250 * jnp.log(t + 1e-44)
 
 
-def karras_weight(noise: Noise, t: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return EDM's loss weight (t^2 + sigma_data^2) / (t sigma_data)^2."""
+def karras_weight(noise: Noise, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return EDM's loss weight (t^2 + sigma_data^2) / (t sigma_data)^2.
+
+    Example:
+        >>> float(karras_weight(Noise(sigma_data=0.5), jnp.array(0.5)))
+        8.0
+    """
     return (t**2 + noise.sigma_data**2) / (t * noise.sigma_data) ** 2
 
 
-def expand(t: Float[Array, " batch"]) -> Float[Array, "batch 1 1"]:
-    """Give a level per example the rank of a trajectory."""
+def expand(t: Levels) -> Float[Array, "batch 1 1"]:
+    """Give a level for each example the rank of a trajectory.
+
+    Example:
+        >>> expand(jnp.ones(3)).shape
+        (3, 1, 1)
+    """
     return t[:, None, None]
+
+
+def clip(noise: Noise, x_0: Trajectory) -> Trajectory:
+    """Return a prediction of clean data within [-1, 1], the range of the data, if `noise` says so.
+
+    Example:
+        >>> clip(Noise(clip=True), jnp.full((1, 1, 1), 3.0)).item()
+        1.0
+    """
+    return jnp.clip(x_0, -1, 1) if noise.clip else x_0
 
 
 # ---- distances between clean trajectories -----------------------------------------------------
 
 
-def distance(
-    kind: str,
-    p: Float[Array, "batch horizon dim"],
-    q: Float[Array, "batch horizon dim"],
-    c: float = 0.0,
-) -> Float[Array, " batch"]:
-    """Return d(p, q), averaged over horizon and dimension.
+def _huber(e2: Trajectory, c: float) -> Trajectory:
+    return jnp.sqrt(e2 + c**2) - c
+
+
+def _released(e2: Trajectory, c: float) -> Trajectory:
+    return jnp.sqrt(e2**2 + c**2) - c
+
+
+def _squared(e2: Trajectory, c: float) -> Trajectory:
+    del c
+    return e2
+
+
+# Each takes squared errors e^2 and the constant c.
+DISTANCES = {"huber": _huber, "released": _released, "squared": _squared}
+
+
+def distance(kind: str, p: Trajectory, q: Trajectory, c: float = 0.0) -> Values:
+    """Return d(p, q) of each example, averaged over horizon and dimension.
 
     Args:
         kind: "huber": sqrt(e^2 + c^2) - c, the pseudo-Huber distance the paper names;
@@ -105,21 +182,28 @@ def distance(
         q: target.
         c: where the Huber distance turns from squared to absolute; 0 for the customary
             0.00054 sqrt(horizon dim).
+
+    Returns:
+        A distance for each example.
+
+    Example:
+        >>> distance("squared", jnp.full((2, 4, 1), 3.0), jnp.ones((2, 4, 1))).tolist()
+        [4.0, 4.0]
     """
     c = c or 0.00054 * (p.shape[1] * p.shape[2]) ** 0.5
-    e2 = (p - q) ** 2
-    if kind == "huber":
-        e2 = jnp.sqrt(e2 + c**2) - c
-    elif kind == "released":
-        e2 = jnp.sqrt(e2**2 + c**2) - c
-    return jnp.mean(e2, axis=(1, 2))
+    return jnp.mean(DISTANCES[kind]((p - q) ** 2, c), axis=(1, 2))
 
 
 # ---- how training draws noise levels ----------------------------------------------------------
 
 
 def log_normal(noise: Noise, key: PRNGKeyArray, batch: int) -> Float[Array, " {batch}"]:
-    """Draw ln t ~ N(-1.2, 1.2^2) (EDM, Table 1). 0.2 % lie above 10, 1.2 % below 0.02."""
+    """Draw ln t ~ N(-1.2, 1.2^2) (EDM, Table 1). 0.2 % lie above 10, 1.2 % below 0.02.
+
+    Example:
+        >>> log_normal(Noise(), jax.random.key(0), batch=4).shape
+        (4,)
+    """
     levels = jnp.exp(1.2 * jax.random.normal(key, (batch,)) - 1.2)
     return jnp.clip(levels, noise.sigma_min, noise.sigma_max) if noise.clamp else levels
 
@@ -129,17 +213,79 @@ def mixed(noise: Noise, key: PRNGKeyArray, batch: int) -> Float[Array, " {batch}
 
     The first ceil(batch / 2) lie on the grid's curve in [0.7588, sigma_max]. The published student
     learns DSM at these levels; a teacher needs them too, if it is asked for D(x, sigma_max).
+
+    Example:
+        >>> bool((mixed(Noise(), jax.random.key(0), batch=4)[:2] > 0.75).all())
+        True
     """
     key_high, key_low = jax.random.split(key)
     upper = 0.7 * jax.random.uniform(key_high, ((batch + 1) // 2,)) * (noise.bins - 1)
     return jnp.concatenate([sigmas(noise, upper), log_normal(noise, key_low, batch // 2)])
 
 
-LEVELS = {"log_normal": log_normal, "mixed": mixed}
+LEVELS: dict[str, Callable[[Noise, PRNGKeyArray, int], Levels]] = {
+    "log_normal": log_normal,
+    "mixed": mixed,
+}
 
 
-def initial(
-    noise: Noise, keys: Key[Array, " batch"], shape: tuple[int, int]
-) -> Float[Array, "batch horizon dim"]:
-    """Draw x_T, one trajectory for each key, so that a row never depends on its neighbours."""
+def initial(noise: Noise, keys: Key[Array, " batch"], shape: tuple[int, int]) -> Trajectory:
+    """Draw x_T, one trajectory for each key, so that a row never depends on its neighbours.
+
+    Args:
+        noise: its standard deviation.
+        keys: one for each trajectory.
+        shape: (horizon, dim) of a trajectory.
+
+    Example:
+        >>> initial(Noise(), jax.random.split(jax.random.key(0), 5), (16, 3)).shape
+        (5, 16, 3)
+    """
     return noise.initial_std * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+Model = TypeVar("Model", bound=Callable[..., Trajectory])
+
+
+@dataclasses.dataclass(frozen=True)
+class WithDropout:
+    """A denoiser or a jump whose network drops units: other ones in each call that has a name.
+
+    Attributes:
+        model: `(*inputs, key) -> trajectories`.
+        key: from which the keys of all calls are made.
+        name: of the call.
+    """
+
+    model: Callable[..., Trajectory]
+    key: PRNGKeyArray
+    name: str = ""
+
+    def __call__(self, *inputs: Array) -> Trajectory:
+        """Return what the model makes of the inputs."""
+        number = zlib.crc32(self.name.encode())
+        return self.model(*inputs, jax.random.fold_in(self.key, number))
+
+
+def named(model: Model, name: str) -> Model:
+    """Return a model that drops units of its own in the call of this name.
+
+    A model without dropout is returned as it is. Names keep apart the calls of one model in an
+    equation, so that neither their order nor their number matters to what is drawn.
+
+    Args:
+        model: a denoiser or a jump.
+        name: of the call; names of names are joined.
+
+    Example:
+        >>> def masks(x, t, key):
+        ...     return jax.random.normal(key, x.shape)
+        >>> model, x, t = WithDropout(masks, jax.random.key(0)), jnp.ones((1, 1, 1)), jnp.ones(1)
+        >>> bool(named(model, "second")(x, t) == model(x, t))
+        False
+    """
+    if isinstance(model, WithDropout):
+        return cast(Any, dataclasses.replace(model, name=f"{model.name}/{name}"))
+    return model

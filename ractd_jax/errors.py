@@ -64,7 +64,7 @@ def choose_field(field: str, value: str, options: Iterable[str]) -> str:
     raise FieldError(field, _unknown("{field}", value, options))
 
 
-def at_least(field: str, value: float, least: float) -> None:
+def at_least(field: str, value: float | int, least: float | int) -> None:
     """Refuse a value below `least`.
 
     Raises:
@@ -74,7 +74,7 @@ def at_least(field: str, value: float, least: float) -> None:
         raise FieldError(field, f"{{field}} is {value}: at least {least}")
 
 
-def above(field: str, value: float, bound: float) -> None:
+def above(field: str, value: float | int, bound: float | int) -> None:
     """Refuse a value that is not above `bound`.
 
     Raises:
@@ -84,7 +84,7 @@ def above(field: str, value: float, bound: float) -> None:
         raise FieldError(field, f"{{field}} is {value}: above {bound}")
 
 
-def between(field: str, value: float, low: float, high: float) -> None:
+def between(field: str, value: float | int, low: float | int, high: float | int) -> None:
     """Refuse a value outside [low, high].
 
     Raises:

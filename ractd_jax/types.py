@@ -1,4 +1,4 @@
-"""The vocabulary: what a batch is, what an algorithm is, and the names of dimensions.
+"""The vocabulary: what a batch is, what a model is, what an algorithm is, and names of dimensions.
 
 Names of array dimensions, the same everywhere:
     batch    examples, or environments acting side by side
@@ -7,16 +7,23 @@ Names of array dimensions, the same everywhere:
     cond     numbers a trajectory is conditioned on (the observation, after those before it where
              `data.history` is more than 1; in mazes first and last state)
     ens      members of an ensemble
+
+Models come in two forms. A network or a value function takes its weights and conditions as
+arguments. A denoiser D(x, t), a jump G(x, t, s) and a critic R(x) have them inside, so that losses
+and samplers read like the equations; any function of these arguments will do.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 Params = Any  # a pytree of arrays
 Trajectory = Float[Array, "batch horizon dim"]
-Levels = Float[Array, " batch"]  # a number for each trajectory: noise levels, losses, values
+Cond = Float[Array, "batch cond"]
+Levels = Float[Array, " batch"]  # the noise level of each trajectory
+Values = Float[Array, " batch"]  # the loss, the return or the value of each trajectory
+Scalar = Float[Array, ""]
 
 
 class Batch(NamedTuple):
@@ -28,9 +35,9 @@ class Batch(NamedTuple):
         returns: return-to-go from the trajectory's first step.
     """
 
-    x: Float[Array, "batch horizon dim"]
-    cond: Float[Array, "batch cond"]
-    returns: Float[Array, " batch"]
+    x: Trajectory
+    cond: Cond
+    returns: Values
 
 
 class Transition(NamedTuple):
@@ -55,14 +62,31 @@ class Transition(NamedTuple):
 
 @runtime_checkable
 class Network(Protocol):
-    """F(x, times, cond): a denoising network, as all of `networks` are."""
+    """F(x, times, cond): a denoising network, as all of `networks` are.
 
-    def apply(self, variables: Any, x: Any, times: Any, cond: Any, **kwargs: Any) -> Any:
+    `x` is (batch, horizon, dim), `times` (batch, n_times), `cond` (batch, cond), F has the shape of
+    `x`. At run time only `apply` is asked for: a model that is never trained needs no `init`.
+    """
+
+    def apply(self, variables: Any, x: Any, times: Any, cond: Any, /, **kwargs: Any) -> Any:
         """Return F for weights `variables["params"]`; `train` and `rngs` switch dropout on."""
         ...
 
-    def init(self, key: Any, x: Any, times: Any, cond: Any) -> Any:
-        """Return {"params": the first weights}."""
+    if TYPE_CHECKING:
+
+        def init(self, key: Any, x: Any, times: Any, cond: Any, /) -> Any:
+            """Return {"params": the first weights}."""
+            ...
+
+
+@runtime_checkable
+class ValueFunction(Protocol):
+    """V(params, x, cond, key): the value of each trajectory, as `Algorithm.value` gives it."""
+
+    def __call__(
+        self, params: Params, x: Trajectory, cond: Cond, key: PRNGKeyArray | None, /
+    ) -> Values:
+        """Return the value of each trajectory; with a key an ensemble may draw its members."""
         ...
 
 
@@ -70,7 +94,7 @@ class Network(Protocol):
 class Denoiser(Protocol):
     """D(x, t): the clean trajectories that a model sees in noisy ones."""
 
-    def __call__(self, x: Trajectory, t: Levels) -> Trajectory:
+    def __call__(self, x: Trajectory, t: Levels, /) -> Trajectory:
         """Return D(x, t)."""
         ...
 
@@ -79,16 +103,16 @@ class Denoiser(Protocol):
 class Jump(Protocol):
     """G(x, t, s): where the ODE leads from x at noise level t to level s."""
 
-    def __call__(self, x: Trajectory, t: Levels, s: Levels) -> Trajectory:
+    def __call__(self, x: Trajectory, t: Levels, s: Levels, /) -> Trajectory:
         """Return G(x, t, s)."""
         ...
 
 
 @runtime_checkable
 class Critic(Protocol):
-    """R(x): the value of each trajectory, its weights and conditions already given."""
+    """R(x): the value of each trajectory."""
 
-    def __call__(self, x: Trajectory) -> Levels:
+    def __call__(self, x: Trajectory, /) -> Values:
         """Return the value of each trajectory."""
         ...
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import COND, SHAPE
 
 from ractd_jax import diffusion, networks, train_state
 from ractd_jax.nn import mlp
@@ -24,8 +25,6 @@ jax.config.update("jax_debug_key_reuse", True)  # so is drawing twice from one k
 # Nearly all the time of these tests is compiling. This and FAST divide it by three; `optimised`
 # switches this one back.
 jax.config.update("jax_disable_most_optimizations", True)
-
-SHAPE, COND = (4, 2), 3  # the toy's trajectories and conditions
 
 
 class Small(nn.Module):

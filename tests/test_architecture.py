@@ -20,9 +20,10 @@ ORDER = (
     ("methods", "data"),
     ("training",),
     ("policies", "report"),
-    ("evaluation", "torch_import"),
+    ("evaluation",),
     ("bench",),
     ("cli",),
+    ("torch_import",),
     ("__main__", "__init__"),
 )
 FLAX = {"networks", "nn", "train_state"}  # the rooms that may know Flax

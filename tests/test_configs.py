@@ -4,20 +4,19 @@ import functools
 import importlib
 import itertools
 import json
-import pathlib
 import tomllib
 
 import jax
 import numpy as np
 import pytest
+from helpers import ROOT, load
+from run_helpers import tiny_experiment
 
 from configs import base, single_action
 from ractd_jax import errors, stages, tasks
-from ractd_jax.data import hdf5
+from ractd_jax.data import windows
 from ractd_jax.report import study
-from ractd_jax.training import pipeline
 
-ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")
@@ -49,12 +48,6 @@ STUDENTS = {
     "halfcheetah-medium-v2": (400, 0.5, 0.5),
     "halfcheetah-medium-expert-v2": (400, 0.0, 0.0),
 }
-
-
-def load(name, arg=None):
-    """Return a file's configuration and, as a run sees it, in plain dicts."""
-    config = importlib.import_module(f"configs.{name}").get_config(arg)
-    return config, json.loads(json.dumps(config.to_dict()))
 
 
 @functools.cache
@@ -273,50 +266,6 @@ FAMILIES = {"hopper": "locomotion", "walker2d": "locomotion", "halfcheetah": "lo
 TRAINS = {FAMILIES.get(name.split("_")[0], name.split("_")[0]): name for name in BENCHMARK}
 
 
-def recorded(task, path):
-    """Write 20 made-up episodes of 40 steps, half of which end in a terminal."""
-    rng, n = np.random.default_rng(0), 800
-    ends = np.arange(n) % 40 == 39
-    rewarded = np.arange(n) % 20 < 18  # a maze's episodes end where rewards do
-    failed = ends & (np.arange(n) % 80 == 39)
-    columns = {
-        "observations": rng.normal(size=(n, task.obs_dim)),
-        "actions": rng.uniform(-1, 1, (n, task.act_dim)),
-        "rewards": rng.uniform(0, 1, n) * rewarded,
-        "terminals": failed,
-        "timeouts": ends & ~failed,
-    }
-    hdf5.write(path, columns, {})
-
-
-def tiny(name, path, **sections):
-    """Return an experiment on made-up data, with networks and plans that compile in a blink.
-
-    `sections` update those of the configuration.
-    """
-    _, config = load(name, f"all,size=demo,source={path / 'data.hdf5'}")
-    recorded(tasks.get(config["task"]), path / "data.hdf5")
-    config["data"]["horizon"] = min(config["data"]["horizon"], 16)
-    config["reward"]["network"]["dims"] = [8]
-    config["training"]["updates_per_dispatch"] = 2
-    for stage in stages.of(config):
-        config[stage]["optimiser"].update(steps=2, batch_size=8, warmup=0)
-        network = config[stage]["network"]
-        if network.get("kind") in ("mlp", "fourier"):
-            network.update(hidden=8, blocks=1)
-        elif network.get("kind") in ("unet", "value_unet"):
-            network.update(down_dims=[8, 8], embed_dim=8)
-        elif stage == "eda_behavior":
-            network.update(hidden=8, blocks=1)
-        elif stage == "eda":
-            config[stage]["method"].update(states=8, proposals=2, nfe=2)
-        elif "hidden" in network and stage != "inverse":
-            network["hidden"] = [8]
-    for section, fields in sections.items():
-        config[section].update(fields)
-    return pipeline.Experiment(config, str(path / "run"))
-
-
 @functools.cache
 def _compiled(stage, needed):
     config = json.loads(needed)
@@ -338,7 +287,7 @@ def compiled(stage, config):
 
 @pytest.mark.parametrize("name", BENCHMARK)
 def test_every_file_takes_a_step(name, tmp_path):
-    job = tiny(name, tmp_path)
+    job = tiny_experiment(name, tmp_path)
     keys, frozen = iter(jax.random.split(jax.random.key(0), 9)), {}
     for stage in ("teacher", "reward", "student"):
         examples, _ = job.examples(stage)
@@ -358,7 +307,7 @@ def test_every_file_takes_a_step(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINS.values())
 def test_every_stage_trains(name, tmp_path):
-    job = tiny(name, tmp_path)
+    job = tiny_experiment(name, tmp_path)
     for stage in stages.of(job.config):
         job.ensure(stage)
         (line,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
@@ -368,11 +317,11 @@ def test_every_stage_trains(name, tmp_path):
 
 @pytest.mark.slow
 def test_the_critic_can_judge_a_student_if_it_sees_the_data_alike(tmp_path):
-    job = tiny("hopper_mr", tmp_path, reward={"kind": "iql"})
+    job = tiny_experiment("hopper_mr", tmp_path, reward={"kind": "iql"})
     job.ensure("student")
     assert not (tmp_path / "run" / "reward").exists()
     assert (tmp_path / "run" / "iql").exists()
-    other = tiny("hopper_mr", tmp_path)  # of the return model
+    other = tiny_experiment("hopper_mr", tmp_path)  # of the return model
     other.resume = True
     with pytest.raises(
         errors.UserError, match=r"trained with reward\.kind = iql, now it is returns"
@@ -381,7 +330,7 @@ def test_the_critic_can_judge_a_student_if_it_sees_the_data_alike(tmp_path):
 
     (tmp_path / "other").mkdir()
     frame = {"data": {"frame": "gaussian", "reward_scale": "none"}}
-    job = tiny("hopper_mr", tmp_path / "other", reward={"kind": "iql"}, iql=frame)
+    job = tiny_experiment("hopper_mr", tmp_path / "other", reward={"kind": "iql"}, iql=frame)
     with pytest.raises(errors.UserError, match="different frames"):
         job.ensure("student")
     job.config["reward"]["kind"] = "sarsa"

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import COND, SHAPE
-from test_configs import load
+from helpers import COND, SHAPE, load
 
 from ractd_jax import ctm, diffusion, edm, errors, reward, stages, tasks, train_state
 from ractd_jax.types import Batch

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import COND, SHAPE
+from helpers import COND, SHAPE
 
 from ractd_jax import diffusion, edm, errors, train_state
 from ractd_jax.types import Batch

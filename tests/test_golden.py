@@ -6,7 +6,6 @@ an array that is in no list fails. `reference_*` is of our own PyTorch program, 
 """
 
 import functools
-import pathlib
 
 import jax
 import jax.flatten_util
@@ -14,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import COND, SHAPE
+from golden_cases import CASES, METHODS, REFERENCE, raveled
+from helpers import DATA
 
 from ractd_jax import ctm, diffusion, edm, networks, reward, train_state
 from ractd_jax.torch_import import convert
 from ractd_jax.types import Batch
 
-DATA = pathlib.Path(__file__).parent / "data"
 NOISE = diffusion.Noise()
 EDM = diffusion.Noise(scaling="edm")
 
@@ -206,30 +205,6 @@ def test_weights_of_no_published_network_are_refused():
 
 
 # ---- our own PyTorch program: a network and the student's update ---------------------------------
-
-SMALLEST = {"hidden": 8, "blocks": 2, "embed_dim": 4, "dropout": 0.0}
-REFERENCE = {"reference_mlp": SMALLEST, "reference_spectral": SMALLEST | {"frequencies": 3}}
-METHODS = {
-    "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
-    "released": (
-        diffusion.Noise(initial_std=1.0, clamp=False),
-        ctm.Student(distance="released", target="ema", target_dropout=True, warm_start=False),
-    ),
-    "default": (diffusion.Noise(), ctm.Student(distance="squared", warm_start=False)),
-    "guided": (
-        diffusion.Noise(),
-        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, warm_start=False),
-    ),
-}
-CASES = [*(("reference_mlp", preset) for preset in METHODS), ("reference_spectral", "default")]
-
-
-def raveled(file, n_times):
-    """Return all weights of a file's network as one vector, all zero, and what takes it apart."""
-    example = jnp.zeros((1, *SHAPE)), jnp.zeros((1, n_times)), jnp.zeros((1, COND))
-    net = networks.ResidualMLP(**REFERENCE[file])
-    shapes = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
-    return jax.flatten_util.ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape), shapes))
 
 
 def params_of(file, name):

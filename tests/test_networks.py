@@ -1,6 +1,9 @@
 """The networks are the published ones, and convolutions do not depend on how they are computed."""
 
+import dataclasses
 import functools
+import pathlib
+import re
 
 import flax.linen as nn
 import jax
@@ -8,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
-from conftest import COND, SHAPE
+from helpers import COND, SHAPE
 
-from ractd_jax import diffusion, edm, networks, types
-from ractd_jax.nn import layers
+from ractd_jax import config, diffusion, edm, errors, networks, types
+from ractd_jax.nn import activations, blocks, dropout, embeddings, group_norm, layers
 from ractd_jax.nn.cpu import conv1d, matmul
 
 # ---- convolutions --------------------------------------------------------------------------------
@@ -20,15 +23,15 @@ from ractd_jax.nn.cpu import conv1d, matmul
 def compare_convolutions(convolve, x, kernel, cotangent, **options):
     @jax.jit
     def both(x, kernel):
-        def run(as_product):
-            f = functools.partial(convolve, as_product=as_product, **options)
+        def run(as_matmul):
+            f = functools.partial(convolve, as_matmul=as_matmul, **options)
             y, pullback = jax.vjp(f, x, kernel)
             return y, *pullback(cotangent)
 
         return run(True), run(False)
 
-    for product, lax in zip(*both(x, kernel), strict=True):
-        np.testing.assert_allclose(product, lax, atol=1e-5)
+    for product, expected in zip(*both(x, kernel), strict=True):
+        np.testing.assert_allclose(product, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def compare_convolutions(convolve, x, kernel, cotangent, **options):
         (2, 5, 9),
     ],
 )
-def test_convolution_as_product_equals_lax_in_value_and_gradients(key, stride, width, length):
+def test_convolution_as_matmul_equals_lax_in_value_and_gradients(key, stride, width, length):
     key_x, key_kernel, key_y = jax.random.split(key, 3)
     x = jax.random.normal(key_x, (2, length, 3))
     kernel = jax.random.normal(key_kernel, (width, 3, 4))
@@ -54,7 +57,7 @@ def test_convolution_as_product_equals_lax_in_value_and_gradients(key, stride, w
 
 
 @pytest.mark.parametrize("length", [1, 4, 5])
-def test_transposed_convolution_as_product_equals_lax_in_value_and_gradients(key, length):
+def test_transposed_convolution_as_matmul_equals_lax_in_value_and_gradients(key, length):
     key_x, key_kernel, key_y = jax.random.split(key, 3)
     x = jax.random.normal(key_x, (2, length, 3))
     kernel = jax.random.normal(key_kernel, (4, 3, 5))
@@ -79,31 +82,31 @@ def test_transposed_convolution_is_the_adjoint_of_the_strided_one(key):
 # ---- products of few rows ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [1, 2, matmul.FEW + 1])
+@pytest.mark.parametrize("batch", [1, 2, matmul.FEW_ROWS + 1])
 @pytest.mark.parametrize("kind", ["unet", "mlp"])
-def test_turned_weights_give_the_same_numbers(tiny, weights, key, kind, batch):
+def test_transposed_kernels_give_the_same_numbers(tiny, weights, key, kind, batch):
     net = tiny(kind)
     params = weights(net, 2)
     x = jax.random.normal(key, (batch, *SHAPE))
     times, cond = jnp.ones((batch, 2)), jnp.ones((batch, COND))
 
     @jax.jit
-    def acting(params):
-        with matmul.turned():
+    def in_inference(params):
+        with matmul.transposed_kernels():
             return net.apply({"params": params}, x, times, cond)
 
     plain = net.apply({"params": params}, x, times, cond)
-    np.testing.assert_allclose(acting(matmul.turn(params)), plain, atol=2e-6)
+    np.testing.assert_allclose(in_inference(matmul.transpose_kernels(params)), plain, atol=2e-6)
 
 
 @pytest.mark.parametrize("layer", [layers.Dense(96), layers.Conv1d(96, 5)])
-def test_a_turned_kernel_is_read_where_it_lies_also_in_loops(key, layer):
+def test_a_transposed_kernel_is_read_as_it_is_stored_also_in_loops(key, layer):
     def program(rows):
         x = jnp.zeros((rows, 80) if isinstance(layer, layers.Dense) else (1, rows, 80))
-        params = matmul.turn(layer.init(key, x))
+        params = matmul.transpose_kernels(layer.init(key, x))
 
         def often(params, x):
-            with matmul.turned():
+            with matmul.transposed_kernels():
                 body = lambda _, x: layer.apply(params, x)[..., :80]  # noqa: E731
                 return jax.lax.fori_loop(0, 9, body, x)
 
@@ -122,7 +125,7 @@ def test_a_turned_kernel_is_read_where_it_lies_also_in_loops(key, layer):
 def test_mish_closed_values():
     x = np.array([-30.0, 0.0, 1.0, 30.0], np.float32)
     expected = x * np.tanh(np.log1p(np.exp(x.astype(np.float64))))
-    np.testing.assert_allclose(layers.mish(jnp.asarray(x)), expected, atol=1e-6)
+    np.testing.assert_allclose(activations.mish(jnp.asarray(x)), expected, atol=1e-6)
     assert expected[2] == pytest.approx(0.865098, abs=1e-6)
 
 
@@ -131,9 +134,9 @@ def test_mish_has_the_slope_of_its_textbook_form_everywhere():
         return x * jnp.tanh(jax.nn.softplus(x))
 
     x = jnp.linspace(-40.0, 40.0, 1601)
-    np.testing.assert_allclose(layers.mish(x), textbook(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(activations.mish(x), textbook(x), rtol=1e-5, atol=1e-6)
     for order in (jax.grad, lambda f: jax.grad(jax.grad(f))):
-        slopes = jax.vmap(order(layers.mish))(x)
+        slopes = jax.vmap(order(activations.mish))(x)
         np.testing.assert_allclose(slopes, jax.vmap(order(textbook))(x), rtol=1e-4, atol=1e-4)
 
 
@@ -147,21 +150,21 @@ def test_group_norm_is_flax_s_in_value_and_gradients(key):
         norm = nn.GroupNorm(8, epsilon=1e-5, use_fast_variance=False)
         return norm.apply({"params": {"scale": scale, "bias": bias}}, x)
 
-    def ours(x, scale, bias):
-        return layers.group_norm(x, scale, bias, 8)
+    def fused(x, scale, bias):
+        return group_norm.group_norm(x, scale, bias, 8)
 
     def everything(f):
         y, pullback = jax.vjp(f, x, *weights)
         return y, *pullback(cotangent)
 
-    for mine, theirs in zip(everything(ours), everything(flax), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=2e-5)
+    for fast, plain in zip(everything(fused), everything(flax), strict=True):
+        np.testing.assert_allclose(fast, plain, atol=2e-5)
 
 
 def test_random_bits_are_even_and_tell_nothing_of_each_other(key):
     keys = jax.random.split(key, 2)
     shape = (64, 16, 64)
-    one, other = (np.asarray(layers.random_bits(k, shape)) for k in keys)
+    one, other = (np.asarray(dropout.random_bits(k, shape)) for k in keys)
     bits = (one[..., None] >> np.arange(32, dtype=np.uint32) & 1) - 0.5
     few = 5 / np.sqrt(one.size)  # five standard deviations of a correlation
     flat = bits.reshape(-1, 32)
@@ -172,20 +175,20 @@ def test_random_bits_are_even_and_tell_nothing_of_each_other(key):
     for axis in range(3):
         moved = np.roll(bits, 1, axis).reshape(-1, 32)
         assert np.abs(4 * flat.T @ moved / len(flat)).max() < few
-    batched = jax.vmap(lambda k: layers.random_bits(k, shape))(keys)
+    batched = jax.vmap(lambda k: dropout.random_bits(k, shape))(keys)
     np.testing.assert_array_equal(batched, [one, other])
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean(key):
     x = jnp.ones((200, 500))
-    bits = layers.random_bits(key, x.shape) & 0xFFFF
-    dropped = layers.Dropout(0.2).apply({}, x, bits)
+    bits = dropout.random_bits(key, x.shape) & 0xFFFF
+    dropped = dropout.Dropout(0.2).apply({}, x, bits)
     assert float(jnp.mean(dropped == 0)) == pytest.approx(0.2, abs=0.005)
     assert float(jnp.mean(dropped)) == pytest.approx(1.0, abs=0.01)
 
 
 def test_the_two_dropouts_of_a_block_are_independent(key):
-    block = layers.FilmResidualBlock(64, 3, 8, 0.5)
+    block = blocks.FilmResidualBlock(64, 3, 8, 0.5)
     x, cond = jnp.ones((8, 16, 64)), jnp.ones((8, 4))
     params = block.init(key, x, cond, train=False)
     rngs = {"dropout": jax.random.key(1)}
@@ -197,7 +200,7 @@ def test_the_two_dropouts_of_a_block_are_independent(key):
 
 def test_sinusoidal_embeds_from_frequency_one_to_a_ten_thousandth():
     x = np.array([[0.0, 1.5], [-978.0, 1095.5]], np.float32)
-    embedded = np.asarray(layers.sinusoidal(jnp.asarray(x), 8))
+    embedded = np.asarray(embeddings.sinusoidal(jnp.asarray(x), 8))
     frequencies = 10_000.0 ** -np.array([0, 1 / 3, 2 / 3, 1])
     angles = x[..., None].astype(np.float64) * frequencies
     expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
@@ -247,7 +250,8 @@ def test_unet_has_the_published_number_of_parameters(
 
 @pytest.mark.parametrize(("inputs", "published"), [(14, 344_257), (23, 345_409), (4, 342_977)])
 def test_return_model_has_the_published_number_of_parameters(key, inputs, published):
-    assert parameters(networks.ReturnMLP(), key, jnp.zeros((1, inputs))) == published
+    net = networks.ReturnMLP((64, 128, 256))  # of the published code
+    assert parameters(net, key, jnp.zeros((1, inputs))) == published
 
 
 def test_inverse_dynamics_are_linear_but_for_their_hidden_layers(key):
@@ -277,6 +281,93 @@ def parameters(net, key, *example):
     shapes = jax.tree.leaves(jax.eval_shape(net.init, key, *example))
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in shapes)  # nothing allocated
     return sum(leaf.size for leaf in shapes)
+
+
+# ---- fields that cannot work ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "text"),
+    [
+        (networks.ConditionalUnet1D, {"down_dims": ()}, "down_dims is empty: at least 1"),
+        (networks.ConditionalUnet1D, {"down_dims": (64, 0)}, "down_dims is 0: at least 1"),
+        (networks.ConditionalUnet1D, {"groups": 7}, "down_dims: 512 .* do not make 7 equal groups"),
+        (networks.ConditionalUnet1D, {"groups": 0}, "groups is 0: at least 1"),
+        (networks.ConditionalUnet1D, {"width": 4}, "width is 4: odd"),
+        (networks.ConditionalUnet1D, {"embed_dim": 7}, "embed_dim is 7: even"),
+        (networks.ConditionalUnet1D, {"embed_dim": 2}, "embed_dim is 2: even, .* at least 4"),
+        (networks.ConditionalUnet1D, {"mid_dropout": -0.1}, "mid_dropout is -0.1: between 0 and 1"),
+        (networks.ValueUnet1D, {"down_dims": (16, 48)}, "down_dims: 12 .* make 8 equal groups"),
+        (networks.ValueUnet1D, {"down_dims": (8, 2)}, "down_dims ends in 2, .* at least 4"),
+        (networks.ValueUnet1D, {"width": 2}, "width is 2: odd"),
+        (networks.ResidualMLP, {"hidden": 0}, "hidden is 0: at least 1"),
+        (networks.ResidualMLP, {"blocks": 0}, "blocks is 0: at least 1"),
+        (networks.ResidualMLP, {"frequencies": -3}, "frequencies is -3: at least 0"),
+        (networks.ResidualMLP, {"dropout": 1.5}, "dropout is 1.5: between 0 and 1"),
+        (networks.ReturnMLP, {"dims": ()}, "dims is empty"),
+        (networks.MLP, {"hidden": (8, -1)}, "hidden is -1: at least 1"),
+        (networks.MLP, {"activation": "swish"}, "Choose from: gelu, mish, relu"),
+        (networks.MLP, {"layer_norm": "befor"}, "Did you mean 'before'"),
+        (networks.FourierMLP, {"scale": 0.0}, "scale is 0.0: above 0"),
+        (networks.FourierMLP, {"embed_dim": 0}, "embed_dim is 0: at least 1"),
+        (networks.Bottleneck, {"hidden": 4}, "hidden is 4: at least 8"),
+        (networks.Bottleneck, {"widening": 0}, "widening is 0: at least 1"),
+        (networks.StepMLP, {"embed_dim": 3}, "embed_dim is 3: even"),
+    ],
+)
+def test_a_field_that_cannot_work_is_named_as_the_user_wrote_it(kind, fields, text):
+    with pytest.raises(errors.FieldError, match=text) as bare:
+        kind(**fields)
+    with pytest.raises(errors.UserError, match="teacher.network.") as whole:
+        config.build(kind, fields, "teacher.network")
+    assert str(whole.value) == str(bare.value.within("teacher.network"))
+
+
+@pytest.mark.parametrize(("horizon", "nearest"), [(17, "16 or 20"), (1, ": 4, or fewer")])
+def test_horizon_must_fit_the_halvings_of_a_u_net(horizon, nearest):
+    net = networks.ConditionalUnet1D((8, 8, 8))
+    networks.check(net, 16)
+    for unfit in (net, networks.in_precision(net, "bfloat16")):
+        with pytest.raises(errors.FieldError, match=f"multiple of 4.*{nearest}"):
+            networks.check(unfit, horizon)
+    for kind in (networks.ConditionalUnet1D((8,)), networks.ValueUnet1D(), networks.ResidualMLP()):
+        networks.check(kind, horizon)
+
+
+def test_sizes_of_a_dataclass_that_is_no_network_are_checked_by_their_names():
+    @dataclasses.dataclass
+    class Critic:
+        hidden: tuple[int, ...] = (256, 256)
+        layer_norm: str | bool = False
+
+    networks.check(Critic(), 1)
+    for wrong in (Critic(()), Critic((0,)), Critic(layer_norm="beside")):
+        with pytest.raises(errors.FieldError):
+            networks.check(wrong, 1)
+
+
+def test_every_default_makes_a_network_that_works():
+    for kind in (
+        networks.ConditionalUnet1D,
+        networks.ValueUnet1D,
+        networks.ResidualMLP,
+        networks.ReturnMLP,
+        networks.MLP,
+        networks.StepMLP,
+        networks.FourierMLP,
+        networks.Bottleneck,
+    ):
+        networks.check(config.build(kind, {}), 16)
+
+
+def test_only_networks_and_their_parts_are_written_with_flax_layers():
+    package = pathlib.Path(networks.__file__).parent
+    using = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        if re.search("^(import flax.linen|from flax import linen)", path.read_text(), re.M)
+    }
+    assert using == {"networks.py", "nn"}
 
 
 # ---- what the denoising networks depend on -------------------------------------------------------
@@ -414,21 +505,21 @@ def where_dropout_acts(net, params, *, train):
 )
 def test_unet_dropout_acts_in_training_and_in_its_own_blocks_only(tiny, weights, options, train):
     net = tiny("unet", **options)
-    acting, blocks = where_dropout_acts(net, weights(net, 1), train=train)
+    active, blocks = where_dropout_acts(net, weights(net, 1), train=train)
     middle = {"mid_block0", "mid_block1"}
     outer = {f"{side}_block{j}" for side in ("down0", "down1", "up0") for j in range(2)}
     assert blocks == middle | outer
     expected = (outer if "dropout" in options else set()) | (
         middle if "mid_dropout" in options else set()
     )
-    assert acting == (expected if train else set())
+    assert active == (expected if train else set())
 
 
 @pytest.mark.parametrize("train", [True, False])
 def test_mlp_dropout_acts_in_training_only(tiny, weights, train):
     net = tiny("mlp", dropout=0.5)
-    acting, blocks = where_dropout_acts(net, weights(net, 1), train=train)
-    assert acting == (blocks if train else set())
+    active, blocks = where_dropout_acts(net, weights(net, 1), train=train)
+    assert active == (blocks if train else set())
 
 
 def test_return_model_with_layer_norm_ignores_the_scale_inside_its_blocks(key):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import COND, SHAPE
+from helpers import COND, SHAPE
 
 from ractd_jax import errors, reward, train_state
 

@@ -5,15 +5,13 @@ The classes that such a pickle names are faked as modules while it is written.
 
 import collections
 import io
-import pathlib
 import pickle
 import sys
 import types
 import zipfile
 
 import numpy as np
-
-DATA = pathlib.Path(__file__).parent / "data"
+from helpers import DATA
 
 
 def _fake(module, name, base=object):

@@ -5,7 +5,6 @@ actions in NumPy (which waits for the device). Weights are random, for speed doe
 them; nothing here says how good an action is.
 """
 
-import copy
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,16 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import stages
+from ractd_jax import config as configuration
 from ractd_jax.bench import floor, versus
-from ractd_jax.data import windows
-from ractd_jax.policies import policy
-from ractd_jax.tasks import TaskSpec
+from ractd_jax.config import Config
+from ractd_jax.data import normalization
+from ractd_jax.methods import registry
+from ractd_jax.policies.policy import Policy
 from ractd_jax.types import Algorithm, Params
 
 
 class Contender(NamedTuple):
-    """A stage, how it samples (fields of `stages.SAMPLING`), and its `training.precision`."""
+    """A stage, how it samples (`Method.sampling_fields`), and its `training.precision`."""
 
     name: str
     stage: str
@@ -44,12 +44,14 @@ CONTENDERS = (
 )
 
 
-def acting(config: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Return a configuration whose stage can be made and started without any other."""
-    config = copy.deepcopy(config)
+def as_contender(config: Config, contender: Contender) -> Config:
+    """Return a configuration whose stage samples so, and can be started without any other."""
+    stage = contender.stage
+    fields = dict(contender.sampling)
     if stage in ("student", "ctd"):
-        config[stage]["method"].update(warm_start=False)
-    return config
+        fields["warm_start"] = False
+    changed = {f"{stage}__method__{name}": value for name, value in fields.items()}
+    return configuration.replace(config, training__precision=contender.precision, **changed)
 
 
 def random_weights(algorithm: Algorithm, stage: str, seed: int = 0) -> Params:
@@ -59,44 +61,42 @@ def random_weights(algorithm: Algorithm, stage: str, seed: int = 0) -> Params:
 
 
 def measure(
-    config: dict[str, Any],
-    task: TaskSpec,
+    config: Config,
     rates: Mapping[str, float],
     *,
     seconds: float,
-    limit: float,
+    max_seconds: float,
 ) -> Iterator[dict[str, Any]]:
-    """Yield an entry for each contender and batch of `config["bench"]["batches"]`.
+    """Yield an entry for each contender and batch of `config.bench.batches`.
 
     Args:
-        config: the resolved configuration.
-        task: sizes of observations and actions.
+        config: the configuration.
         rates: of matrix products in each precision, operations per second.
         seconds: of repeating each measurement.
-        limit: seconds that the five decisions of a measurement may take at least; one that would
+        max_seconds: that the five decisions of a measurement may take at least; one that would
             take longer is skipped, its times are None.
     """
+    task = config.task
     weights, speed, theirs = {}, {}, {}
     compare = versus.reference()
-    for name, stage, sampling, precision in CONTENDERS:
-        mine = acting(config, stage)
-        mine[stage]["method"].update(sampling)
-        mine["training"]["precision"] = precision
-        algorithm = stages.make(mine, task, stage)
+    for contender in CONTENDERS:
+        name, stage, _, precision = contender
+        own = as_contender(config, contender)
+        algorithm = registry.make(own, stage)
         held = stage, precision
         if stage not in weights:  # one network in memory at a time
             weights = {stage: random_weights(algorithm, stage)}
         if compare and held not in theirs:
-            theirs = {held: versus.network(mine, task, stage, weights[stage])}
+            theirs = {held: versus.network(own, stage, weights[stage])}
         params = jax.tree.map(lambda a, dtype=precision: a.astype(dtype), weights[stage])
         if held not in speed:
             speed[held] = floor.bandwidth(floor.size(params))
-        calls, slower = stages.nfe(mine, stage), 1.0
-        other = versus.actor(mine, task, stage, theirs[held]) if compare else None
-        limits = windows.identity(task.obs_dim, task.act_dim)
-        history = stages.history(mine, stage)
-        actor = policy.Policy(algorithm, params, limits, task, history=history)
-        for batch in config["bench"]["batches"]:
+        calls, slower = registry.calls(own, stage), 1.0
+        other = versus.actor(own, stage, theirs[held]) if compare else None
+        normalizer = normalization.identity(task.obs_dim, task.act_dim)
+        history = registry.history(own, stage)
+        actor = Policy(algorithm, params, normalizer, task, history=history)
+        for batch in config.bench.batches:
             cond = jnp.zeros((batch, history * task.obs_dim))
             shapes = cond, jax.random.split(jax.random.key(0), batch)
             operations = floor.operations(algorithm.act, params, *shapes)
@@ -112,17 +112,17 @@ def measure(
                 "bandwidth": speed[held],
                 "floor_ms": 1000 * least,
             }
-            if 5 * slower * least > limit:
+            if 5 * slower * least > max_seconds:
                 yield entry | dict.fromkeys(TIMES)
                 continue
             entry |= decisions(actor, batch, seconds)
             if other:
-                entry |= against(actor, other, batch, seconds=seconds, limit=limit)
+                entry |= against(actor, other, batch, seconds=seconds, limit=max_seconds)
             slower = max(entry["median_ms"] / entry["floor_ms"], 1.0)
             yield entry | {"floor_ratio": entry["median_ms"] / entry["floor_ms"]}
 
 
-def against(actor: policy.Policy, other, batch: int, **settings) -> dict[str, Any]:
+def against(actor: Policy, other, batch: int, **settings) -> dict[str, Any]:
     """Time PyTorch's decisions and ours in turns; `settings` are those of `versus.turns`."""
     obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
     found = versus.turns(lambda: actor.act(obs, seeds, 3), lambda: other(obs), **settings)
@@ -133,7 +133,7 @@ def against(actor: policy.Policy, other, batch: int, **settings) -> dict[str, An
 TIMES = ("median_ms", "p95_ms", "p99_ms", "compile_s", "repeats", "floor_ratio")
 
 
-def decisions(actor: policy.Policy, batch: int, seconds: float) -> dict[str, Any]:
+def decisions(actor: Policy, batch: int, seconds: float) -> dict[str, Any]:
     """Time decisions of one policy; compiling is what the first takes longer than the median."""
     obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The stage `bench`: measure, print two tables, write bench.json."""
+"""The command `bench`: measure, print two tables, write bench.json."""
 
 import importlib.metadata
 import os
@@ -10,31 +10,33 @@ import jax
 from rich import box
 from rich.table import Table
 
-from ractd_jax import networks, stages
 from ractd_jax.bench import act, floor, train, versus
+from ractd_jax.config import PRECISIONS
 from ractd_jax.nn.cpu import cpuinfo
 from ractd_jax.training import checkpoints
-from ractd_jax.training.pipeline import Experiment
+from ractd_jax.training.pipeline import Pipeline
 
 NOTE = "speed only: random weights, made-up rows; nothing here was trained"
 PUBLISHED = 142  # teacher : student of the paper, hopper-medium-replay, one V100
 BAR = 20  # characters
 
 
-def show(experiment: Experiment) -> dict[str, Any]:
+def show(pipeline: Pipeline) -> dict[str, Any]:
     """Measure, print and write; return the contents of bench.json."""
-    config, task, settings = experiment.config, experiment.task, experiment.config["bench"]
-    experiment.say(f"bench: {task.name}, size {config['size']}; {NOTE}")
-    precision = stages.precision(config)
-    rates = {p: floor.product_rate(settings["seconds"], dtype=p) for p in networks.PRECISIONS}
+    config, task, settings = pipeline.config, pipeline.task, pipeline.config.bench
+    pipeline.say(f"bench: {task.name}, size {config.size}; {NOTE}")
+    precision = config.training.precision
+    rates = {p: floor.product_rate(settings.seconds, dtype=p) for p in PRECISIONS}
     fast = ", ".join(f"{rate / 1e9:,.1f} in {name}" for name, rate in rates.items())
-    experiment.say(f"this machine: {describe(machine())}; G operations/s of products: {fast}")
-    limits = {"seconds": settings["seconds"], "limit": settings["limit"]}
+    pipeline.say(f"this machine: {describe(machine())}; G operations/s of products: {fast}")
+    limits = {"seconds": settings.seconds, "max_seconds": settings.max_seconds}
     entries, rows = [], []
-    path = experiment.workdir / "bench.json"
+    path = pipeline.workdir / "bench.json"
     result = {
         "note": NOTE,
-        **{name: config[name] for name in ("task", "size", "preset")},
+        "task": task.name,
+        "size": config.size,
+        "preset": config.preset,
         "machine": machine(),
         "precision": precision,
         "product_rates": rates,
@@ -49,29 +51,29 @@ def show(experiment: Experiment) -> dict[str, Any]:
         result["memory_peak_bytes"] = memory_peak()
         checkpoints.write_json(path, result)
 
-    total = len(act.CONTENDERS) * len(settings["batches"])
-    with experiment.progress.task("bench act", total) as bar:
-        for entry in act.measure(config, task, rates, **limits):
+    total = len(act.CONTENDERS) * len(settings.batches)
+    with pipeline.progress.task("bench act", total) as bar:
+        for entry in act.measure(config, rates, **limits):
             entries.append(entry)
             write()
             bar.update(len(entries))
-    experiment.console.print(act_table(entries, ascii_only=_ascii(experiment)))
+    pipeline.progress.console.print(act_table(entries, ascii_only=_ascii(pipeline)))
     for batch, ratio in ratios(entries).items():
         published = f" (published: {PUBLISHED})" if batch == 1 else ""
-        experiment.say(f"teacher : student at batch {batch}: {ratio:.0f}{published}")
+        pipeline.say(f"teacher : student at batch {batch}: {ratio:.0f}{published}")
     for batch, ratio in ratios(entries, act.LOW).items():
-        experiment.say(f"bfloat16 : float32 at batch {batch}: {ratio:.2f}")
-    with experiment.progress.task("bench train", 3) as bar:
-        for entry in train.measure(config, task, rates, settings["limit"]):
+        pipeline.say(f"bfloat16 : float32 at batch {batch}: {ratio:.2f}")
+    with pipeline.progress.task("bench train", 3) as bar:
+        for entry in train.measure(config, rates, settings.max_seconds):
             rows.append(entry)
             write()
             bar.update(len(rows))
-    experiment.console.print(train_table(rows))
+    pipeline.progress.console.print(train_table(rows))
     if versus.reference():
-        result["torch_train"] = versus.updates(config, task, **limits)
-        experiment.say(compared(result["torch_train"]))
+        result["torch_train"] = versus.updates(config, **limits)
+        pipeline.say(compared(result["torch_train"]))
     write()
-    experiment.say(f"memory at most {result['memory_peak_bytes'] / 2**30:.2f} GiB; wrote {path}")
+    pipeline.say(f"memory at most {result['memory_peak_bytes'] / 2**30:.2f} GiB; wrote {path}")
     return result
 
 
@@ -198,5 +200,5 @@ def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _ascii(experiment: Experiment) -> bool:
-    return experiment.console.options.ascii_only
+def _ascii(pipeline: Pipeline) -> bool:
+    return pipeline.progress.console.options.ascii_only

@@ -3,7 +3,6 @@
 What is learnt from random rows is worthless; how fast is not.
 """
 
-import copy
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import stages
+from ractd_jax import config as configuration
 from ractd_jax.bench import floor
+from ractd_jax.config import Config
 from ractd_jax.data import windows
+from ractd_jax.methods import registry
 from ractd_jax.nn.cpu import conv1d
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.training import loop
@@ -35,7 +36,7 @@ def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> windows.Dataset:
 
 
 def measure(
-    config: dict[str, Any], task: TaskSpec, rates: Mapping[str, float], limit: float
+    config: Config, rates: Mapping[str, float], max_seconds: float
 ) -> Iterator[dict[str, Any]]:
     """Yield an entry for teacher, reward and student; arguments as in `act.measure`.
 
@@ -44,26 +45,25 @@ def measure(
     `operations` are those that the networks are defined by, every tap of every convolution, and
     their share of the product rate is what the table shows; `operations_done` those of the program.
     """
-    config = copy.deepcopy(config)
     for stage in ("reward", "teacher", "student"):
-        config[stage]["optimiser"]["steps"] = 10**6  # far from the end of the schedule
-        precision = "float32" if stage == "reward" else stages.precision(config)
-        yield _stage(config, task, stage, rates[precision], limit)
+        # Far from the end of the schedule.
+        longer = configuration.replace(config, **{f"{stage}__optimiser__steps": 10**6})
+        precision = "float32" if stage == "reward" else config.training.precision
+        yield _stage(longer, stage, rates[precision], max_seconds)
 
 
-def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
-    algorithm = stages.make(config, task, stage)
-    horizon = 1 if stage == "reward" else config["data"]["horizon"]
-    batch, history = config[stage]["optimiser"]["batch_size"], stages.history(config, stage)
+def _stage(config: Config, stage: str, rate: float, max_seconds: float) -> dict[str, Any]:
+    task, algorithm = config.task, registry.make(config, stage)
+    horizon = registry.horizon(config, stage)
+    batch = config.stages[stage].optimiser.batch_size
+    history = registry.history(config, stage)
     rows = random_rows(task, horizon)
 
     def start(key):
-        needs = stages.needs(config, stage)
+        needs = registry.needs(config, stage)
         key, *keys = jax.random.split(key, 1 + len(needs))
         pairs = zip(needs, keys, strict=True)
-        frozen = {
-            role: stages.make(config, task, needs[role]).init(key).params for role, key in pairs
-        }
+        frozen = {role: registry.make(config, needs[role]).init(key).params for role, key in pairs}
         return algorithm.init(key, frozen) if frozen else algorithm.init(key)
 
     def sample(rows, key):
@@ -79,7 +79,7 @@ def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
     with conv1d.plain():
         operations = floor.operations(update, shapes, rows, jax.random.key(0))
     entry = {"stage": stage, "batch": batch, "operations": operations, "operations_done": done}
-    if 5 * operations / rate > limit:
+    if 5 * operations / rate > max_seconds:
         return entry | dict.fromkeys(RATES)
     state = jax.jit(start)(jax.random.key(0))
     updates = loop.make_loop(algorithm, sample, jax.random.key(0))
@@ -92,7 +92,7 @@ def _stage(config, task, stage, rate, limit) -> dict[str, Any]:
 
     state, first = run(state, 1)
     state, one = run(state, 1)
-    n = int(np.clip(limit / (2 * ROUNDS * one), 1, config["training"]["updates_per_dispatch"]))
+    n = int(np.clip(max_seconds / (2 * ROUNDS * one), 1, config.training.updates_per_dispatch))
     fused, stepwise = [], []
     for _ in range(ROUNDS):
         state, took = run(state, n)

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ractd_jax import ctm, diffusion, stages
+from ractd_jax import config as configuration
+from ractd_jax import diffusion
 from ractd_jax.bench import floor, train
-from ractd_jax.data import windows
-from ractd_jax.methods import ddpm
-from ractd_jax.tasks import TaskSpec
+from ractd_jax.config import Config
+from ractd_jax.data import normalization, windows
+from ractd_jax.methods import registry
 from ractd_jax.training import loop
 from ractd_jax.types import Params
 
@@ -91,53 +92,53 @@ def _device():
     return torch.device("cuda" if gpu else "cpu")
 
 
-def network(config: dict[str, Any], task: TaskSpec, stage: str, params: Params):
+def network(config: Config, stage: str, params: Params) -> Any:
     """Return a stage's denoising network in PyTorch, with our weights, ready to act."""
-    sizes = stages.sizes(config, task, stage)
+    context = registry.context(config, stage)
     n_times = 2 if stage in ("student", "ctd") else 1
-    sizes = sizes["shape"], sizes["cond_dim"]
-    precision = config["training"]["precision"]
-    net = reference().network(config[stage]["network"], *sizes, n_times, params, precision)
+    section = registry.plain(config)[stage]["network"]
+    net = reference().network(
+        section, context.shape, context.cond_dim, n_times, params, config.training.precision
+    )
     return net.eval().to(_device())
 
 
-def actor(
-    config: dict[str, Any], task: TaskSpec, stage: str, net
-) -> Callable[[np.ndarray], np.ndarray]:
+def actor(config: Config, stage: str, net: Any) -> Callable[[np.ndarray], np.ndarray]:
     """Return `observations -> actions`, both in NumPy, as `policy.Policy.act` works it out.
 
     Args:
         config: the configuration, with the sampling fields that are wanted.
-        task: sizes of observations and actions.
         stage: of an acting model.
         net: from `network`; its weights are cast in place to what it computes in.
     """
     import torch
 
     for weight in net.parameters():
-        weight.data = weight.data.to(getattr(torch, config["training"]["precision"]))
-    other, noise, method = reference(), diffusion.Noise(**config["noise"]), config[stage]["method"]
-    shape, history = stages.sizes(config, task, stage)["shape"], stages.history(config, stage)
-    limits = windows.identity(task.obs_dim, task.act_dim)
+        weight.data = weight.data.to(getattr(torch, config.training.precision))
+    other, noise, method = reference(), config.noise, config.stages[stage].method
+    shape, history = registry.context(config, stage).shape, registry.history(config, stage)
+    task = config.task
+    normalizer = normalization.identity(task.obs_dim, task.act_dim)
     # The affine maps and the clip of a decision belong to it.
     o, a = (
-        [torch.from_numpy(np.array(part)).to(_device()) for part in field] for field in limits[:2]
+        [torch.from_numpy(np.array(part)).to(_device()) for part in field]
+        for field in normalizer[:2]
     )
     low, high = (torch.from_numpy(x).to(_device()) for x in task.action_limits())
     if stage == "ddpm":
-        sample, std = other.make_sample_ddpm(ddpm.Ddpm(**method), noise), 1.0
+        sample, std = other.make_sample_ddpm(method, noise), 1.0
     elif stage == "teacher":
-        grid = dataclasses.replace(noise, bins=method["sample_bins"])
+        grid = dataclasses.replace(noise, bins=method.sample_bins)
         levels = diffusion.sigmas(grid, jnp.arange(grid.bins))
         levels, std = torch.from_numpy(np.array(levels)).to(_device()), noise.initial_std
 
         def sample(net, x, cond):
-            return other.sample_teacher(net, noise, levels, method["solver"], x, cond)
+            return other.sample_teacher(net, noise, levels, method.solver, x, cond)
     else:
         std = noise.initial_std
 
         def sample(net, x, cond):
-            return other.sample_student(net, noise, method["nfe"], x, cond)
+            return other.sample_student(net, noise, method.nfe, x, cond)
 
     @torch.inference_mode()
     def act(obs):
@@ -148,9 +149,7 @@ def actor(
     return act
 
 
-def updates(
-    config: dict[str, Any], task: TaskSpec, *, seconds: float, limit: float
-) -> dict[str, Any]:
+def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, Any]:
     """Time the student's update (CTM + DSM) here, in PyTorch, and with the published loop.
 
     Ours is the loop that trains, with as many updates a dispatch (`training.updates_per_dispatch`),
@@ -162,30 +161,31 @@ def updates(
     """
     import torch
 
-    other, method = reference(), dict(config[STAGE]["method"], warm_start=False)
-    config = config | {STAGE: config[STAGE] | {"method": method}}
-    settings, horizon = config[STAGE]["optimiser"], config["data"]["horizon"]
-    batch, noise = settings["batch_size"], diffusion.Noise(**config["noise"])
-    algorithm, rows = stages.make(config, task, STAGE), train.random_rows(task, horizon)
-    frozen = {"teacher": stages.make(config, task, "teacher").init(jax.random.key(0)).params}
+    other = reference()
+    config = configuration.replace(config, **{f"{STAGE}__method__warm_start": False})
+    settings, horizon = config.stages[STAGE].optimiser, config.data.horizon
+    batch, noise, student = settings.batch_size, config.noise, config.stages[STAGE].method
+    algorithm, rows = registry.make(config, STAGE), train.random_rows(config.task, horizon)
+    frozen = {"teacher": registry.make(config, "teacher").init(jax.random.key(0)).params}
     state = jax.jit(algorithm.init)(jax.random.key(1), frozen)
 
-    large = config["size"] == "paper" and jax.default_backend() == "cpu"
-    student = ctm.Student(**config[STAGE]["method"])
-    published = config | {"training": config["training"] | {"precision": "float32"}}
+    large = config.size == "paper" and jax.default_backend() == "cpu"
+    published = configuration.replace(config, training__precision="float32")
     loops = []
     for per_sample, form in ((False, config), (True, published))[: 1 if large else 2]:
-        teacher = network(form, task, "teacher", frozen["teacher"])
-        net = network(form, task, STAGE, state.params)
+        teacher = network(form, "teacher", frozen["teacher"])
+        net = network(form, STAGE, state.params)
         loops.append(
-            other.make_update(net, teacher, noise, student, settings, per_sample=per_sample)
+            other.make_update(
+                net, teacher, noise, student, configuration.plain(settings), per_sample=per_sample
+            )
         )
     fields = rows.actions, rows.observations
     actions, observations = (torch.from_numpy(np.array(a)).to(_device()) for a in fields)
-    offsets, history = torch.arange(horizon, device=_device()), stages.history(config, STAGE)
+    offsets, history = torch.arange(horizon, device=_device()), registry.history(config, STAGE)
     back = torch.arange(history - 1, -1, -1, device=_device())
 
-    n = config["training"]["updates_per_dispatch"]
+    n = config.training.updates_per_dispatch
     m = max(n // SHARE, 1)
 
     def theirs(update):
@@ -208,7 +208,7 @@ def updates(
         state, _, _ = updates(state, rows, n)
         int(state.step)
 
-    found = turns(ours, *map(theirs, loops), seconds=3 * seconds, limit=limit)
+    found = turns(ours, *map(theirs, loops), seconds=3 * seconds, limit=max_seconds)
     entry = {"stage": STAGE, "batch": batch, "updates_a_turn": n, "torch_updates_a_turn": m}
     if found is None:
         return entry | dict.fromkeys(RATIOS)

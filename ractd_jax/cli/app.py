@@ -106,11 +106,9 @@ def _collect(options: flags.Options, config: Config) -> None:
 
 def _look(options: flags.Options, config: Config) -> None:
     """Do what trains nothing and needs nothing trained: `data` and `bench`."""
-    from ractd_jax.training import pipeline
-
     if config.seeds > 1:
         raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
-    job = pipeline.open_pipeline(config, options.workdir)
+    job = opening.open_pipeline(config, options.workdir)
     if config.stage == "data":
         from ractd_jax.evaluation import data_sheet
 
@@ -124,10 +122,9 @@ def _look(options: flags.Options, config: Config) -> None:
 def _train(options: flags.Options, config: Config) -> None:
     """Train a stage, or with `all` the pipeline, which is then evaluated."""
     from ractd_jax.evaluation import evaluate
-    from ractd_jax.training import pipeline
     from ractd_jax.training.trainer import Trainer
 
-    jobs = pipeline.open_seeds(config, options.workdir, _progress())
+    jobs = opening.open_seeds(config, options.workdir, _progress())
     trainer = Trainer(jobs, resume=options.resume, overwrite=options.overwrite)
     first = jobs[0]
     if config.stage != "all":
@@ -160,7 +157,7 @@ def _progress():
 def _evaluate(options: flags.Options, config: Config) -> None:
     """Evaluate finished runs, which know what they were trained with."""
     from ractd_jax.evaluation import evaluate, idql_table
-    from ractd_jax.training import pipeline, run_dir
+    from ractd_jax.training import pipeline
 
     if config.stage == "idql_eval" and config.seeds > 1:
         raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
@@ -171,10 +168,10 @@ def _evaluate(options: flags.Options, config: Config) -> None:
         )
     for seed in range(config.seed, config.seed + config.seeds):
         one = configuration.replace(config, seed=seed, seeds=1)
-        folder = pathlib.Path(options.workdir) if options.workdir else run_dir.default_workdir(one)
+        folder = pathlib.Path(options.workdir) if options.workdir else pipeline.default_workdir(one)
         if options.workdir and config.seeds > 1:
             folder = folder / f"seed{seed}"
-        job = pipeline.open_pipeline(_as_trained(options, one, folder), folder)
+        job = opening.open_pipeline(_as_trained(options, one, folder), folder)
         if config.stage == "idql_eval":
             idql_table.show(job)
         else:

@@ -10,6 +10,7 @@ from ractd_jax import errors
 from ractd_jax.cli import configs, flags, words
 from ractd_jax.config import Config, Section
 from ractd_jax.methods import registry
+from ractd_jax.train_state import Optimiser
 
 USAGE = """ractd_jax: one-step diffusion policies for offline reinforcement learning.
 
@@ -88,7 +89,7 @@ def fields(section: str) -> str:
     for kind, network in method.network.items():
         title = f"{section}.network" + f" (kind={kind})" * (len(method.network) > 1)
         lines += [title, *_fields_of(f"{section}.network", network)]
-    lines += _fields_of(f"{section}.optimiser", configuration.Optimiser)
+    lines += _fields_of(f"{section}.optimiser", Optimiser)
     lines += _fields_of(section, Section, leave=("method", "network", "optimiser"))
     return "\n".join(lines)
 

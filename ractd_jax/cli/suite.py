@@ -20,7 +20,7 @@ from ractd_jax.cli import configs
 from ractd_jax.errors import UserError, choose
 from ractd_jax.evaluation import evaluate
 from ractd_jax.methods import registry
-from ractd_jax.training import checkpoints, compilation_cache, pipeline, run_dir
+from ractd_jax.training import checkpoints, compilation_cache, pipeline
 from ractd_jax.training.trainer import Trainer
 
 EVAL = "eval"
@@ -86,7 +86,7 @@ def _pipeline(
             _set(values, field)
         plain = values.to_dict()
         config = registry.configure(plain)
-        folder = run_dir.default_workdir(config)
+        folder = pipeline.default_workdir(config)
         if root:
             folder = pathlib.Path(root) / folder.relative_to("runs")
         # What is trained is evaluated, whatever the order of the words.
@@ -135,7 +135,7 @@ def finished(entry: Entry, skipped: set[str]) -> bool:
     """
     if entry.config["stage"] == EVAL:
         return skipped.issuperset(entry.needs) and _evaluated(entry)
-    job = pipeline.open_pipeline(registry.configure(entry.config), entry.workdir)
+    job = opening.open_pipeline(registry.configure(entry.config), entry.workdir)
     return not Trainer([job], resume=True).missing(job, entry.config["stage"])
 
 
@@ -165,7 +165,7 @@ def work(config: dict[str, Any], workdir: str, folder: str, *needed: None) -> No
     """
     os.chdir(folder)
     compilation_cache.keep(config["training"]["compilation_cache"])
-    job = pipeline.open_pipeline(registry.configure(config), workdir)
+    job = opening.open_pipeline(registry.configure(config), workdir)
     if config["stage"] == EVAL:
         evaluate.evaluate_all(job)
     else:

@@ -1,8 +1,8 @@
 """D4RL's own files: found where the `d4rl` package keeps them, or downloaded from D4RL's server.
 
-The folder and the files' base names are the ones the `d4rl` package uses, so that a file it fetched
-is found, and the other way round. `PUBLISHED` holds what the nine locomotion sets are known by, and
-`check` refuses a file that holds another number of steps.
+The folder and the files' base names are those of the `d4rl` package, so that each finds what the
+other downloaded. `PUBLISHED` holds the numbers of the nine locomotion sets, and `check` refuses a
+file with another number of steps.
 """
 
 import math
@@ -17,7 +17,16 @@ SERVER = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
 
 class Published(NamedTuple):
-    """What a dataset holds in complete episodes; returns are undiscounted sums of rewards."""
+    """What a dataset holds in complete episodes.
+
+    Attributes:
+        trajectories: number of episodes.
+        steps: of all of them.
+        return_mean: of the episodes' undiscounted sums of rewards.
+        return_std: of the same.
+        return_max: of the same.
+        return_min: of the same.
+    """
 
     trajectories: int
     steps: int
@@ -43,7 +52,7 @@ _MEASURED = {
 
 
 def _joined(a: Published, b: Published) -> Published:
-    """Return what the two sets hold together."""
+    """Return the numbers of both sets together."""
     n = a.trajectories + b.trajectories
     mean = (a.trajectories * a.return_mean + b.trajectories * b.return_mean) / n
     squares = sum(p.trajectories * (p.return_std**2 + p.return_mean**2) for p in (a, b))
@@ -72,10 +81,8 @@ def locate(task: tasks.TaskSpec) -> Path:
     default = Path.home() / ".d4rl" / "datasets"
     path = Path(os.environ.get("D4RL_DATASET_DIR") or default) / Path(task.file).name
     if not path.is_file():
-        # Kitchen's demonstrations are people's, and not simulated.
-        offline = (
-            "" if task.name.startswith("kitchen-") else ", or work offline with source=simulated"
-        )
+        # Kitchen's data were demonstrated by people, so there is nothing to simulate.
+        offline = "" if task.domain == "kitchen" else ", or work offline with source=simulated"
         download.fetch(
             SERVER + task.file,
             path,
@@ -105,8 +112,13 @@ def load(task: tasks.TaskSpec) -> episodes.Transitions:
 def check(transitions: episodes.Transitions, task: tasks.TaskSpec, what: str) -> None:
     """Refuse data with another number of steps than D4RL's, where that is known.
 
+    Args:
+        transitions: complete episodes.
+        task: whose data they should be.
+        what: the file, the first word of the message.
+
     Raises:
-        UserError: so it is, beginning with `what`.
+        UserError: the number of steps differs.
     """
     known, steps = PUBLISHED.get(task.name), len(transitions.rewards)
     if known and steps != known.steps:

@@ -1,23 +1,25 @@
-"""Fetches a large file over HTTP: continues where it stopped, tries again, shows how far it is.
+"""Downloads a large file over HTTP: continues where it stopped, tries again, shows its progress.
 
-What has come lies beside the file as `<name>.part` and stays there when the connection fails, so
+What has arrived lies beside the file as `<name>.part` and stays there when the connection fails, so
 that the next call asks for the rest only (RFC 9110, range requests). The file itself appears once
-it is whole and whoever asked for it has looked at what it holds.
+it is whole and its content is checked. What may pass is tried again: a connection that breaks, a
+server that is busy. A refusal, or a name that cannot be resolved, ends the download at once.
 """
 
 import contextlib
+import email.message
 import http.client
 import os
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import filelock
-
 from ractd_jax import console, errors
+from ractd_jax.data import cache
 
 TIMEOUT = 30.0  # seconds without an answer
 PAUSES = (1.0, 4.0, 10.0)  # seconds before the second, third and fourth attempt
@@ -26,15 +28,15 @@ FAILURES = (OSError, http.client.HTTPException)  # of a connection, in urllib
 
 
 def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> None:
-    """Download a URL to a path, unless the file is there by now.
+    """Download a URL to a path, unless the file is there already.
 
-    Of several processes that want the same file one downloads and the others wait for it.
+    Of several processes that want the same file one downloads it and the others wait.
 
     Args:
-        url: where the file is.
-        path: where it shall be.
-        check: called with the path of the whole file before it gets its name; raises what is wrong
-            with it, and the download is thrown away.
+        url: of the file.
+        path: where to put it; missing folders are made.
+        check: called with the path of the whole file before it gets its name; raises a `UserError`
+            where the content is wrong, and the download is deleted.
         remedy: what the user can do instead, the end of every message.
 
     Raises:
@@ -43,7 +45,7 @@ def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> N
     part = path.with_name(f"{path.name}.part")
     with _disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with cache.one_writer(path, "downloading"):
             if path.is_file():
                 return
             _attempts(url, part, remedy)
@@ -51,7 +53,7 @@ def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> N
                 check(part)
             except errors.UserError as error:
                 part.unlink()
-                raise errors.UserError(f"{url} sent the wrong thing, {error}: {remedy}") from error
+                raise errors.UserError(f"{url} sent the wrong file, {error}: {remedy}") from error
             os.replace(part, path)
 
 
@@ -63,17 +65,20 @@ def _attempts(url: str, part: Path, remedy: str) -> None:
         except FAILURES as error:
             if pause is None or _is_final(error):
                 have = part.stat().st_size if part.exists() else 0
-                kept = f"; {have:,} bytes are kept and the next try goes on from there"
+                kept = f"; {have:,} bytes are kept and the next try continues from there"
                 raise errors.UserError(
                     f"cannot download {url} ({_line(error)}){kept if have else ''}: {remedy}"
                 ) from error
-            _say(f"{_line(error)}: trying again in {pause:g} s")
+            text = f"{_line(error)}: trying again in {pause:g} s"
+            console.make_console().print(text, markup=False, soft_wrap=True)
             time.sleep(pause)
     raise AssertionError("unreachable")
 
 
 def _is_final(error: BaseException) -> bool:
-    """Say whether the server has refused, so that asking again is of no use."""
+    """Say whether asking again is of no use: the server refused, or its name is unknown here."""
+    if isinstance(getattr(error, "reason", error), socket.gaierror):
+        return True
     code = getattr(error, "code", 500)
     return 400 <= code < 500 and code not in (408, 429)
 
@@ -94,11 +99,11 @@ def _continue(url: str, part: Path) -> None:
             if error.code != 416:
                 raise
             _, total = _range(error.headers)
-            if total == have:  # it was whole, and the program was stopped before it knew
+            if total == have:  # it was whole already, and the program was stopped at that moment
                 return
             with _disk(part):
                 part.unlink()
-        raise OSError(f"the server has {total} bytes, {have} had come") from None
+        raise OSError(f"the server has {total} bytes, {have} had arrived") from None
     with response:
         start, total = _range(response.headers) if response.status == 206 else (0, None)
         if start not in (0, have):
@@ -111,7 +116,7 @@ def _continue(url: str, part: Path) -> None:
         description = f"download {part.name.removesuffix('.part')}"
         with file, console.Progress().task(description, total or 0, start) as bar:
             file.seek(start)
-            while chunk := response.read1(CHUNK):  # as it comes, so that a stall loses nothing
+            while chunk := response.read1(CHUNK):  # as it arrives, so that a stall loses nothing
                 with _disk(part):
                     file.write(chunk)
                     file.flush()
@@ -123,7 +128,7 @@ def _continue(url: str, part: Path) -> None:
         raise OSError(f"only {done:,} of {total:,} bytes came" if done < total else "too much came")
 
 
-def _range(headers: http.client.HTTPMessage) -> tuple[int, int | None]:
+def _range(headers: email.message.Message) -> tuple[int, int | None]:
     """Return the first byte sent and the size of the whole, from Content-Range."""
     match = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
     if not match:
@@ -134,33 +139,14 @@ def _range(headers: http.client.HTTPMessage) -> tuple[int, int | None]:
 
 @contextlib.contextmanager
 def _disk(path: Path) -> Iterator[None]:
-    """Turn a failure of the disk into a `UserError`, so that nobody tries it again."""
+    """Turn a failure of the disk into a `UserError`, which is not tried again."""
     try:
         yield
     except OSError as error:
         raise errors.UserError(f"cannot write {path}: {_line(error)}") from error
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time download a file, and tell the others what they wait for."""
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=1)
-    except filelock.Timeout:
-        _say(f"another process is downloading {path.name}: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _say(text: str) -> None:
-    console.make_console().print(text, markup=False, soft_wrap=True)
-
-
-def _line(error: BaseException) -> str:
+def _line(error: BaseException | str) -> str:
     if type(error) is urllib.error.URLError:
         error = error.reason
     return " ".join(str(error).split()) or type(error).__name__

@@ -5,10 +5,8 @@ Schema (Fu et al. 2020, "D4RL"): `observations` (n, obs), `actions` (n, act), `r
 `metadata/*` may stand beside them and are not read.
 """
 
-import contextlib
 import os
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,11 @@ import h5py
 import numpy as np
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, validation
+from ractd_jax.data import cache, episodes, validation
 
 
 def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
-    """Read the complete episodes of a file.
+    """Return the complete episodes of a file.
 
     Args:
         path: an HDF5 file in D4RL's schema; missing `timeouts` follow from the time limit.
@@ -36,63 +34,53 @@ def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
             f"no data file {path}: give the path of an HDF5 file, or a word from docs/data.md"
         )
     try:
-        found = _columns(path)
+        columns = _columns(path)
     except (OSError, RuntimeError) as error:
         raise errors.UserError(
-            f"cannot read {path} as HDF5, it is damaged or another kind of file (what was made or "
-            f"fetched by itself comes again once it is deleted): {_line(error)}"
+            f"cannot read {path} as HDF5, it is damaged or another kind of file (delete one that "
+            f"was simulated or downloaded: it is made again): {_line(error)}"
         ) from error
-    return validation.check(found, task, str(path))
+    return validation.check(columns, task, str(path))
 
 
 def write(
     path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> None:
-    """Write the arrays as columns, and `metadata/*`; the file appears once complete.
+    """Write a file; it appears once it is complete.
+
+    Args:
+        path: of the file; missing folders are made.
+        arrays: columns, by name.
+        metadata: numbers, texts and arrays, which become `metadata/<name>`.
 
     Raises:
-        UserError: the disk is full, read-only or not ours.
+        UserError: the disk is full, or the place cannot be written.
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    with cache.atomic(path) as temporary, h5py.File(temporary, "w") as file:
         for name, value in arrays.items():
             file[name] = value
         for name, value in metadata.items():
             file[f"metadata/{name}"] = value
 
 
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` on success and vanishes on failure.
-
-    Raises:
-        UserError: instead of any `OSError` inside, in one line.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # h5py raises either when the disk is full
-        raise errors.UserError(f"cannot write {path}: {_line(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
 def _columns(path: Path) -> dict[str, np.ndarray]:
-    """Read the columns there are, empty those that are not ours: their names help a complaint.
+    """Return the columns of D4RL's schema, and empty ones for the names of all others.
 
-    A column that was written as "no data" (`h5py.Empty`) has no shape, and is empty too.
+    The names help a message. A column that was written as "no data" (`h5py.Empty`) has no shape,
+    and is empty too.
     """
     with h5py.File(path, "r") as file:
-        found = {name: file[name] for name in file if isinstance(file.get(name), h5py.Dataset)}
+        columns = {name: column for name, column in file.items() if _is_dataset(column)}
         return {
-            name: np.asarray(c)
-            if name in episodes.Transitions._fields and c.shape is not None
+            name: np.asarray(column)
+            if name in episodes.Transitions._fields and column.shape is not None
             else np.empty(0)
-            for name, c in found.items()
+            for name, column in columns.items()
         }
+
+
+def _is_dataset(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset)
 
 
 def _line(error: BaseException) -> str:

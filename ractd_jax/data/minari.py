@@ -1,13 +1,13 @@
 """Minari datasets (Farama Foundation): by id, here or on its server, or from a folder.
 
 Minari stores an episode at a time: `terminations` are D4RL's terminals, `truncations` its timeouts,
-and an episode that ends in neither counts as stopped by the clock. It has one observation more than
-actions, which is not used. The package is optional: the extra `minari`.
+and an episode that ends in neither counts as ended by its time limit. It has one observation more
+than actions, which is not used. The package is optional: the extra `minari`.
 
-Robotics datasets observe a dictionary with a goal. D4RL's observation there is `observation` alone:
-so it is read for PointMaze, and where the goal never changes; otherwise the goal would be lost,
-which is an error. For a Kitchen task it becomes D4RL's (`envs.kitchen.from_minari`), for a Maze2d
-task it is put into D4RL's coordinates (`envs.maze2d.from_pointmaze`).
+Robotics datasets observe a dictionary with a goal. D4RL observes `observation` alone, which is what
+is read for PointMaze, and where the goal never changes. Elsewhere the goal would be lost, which is
+an error. For a Kitchen task the observation becomes D4RL's (`envs.kitchen.from_minari`), for a
+Maze2d task it is put into D4RL's coordinates (`envs.maze2d.from_pointmaze`).
 """
 
 import logging
@@ -44,14 +44,14 @@ def load(name: str, task: tasks.TaskSpec) -> episodes.Transitions:
         warnings.simplefilter("ignore")  # on newer versions and other environments
         dataset = _open(name)
         try:
-            found = _read(dataset, task, where)
+            columns = _read(dataset, task, where)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise errors.UserError(f"cannot read {where}: {_line(error)}") from error
-    return validation.check(found, task, where)
+    return validation.check(columns, task, where)
 
 
 def is_folder(path: str | os.PathLike) -> bool:
-    """Say whether a path is the folder of a Minari dataset, or the `data` folder in it."""
+    """Return whether a path is the folder of a Minari dataset, or the `data` folder in it."""
     return any((Path(path) / inner).is_file() for inner in ("metadata.json", "data/metadata.json"))
 
 
@@ -63,7 +63,7 @@ def _open(name: str) -> Any:
         raise errors.UserError(f"Minari datasets need the package minari: {INSTALL}") from error
     if is_folder(name):
         inner = Path(name) / "data"
-        return _tried(lambda: minari.MinariDataset(inner if inner.is_dir() else name), name, "")
+        return _attempt(lambda: minari.MinariDataset(inner if inner.is_dir() else name), name, "")
     if not re.search(r"-v\d+$", name):
         raise errors.UserError(
             f"{name!r} is no Minari dataset: ids end in a version, as mujoco/hopper/medium-v0; "
@@ -73,11 +73,12 @@ def _open(name: str) -> Any:
     hint = "; `minari list remote` and `minari list local` show what there is"
     if (Path(root) / name / "data").is_dir():
         hint = f"; `minari download {name} --force` fetches it again"
-    return _tried(lambda: minari.load_dataset(name, download=True), name, hint)
+    return _attempt(lambda: minari.load_dataset(name, download=True), name, hint)
 
 
-def _tried(function: Callable[[], Any], name: str, hint: str) -> Any:
-    hub = logging.getLogger("huggingface_hub")  # says of every try what the error says of all
+def _attempt(function: Callable[[], Any], name: str, hint: str) -> Any:
+    """Return what the function returns; any error of it becomes one line."""
+    hub = logging.getLogger("huggingface_hub")  # it would log every attempt
     level = hub.level
     hub.setLevel(logging.ERROR)
     try:
@@ -91,20 +92,20 @@ def _tried(function: Callable[[], Any], name: str, hint: str) -> Any:
 def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarray]:
     """Return the episodes end to end as D4RL's columns."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in episodes.Transitions._fields}
-    goal = None
+    first_goal = None
     for episode in dataset.iterate_episodes():
         observations, actions, rewards = episode.observations, episode.actions, episode.rewards
         if isinstance(observations, Mapping):
-            observations, fresh = _without_goal(observations, where)
-            goal = fresh if goal is None else goal
-            if "pointmaze" not in where.lower() and not _same(goal, fresh):
+            observations, goal = _without_goal(observations, where)
+            first_goal = goal if first_goal is None else first_goal
+            if "pointmaze" not in where.lower() and not _same(first_goal, goal):
                 raise errors.UserError(
                     f"{where} observes a goal that changes, which `observation` alone does not "
                     "show: only PointMaze and datasets with one goal can be used"
                 )
-            if task.name.startswith("kitchen-"):
-                observations = kitchen.from_minari(observations, fresh, task, where)
-            if task.name.startswith("maze2d-"):
+            if task.domain == "kitchen":
+                observations = kitchen.from_minari(observations, goal, task, where)
+            if task.domain == "maze2d":
                 observations, actions = _from_pointmaze(observations, actions, task, where)
         for part in (observations, actions):
             if not isinstance(part, np.ndarray) or part.ndim != 2:
@@ -113,7 +114,7 @@ def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarra
                     f"{dataset.observation_space}, {dataset.action_space}"
                 )
         n = len(rewards)
-        if task.name.startswith("maze2d-"):  # the file's ask for each episode's own goal
+        if task.domain == "maze2d":  # the file's rewards are for each episode's own goal
             target = np.array(maze2d.of_task(task).goal, np.float64)
             rewards = maze2d.at_goal(observations[:n, :2], target)
         terminals = np.array(episode.terminations, bool)
@@ -138,9 +139,12 @@ def _without_goal(observations: Mapping[str, Any], where: str) -> tuple[np.ndarr
     return observations["observation"], observations["desired_goal"]
 
 
-def _from_pointmaze(observations, actions, task: tasks.TaskSpec, where: str):
+def _from_pointmaze(
+    observations: Any, actions: Any, task: tasks.TaskSpec, where: str
+) -> tuple[Any, Any]:
+    """Return an episode in the task's coordinates; what is no PointMaze is left as it is."""
     if np.shape(observations)[1:] != (4,) or np.shape(actions)[1:] != (2,):
-        return observations, actions  # no PointMaze: what is wrong is said later
+        return observations, actions  # `validation` says what is wrong
     try:
         return maze2d.from_pointmaze(observations, actions, maze2d.of_task(task))
     except errors.UserError as error:
@@ -148,7 +152,7 @@ def _from_pointmaze(observations, actions, task: tasks.TaskSpec, where: str):
 
 
 def _same(goal: Any, other: Any) -> bool:
-    """Say whether two episodes had one and the same goal in every step."""
+    """Return whether two episodes had the same goal in every step."""
     if isinstance(goal, Mapping):
         return goal.keys() == other.keys() and all(_same(goal[k], other[k]) for k in goal)
     return bool((goal == goal[:1]).all() and (other == goal[:1]).all())

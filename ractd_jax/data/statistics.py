@@ -3,94 +3,123 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ractd_jax import tasks
-from ractd_jax.data import episodes, normalization, windows
+from ractd_jax.data import episodes, normalization
 
-AT_LIMIT = 1e-3  # of the range: an action this near to a limit counts as at it
+AT_LIMIT = 1e-3  # of the range: an action this near to a limit is at the limit
 
 
-def inspect(transitions: episodes.Transitions, task: tasks.TaskSpec) -> dict[str, Any]:
+def summary(recorded: episodes.Transitions, task: tasks.TaskSpec) -> dict[str, int | float]:
+    """Describe the complete episodes, in the numbers that D4RL's datasets are known by.
+
+    Returns:
+        `trajectories`, `steps`, mean, deviation and extremes of the episodes' returns, and the
+        score of the mean.
+    """
+    recorded = episodes.complete(recorded)
+    returns = episodes.returns(recorded)
+    return {
+        "trajectories": len(returns),
+        "steps": len(recorded.rewards),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_max": float(returns.max()),
+        "return_min": float(returns.min()),
+        "score_mean": float(task.score(float(returns.mean()))),
+    }
+
+
+def inspect(recorded: episodes.Transitions, task: tasks.TaskSpec) -> dict[str, Any]:
     """Describe complete episodes, as `sources.load` returns them.
 
     Returns:
-        What `dataset.summary` returns, and `length_mean`, `length_max` and `length_min` of the
-        episodes (steps), `terminals` and `timeouts` (episodes that ended so), `reward_mean`,
-        `reward_max` and `reward_min` of a step, `constant_observations` and `constant_actions`
-        (indices of dimensions that never change), `actions_at_limit` (share of the
-        numbers).
+        What `summary` returns, and `length_mean`, `length_max` and `length_min` of the episodes
+        (steps), `terminals` and `timeouts` (episodes that ended so), `reward_mean`, `reward_max`
+        and `reward_min` of a step, `constant_observations` and `constant_actions` (indices of
+        dimensions that never change), `actions_at_limit` (share of the numbers).
     """
-    lengths = episodes.lengths(transitions)
-    low, high = task.action_limits()
-    actions, rewards = transitions.actions, transitions.rewards
+    lengths = episodes.lengths(recorded)
+    low, high = (limit[None] for limit in task.action_limits())
+    actions, rewards = recorded.actions, recorded.rewards
     near = AT_LIMIT * (high - low)
     at_limit = (actions <= low + near) | (actions >= high - near)
-    return windows.summary(transitions, task) | {
+    return summary(recorded, task) | {
         "length_mean": float(lengths.mean()),
         "length_max": int(lengths.max()),
         "length_min": int(lengths.min()),
-        "terminals": int(transitions.terminals.sum()),
-        "timeouts": int((transitions.timeouts & ~transitions.terminals).sum()),
+        "terminals": int(recorded.terminals.sum()),
+        "timeouts": int((recorded.timeouts & ~recorded.terminals).sum()),
         "reward_mean": float(rewards.mean(dtype=np.float64)),
         "reward_max": float(rewards.max()),
         "reward_min": float(rewards.min()),
-        "constant_observations": _constant(transitions.observations),
+        "constant_observations": _constant(recorded.observations),
         "constant_actions": _constant(actions),
         "actions_at_limit": float(at_limit.mean()),
     }
 
 
 def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
-    """Return a sentence for everything about a dataset that training should know.
+    """Return a sentence for everything in a dataset that may spoil training.
 
-    That numbers are finite and actions within their limits was checked when it was read.
+    Reading has checked already that numbers are finite and actions within their limits.
 
     Args:
         facts: from `inspect`.
         horizon: steps of a training window.
         penalty: added to the last reward before a terminal.
     """
-    found = []
+    sentences = []
     for kind in ("observations", "actions"):
         if dims := facts[f"constant_{kind}"]:
-            found.append(
-                f"{kind}: dimension {_runs(dims)} never changes, so it is only "
-                "shifted to 0 and tells nothing"
+            sentences.append(
+                f"{kind}: dimension {_runs(dims)} never changes, so it is only shifted to 0 and "
+                "carries no information"
             )
     if facts["length_max"] < horizon:
-        found.append(
+        sentences.append(
             f"no episode is as long as the horizon of {horizon}, the longest has "
             f"{facts['length_max']} steps: choose a shorter --config.data.horizon"
         )
     elif facts["length_min"] < horizon:
-        found.append(
+        sentences.append(
             f"the shortest episode has {facts['length_min']} steps: those shorter than the horizon "
             f"of {horizon} give no window"
         )
     if facts["actions_at_limit"] > 0.5:
-        found.append(f"{facts['actions_at_limit']:.0%} of the action numbers are at their limit")
+        sentences.append(
+            f"{facts['actions_at_limit']:.0%} of the action numbers are at their limit"
+        )
     if facts["score_mean"] > 100:
-        found.append(
-            "the mean score is above 100: perhaps the rewards are not the environment's (Kitchen's "
-            "recorded ones may count in every step all that is done by then), and no score"
+        sentences.append(
+            "the mean score is above 100: the rewards may not be the environment's (Kitchen's "
+            "recorded ones may count, in every step, all that is done by then)"
         )
     if penalty and not facts["terminals"]:
-        found.append(
+        sentences.append(
             f"no episode ends in a terminal: the termination penalty {penalty:g} never applies"
         )
     if facts["reward_max"] == facts["reward_min"]:
-        found.append("every step earns the same reward: only an episode's length can be learnt")
-    return found
+        sentences.append(
+            "every step earns the same reward: a return tells only how long an episode is"
+        )
+    return sentences
 
 
-def _constant(column: np.ndarray) -> list[int]:
+def _constant(column: Float[np.ndarray, "n dim"]) -> list[int]:
     """Return the dimensions that the normaliser takes for constant."""
     spread = column.max(axis=0).astype(np.float64) - column.min(axis=0)
     return np.flatnonzero(spread < normalization.CONSTANT).tolist()
 
 
 def _runs(dims: list[int]) -> str:
-    """Write 4, 30, 31, 32 as "4, 30 to 32"."""
+    """Write 4, 30, 31, 32 as "4, 30 to 32".
+
+    Example:
+        >>> _runs([4, 30, 31, 32])
+        '4, 30 to 32'
+    """
     breaks = np.flatnonzero(np.diff(dims) != 1) + 1
     runs = [run.tolist() for run in np.split(dims, breaks)]
     return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs)

@@ -1,1 +1,1 @@
-"""Environments: honest rollouts of a policy, and the statistics of its scores."""
+"""Worlds with Gymnasium's interface."""

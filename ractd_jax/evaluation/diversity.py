@@ -31,7 +31,7 @@ from ractd_jax.policies import load
 from ractd_jax.policies.load import load_policy
 from ractd_jax.report import style
 from ractd_jax.training import checkpoints
-from ractd_jax.training.pipeline import open_pipeline
+from ractd_jax.training.opening import open_pipeline
 
 Actions = Float[np.ndarray, "state sample dim"]
 

@@ -13,7 +13,7 @@ from ractd_jax.data import labels
 from ractd_jax.envs import waypoint_controller
 from ractd_jax.evaluation import finished, measure, rollouts
 from ractd_jax.evaluation.rows import EvalRow
-from ractd_jax.policies import planning
+from ractd_jax.policies import load, planning
 from ractd_jax.report import maze, style
 from ractd_jax.training import checkpoints
 from ractd_jax.training.pipeline import Pipeline
@@ -29,7 +29,7 @@ def evaluate(pipeline: Pipeline, row: EvalRow) -> list[dict[str, Any]]:
     `action_ms` is the time of one plan.
     """
     settings, run = pipeline.config.eval, pipeline.run(row.stage)
-    planner = planning.load_planner(run, update=row.update, **row.fields)
+    planner = load.load_planner(run, update=row.update, **row.fields)
     goal = planning.task_goal(pipeline.task)[None]
     start = np.zeros(1, np.int32)
     took = {
@@ -60,7 +60,7 @@ def control_of(pipeline: Pipeline) -> planning.Control:
     if pipeline.config.eval.follow == PUBLISHED_CONTROL:
         return waypoint_controller.push
     finished.require(pipeline, "inverse", "eval.follow is inverse")
-    return planning.load_control(pipeline.run("inverse"))
+    return load.load_control(pipeline.run("inverse"))
 
 
 def draw(pipeline: Pipeline, rows: list[EvalRow]) -> list[pathlib.Path]:
@@ -81,7 +81,7 @@ def draw(pipeline: Pipeline, rows: list[EvalRow]) -> list[pathlib.Path]:
     seeds = [settings.first_seed + i for i in range(STARTS)]
     ways = {}
     for row in rows:
-        planner = planning.load_planner(pipeline.run(row.stage), update=row.update, **row.fields)
+        planner = load.load_planner(pipeline.run(row.stage), update=row.update, **row.fields)
         follower = planning.Follower(planner, control=control)
         gone = [rollouts.record(follower.act, task, seed)["qpos"] for seed in seeds]
         ways[style.label(row.name)] = [follower.plans[seed][:, :2] for seed in seeds], gone
@@ -99,7 +99,7 @@ def _animate(
     """Draw the first episode of a row, in closed loop where that is evaluated."""
     settings, task = pipeline.config.eval, pipeline.task
     every = settings.replan_every if row.stage in settings.replan else 0
-    planner = planning.load_planner(pipeline.run(row.stage), update=row.update, **row.fields)
+    planner = load.load_planner(pipeline.run(row.stage), update=row.update, **row.fields)
     follower = planning.Follower(planner, every, control=control)
     followed = []
 

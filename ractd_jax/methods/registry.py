@@ -98,11 +98,12 @@ def get(stage: str) -> Method:
 # ---- configurations ------------------------------------------------------------------------------
 
 
-def configure(values: Mapping[str, Any]) -> Config:
+def configure(values: Mapping[str, Any], *, whole: bool = False) -> Config:
     """Return the typed configuration of nested dictionaries, as `configs/` make them.
 
     Args:
         values: fields of `Config`, and a section for each stage.
+        whole: no field may be missing, as in what a run has recorded.
 
     Raises:
         UserError: a field does not exist, is of another kind, or cannot work.
@@ -110,25 +111,31 @@ def configure(values: Mapping[str, Any]) -> Config:
     known = records()
     sections = {name: values[name] for name in known if name in values}
     rest = {name: value for name, value in values.items() if name not in sections}
-    found = configuration.build(Config, rest)
-    built = {name: section(name, fields) for name, fields in sections.items()}
+    found = configuration.build(Config, rest | {"stages": {}}, whole=whole)
+    built = {name: section(name, fields, whole=whole) for name, fields in sections.items()}
     return configuration.replace(found, stages=built)
 
 
-def section(stage: str, values: Mapping[str, Any]) -> Section:
-    """Return the typed section of a stage."""
+def section(stage: str, values: Mapping[str, Any], *, whole: bool = False) -> Section:
+    """Return the typed section of a stage; see `configure`."""
+    if not isinstance(values, Mapping):
+        raise errors.UserError(f"{stage} is {values!r}: a section, of fields")
     method = get(stage)
     network = dict(values.get("network", {}))
     place = f"{stage}.network"
     kinds = method.network
+    if whole and len(kinds) > 1 and "kind" not in network:
+        raise errors.UserError(f"{place}.kind is missing")
     kind = network.pop("kind", next(iter(kinds)))
     if len(kinds) > 1 or kind not in kinds:
         errors.choose(f"{place}.kind", kind, kinds)
     fields = dict(values) | {
-        "method": configuration.build(method.fields, values.get("method", {}), f"{stage}.method"),
-        "network": configuration.build(kinds[kind], network, place),
+        "method": configuration.build(
+            method.fields, values.get("method", {}), f"{stage}.method", whole=whole
+        ),
+        "network": configuration.build(kinds[kind], network, place, whole=whole),
     }
-    return configuration.build(Section, fields, stage)
+    return configuration.build(Section, fields, stage, whole=whole)
 
 
 def plain(config: Config) -> dict[str, Any]:

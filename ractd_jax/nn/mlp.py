@@ -1,39 +1,46 @@
-"""The networks of the methods that generate single actions: critics, values, policies.
-
-Denoising networks keep the face of `networks`: F(x, times, cond) with x (batch, 1, dim).
-"""
+"""Multilayer perceptrons: critics, policies of one action, inverse dynamics."""
 
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from ractd_jax.nn.layers import Cond, Dense, Noisy, Times, mish, sinusoidal
-
-FEATURES_SEED = 0  # of the frequencies of `fourier`, which are not trained
-
-ACTIVATIONS = {"mish": mish, "relu": nn.relu, "gelu": nn.gelu}
+from ractd_jax.nn import shapes
+from ractd_jax.nn.activations import ACTIVATIONS, mish
+from ractd_jax.nn.layers import Dense
+from ractd_jax.types import Params
 
 
 class MLP(nn.Module):
     """Linear layers, each followed by an activation and, if asked for, a layer normalisation.
 
     Attributes:
-        hidden: width of each hidden layer.
+        hidden: width of each hidden layer; () for a linear map.
         out: numbers it returns.
         activation: see `ACTIVATIONS`.
         layer_norm: "" for none, "before" or "after" the activation.
+
+    Example:
+        >>> net = MLP(hidden=(8, 8), out=2)
+        >>> x = jnp.ones((3, 5))
+        >>> net.apply(net.init(jax.random.key(0), x), x).shape
+        (3, 2)
     """
 
-    hidden: Sequence[int]
-    out: int
+    hidden: Sequence[int] = (256, 256)
+    out: int = 1
     activation: str = "mish"
     layer_norm: str = "before"
 
+    def __post_init__(self):
+        shapes.check_fields(self, may_be_empty=("hidden",))
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: Float[Array, "batch inputs"]) -> Float[Array, "batch out"]:
+        """Return the last layer's output for each row."""
         for i, features in enumerate(self.hidden):
             x = Dense(features, name=f"dense{i}")(x)
             if self.layer_norm == "before":
@@ -44,24 +51,55 @@ class MLP(nn.Module):
         return Dense(self.out, name="output")(x)
 
 
-def init_twins(net: MLP, key, *inputs: Float[Array, "batch _"], members: int = 2):
-    """Return the weights of independent networks, stacked along a first axis."""
+def init_twins(
+    net: MLP, key: Key[Array, ""], *inputs: Float[Array, "batch _"], members: int = 2
+) -> Params:
+    """Return the first weights of independent networks, stacked along a first axis.
+
+    Args:
+        net: the network that all of them are.
+        key: random key.
+        *inputs: arrays whose rows, side by side, are what the networks see.
+        members: how many networks; two for twin critics.
+    """
     x = jnp.concatenate(inputs, axis=-1)
     return jax.vmap(lambda k: net.init(k, x)["params"])(jax.random.split(key, members))
 
 
-def twins(net: MLP, params, *inputs: Float[Array, "batch _"]) -> Float[Array, "ens batch"]:
-    """Return the number that each of several networks gives for the same inputs."""
+def twins(net: MLP, params: Params, *inputs: Float[Array, "batch _"]) -> Float[Array, "ens batch"]:
+    """Return the number that each of several networks gives for the same inputs.
+
+    Args:
+        net: the network that all of them are.
+        params: as `init_twins` gives them.
+        *inputs: arrays whose rows, side by side, are what the networks see.
+
+    Example:
+        >>> net, obs, action = MLP(hidden=(8,)), jnp.ones((3, 5)), jnp.ones((3, 2))
+        >>> params = init_twins(net, jax.random.key(0), obs, action)
+        >>> twins(net, params, obs, action).shape
+        (2, 3)
+    """
     x = jnp.concatenate(inputs, axis=-1)
-    return jax.vmap(lambda p: net.apply({"params": p}, x)[:, 0])(params)
+    return jax.vmap(lambda p: jnp.asarray(net.apply({"params": p}, x))[:, 0])(params)
 
 
 class GaussianPolicy(nn.Module):
-    """A diagonal Gaussian whose mean lies in (-1, 1) and whose spread is the same everywhere."""
+    """A diagonal Gaussian whose mean lies in (-1, 1) and whose spread is the same everywhere.
+
+    Attributes:
+        hidden: width of each hidden layer of the mean; () for a linear map.
+        dim: size of an action.
+        activation: see `ACTIVATIONS`.
+    """
 
     hidden: Sequence[int]
     dim: int
     activation: str = "relu"
+
+    def __post_init__(self):
+        shapes.check_fields(self, may_be_empty=("hidden",))
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -73,122 +111,37 @@ class GaussianPolicy(nn.Module):
         return jnp.tanh(h), jnp.clip(log_std, -5.0, 2.0)
 
 
-def fourier(t: Float[Array, "..."], features: int, scale: float) -> Float[Array, "... {features}"]:
-    """Embed a scalar as sines, then cosines, of fixed frequencies drawn from N(0, scale^2).
+class InverseMLP(nn.Module):
+    """Inverse dynamics, the action that makes a change of state: a linear map plus a small MLP.
 
-    The frequencies are the same in every run and model: random ones could not be told apart from
-    weights, and a student starts from its teacher's.
-    """
-    draw = jax.random.normal(jax.random.key(FEATURES_SEED), (features // 2,))
-    angles = jnp.multiply.outer(t, 2 * jnp.pi * scale * draw)
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-class StepMLP(nn.Module):
-    """Diffusion-QL's denoising network: an MLP over action, embedded step and observation.
+    Away from walls a maze's dynamics are linear but for the clipping of speeds, so the linear map
+    alone is nearly right and the hidden layers learn the rest.
 
     Attributes:
-        hidden: width of each hidden layer.
-        embed_dim: size of the embedding of a step.
-        activation: see `ACTIVATIONS`.
+        act_dim: size of an action.
+        hidden: width of each hidden layer; () for the linear map alone.
+
+    Example:
+        >>> net = InverseMLP(act_dim=2, hidden=(8,))
+        >>> state, change = jnp.ones((3, 4)), jnp.ones((3, 4))
+        >>> net.apply(net.init(jax.random.key(0), state, change), state, change).shape
+        (3, 2)
     """
 
-    hidden: Sequence[int] = (256, 256, 256)
-    embed_dim: int = 16
-    activation: str = "mish"
+    act_dim: int
+    hidden: Sequence[int] = (64, 64)
 
-    @nn.compact
-    def __call__(self, x: Noisy, times: Times, cond: Cond) -> Noisy:
-        """Return F(x, times, cond)."""
-        e = Dense(2 * self.embed_dim, name="embed0")(sinusoidal(times[:, 0], self.embed_dim))
-        e = Dense(self.embed_dim, name="embed1")(mish(e))
-        h = jnp.concatenate([x[:, 0], e, cond], axis=-1)
-        return MLP(self.hidden, x.shape[-1], self.activation, "", name="mlp")(h)[:, None]
-
-
-class FourierMLP(nn.Module):
-    """The denoiser of IDQL: a residual MLP that sees the noise level through Fourier features.
-
-    Source: Hansen-Estruch et al. 2023, with CleanDiffuser's time embedding, whose frequencies are
-    drawn once and never trained. About 1.6 M weights at its defaults.
-
-    Attributes:
-        hidden: width of the residual stream; its blocks are four times as wide inside.
-        blocks: number of residual blocks.
-        embed_dim: size of the embedding of one noise level.
-        scale: standard deviation of the frequencies.
-        dropout: dropout at the entry of each block.
-    """
-
-    hidden: int = 256
-    blocks: int = 3
-    embed_dim: int = 64
-    scale: float = 16.0
-    dropout: float = 0.1
-
-    @nn.compact
-    def __call__(self, x: Noisy, times: Times, cond: Cond, *, train: bool = False) -> Noisy:
-        """Return F(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
-        batch, horizon, dim = x.shape
-        # `times` are 250 ln t; this network was published with ln(t) / 4.
-        # Its sines are float32 whatever the trunk computes in.
-        e = fourier(times / 1000, self.embed_dim, self.scale).astype(cond.dtype)
-        e = mish(Dense(2 * self.embed_dim, name="time0")(e))
-        e = Dense(self.embed_dim, name="time1")(e).reshape(batch, -1)
-        h = jnp.concatenate([x.reshape(batch, horizon * dim), e, cond], axis=-1)
-        h = Dense(self.hidden, name="input")(h)
-        for i in range(self.blocks):
-            r = nn.Dropout(self.dropout, deterministic=not train)(h)
-            r = nn.LayerNorm(epsilon=1e-5, name=f"block{i}_norm")(r)
-            r = mish(Dense(4 * self.hidden, name=f"block{i}_dense0")(r))
-            h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
-        return Dense(horizon * dim, name="output")(h).reshape(batch, horizon, dim)
-
-
-# ---- EDA's network -------------------------------------------------------------------------------
-
-
-class Bottleneck(nn.Module):
-    """A scalar f(x, t | s), of which only the slope in x is trained: EDA's bottleneck.
-
-    Chen et al. 2024, as published: inputs embedded side by side, residual blocks of two layers,
-    and as many outputs as x has numbers, which are summed, without a bias, as nothing would train
-    it. Everything is smooth in x.
-
-    Attributes:
-        hidden: width; an eighth of it is the time's, half of it the trajectory's.
-        blocks: residual blocks.
-        widening: by how much each block is wider inside.
-        embed_dim: features of the time.
-        scale: of their frequencies.
-        dropout: in front of each block.
-    """
-
-    hidden: int = 256
-    blocks: int = 3
-    widening: int = 4
-    embed_dim: int = 32
-    scale: float = 30.0
-    dropout: float = 0.0
+    def __post_init__(self):
+        shapes.check_fields(self, may_be_empty=("hidden",))
+        super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, x: Noisy, times: Times, cond: Cond, *, train: bool = False
-    ) -> Float[Array, " batch"]:
-        """Return f(x, times, cond); `train` switches dropout on (needs the rng "dropout")."""
-        x = x.reshape(x.shape[0], -1)
-        eighth = self.hidden // 8
-        t = fourier(times[:, 0], self.embed_dim, self.scale)
-        t = nn.silu(Dense(self.embed_dim, name="embedding")(t))
-        parts = [
-            Dense(4 * eighth, name="x")(x),
-            Dense(eighth, name="time")(t),
-            Dense(3 * eighth, name="cond")(cond),
-        ]
-        h = Dense(self.hidden, name="input")(jnp.concatenate(parts, axis=-1))
-        for i in range(self.blocks):
-            r = nn.Dropout(self.dropout, deterministic=not train)(h)
-            r = nn.LayerNorm(name=f"block{i}_norm")(r)
-            r = nn.silu(Dense(self.widening * self.hidden, name=f"block{i}_dense0")(r))
-            h = h + Dense(self.hidden, name=f"block{i}_dense1")(r)
-        return jnp.sum(Dense(x.shape[-1], bias=False, name="output")(nn.silu(h)), axis=-1)
+        self, state: Float[Array, "batch dim"], change: Float[Array, "batch dim"]
+    ) -> Float[Array, "batch act"]:
+        """Return the action that leads from each state to state + change."""
+        x = jnp.concatenate([state, change], axis=-1)
+        linear = Dense(self.act_dim, name="linear")(x)
+        for i, features in enumerate(self.hidden):
+            x = mish(Dense(features, name=f"dense{i}")(x))
+        return linear + Dense(self.act_dim, name="output")(x)

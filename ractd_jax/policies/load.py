@@ -1,10 +1,11 @@
-"""A policy, or a critic, from the folder of its run."""
+"""A policy, a planner or a critic, from the folder of its run."""
 
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -14,7 +15,7 @@ from ractd_jax.config import Config
 from ractd_jax.data import normalization
 from ractd_jax.errors import UserError, choose
 from ractd_jax.methods import registry
-from ractd_jax.policies import selection
+from ractd_jax.policies import planning, selection
 from ractd_jax.policies.policy import Policy
 from ractd_jax.policies.selection import BestOfN
 from ractd_jax.training import checkpoints, compilation_cache, restore, run_dir
@@ -81,7 +82,7 @@ def load_model(
     saved = restore.restore(run, like, update)
     if registry.get(stage).heeds_precision:
         # Once, here: the network would do the same to the same weights at every call.
-        params = networks.rounded(saved["params"], config.training.precision)
+        params = networks.cast_weights(saved["params"], config.training.precision)
         saved = saved | {"params": params}
     return Model(algorithm, saved, config, stage)
 
@@ -207,3 +208,51 @@ def value_of(
         return np.asarray(value(saved, obs, actions))
 
     return call
+
+
+def load_control(run: str | pathlib.Path) -> planning.Control:
+    """Return the control of trained inverse dynamics; the stage `inverse` makes such a run.
+
+    Raises:
+        UserError: there is no finished checkpoint, or it does not fit its configuration.
+    """
+    model = load_model(run)
+    draw = model.algorithm.act
+    assert draw is not None
+    low, high = model.task.action_limits()
+
+    @jax.jit
+    def control(saved: Any, obs: Any, wanted: Any) -> Any:
+        normalizer = saved["normalizer"]
+        ends = (normalization.normalize(end, normalizer.observations) for end in (obs, wanted))
+        pair = jnp.concatenate([*ends], axis=-1)
+        keys = jax.random.split(jax.random.key(0), len(pair))  # of noise that it never draws
+        actions = draw(saved["params"], pair, keys)[:, 0]
+        return normalization.unnormalize(actions, normalizer.actions).clip(low[None], high[None])
+
+    saved = jax.device_put(model.saved)
+    return lambda obs, wanted: np.asarray(control(saved, *map(np.float32, (obs, wanted))))
+
+
+def load_planner(
+    run: str | pathlib.Path, seed: int = 0, *, update: int | None = None, **sampling: Any
+) -> planning.Planner:
+    """Load a trained planner.
+
+    Args:
+        run: directory of a training run, e.g. `runs/maze2d-umaze-v1/<...>/student`.
+        seed: of the planner's noise.
+        update: see `load_policy`.
+        **sampling: see there.
+
+    Raises:
+        UserError: there is no finished checkpoint, it does not fit its configuration, or the model
+            plans no states.
+    """
+    model = load_model(run, update=update, **sampling)
+    if model.task.kind != "planner":
+        raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
+    if not registry.get(model.stage).row:
+        raise UserError(f"{run} plans no states: it turns those of a plan into actions")
+    saved = model.saved
+    return planning.Planner(model.algorithm, saved["params"], saved["normalizer"], model.task, seed)

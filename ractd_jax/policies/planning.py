@@ -14,9 +14,7 @@ the plain sum of rewards.
 """
 
 import math
-import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +27,7 @@ from ractd_jax.data import normalization
 from ractd_jax.data.normalization import Normalizer
 from ractd_jax.envs import maze2d, waypoint_controller
 from ractd_jax.errors import UserError
-from ractd_jax.methods import registry
 from ractd_jax.policies import keys as row_noise
-from ractd_jax.policies import load
 from ractd_jax.types import Algorithm, Params
 
 STRAYED = 0.3  # cells from where the plan in hand says to be: it does not hold any more
@@ -205,51 +201,3 @@ def _join(plan: Float[np.ndarray, "horizon 4"], obs: Float[np.ndarray, "4"]) -> 
 def task_goal(task: tasks.TaskSpec) -> Float[np.ndarray, "4"]:
     """Return the state that earns a Maze2d task's reward: its goal, at rest."""
     return np.array([*maze2d.of_task(task).goal, 0.0, 0.0], np.float32)
-
-
-def load_control(run: str | pathlib.Path) -> Control:
-    """Return the control of trained inverse dynamics; the stage `inverse` makes such a run.
-
-    Raises:
-        UserError: there is no finished checkpoint, or it does not fit its configuration.
-    """
-    model = load.load_model(run)
-    draw = model.algorithm.act
-    assert draw is not None
-    low, high = model.task.action_limits()
-
-    @jax.jit
-    def control(saved: Any, obs: Any, wanted: Any) -> Any:
-        normalizer = saved["normalizer"]
-        ends = (normalization.normalize(end, normalizer.observations) for end in (obs, wanted))
-        pair = jnp.concatenate([*ends], axis=-1)
-        keys = jax.random.split(jax.random.key(0), len(pair))  # of noise that it never draws
-        actions = draw(saved["params"], pair, keys)[:, 0]
-        return normalization.unnormalize(actions, normalizer.actions).clip(low[None], high[None])
-
-    saved = jax.device_put(model.saved)
-    return lambda obs, wanted: np.asarray(control(saved, *map(np.float32, (obs, wanted))))
-
-
-def load_planner(
-    run: str | pathlib.Path, seed: int = 0, *, update: int | None = None, **sampling: Any
-) -> Planner:
-    """Load a trained planner.
-
-    Args:
-        run: directory of a training run, e.g. `runs/maze2d-umaze-v1/<...>/student`.
-        seed: of the planner's noise.
-        update: see `load.load_policy`.
-        **sampling: see there.
-
-    Raises:
-        UserError: there is no finished checkpoint, it does not fit its configuration, or the model
-            plans no states.
-    """
-    model = load.load_model(run, update=update, **sampling)
-    if model.task.kind != "planner":
-        raise UserError(f"{run} holds a policy, which acts: ractd_jax.load_policy loads it")
-    if not registry.get(model.stage).row:
-        raise UserError(f"{run} plans no states: it turns those of a plan into actions")
-    saved = model.saved
-    return Planner(model.algorithm, saved["params"], saved["normalizer"], model.task, seed)

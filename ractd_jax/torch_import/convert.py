@@ -3,17 +3,16 @@
     python -m ractd_jax.torch_import teacher.ckpt [--config=configs/<task>.py:teacher,...]
 
 reads a teacher, a return model or a student, without torch and without running anything in the file
-(`torch_file`), and writes the folder that training the same stage here would have written, less
+(`pickle_reader`), and writes the folder that training the same stage here would have written, less
 what only a resume needs. It then acts (`load_policy`), is evaluated and is distilled from.
 
 What does not depend on the weights comes from a configuration, by default
 `configs/<task>.py:<stage>,preset=released` of the task that the file names. The network's sizes
-come from the shapes of the weights; the normaliser from the file or, where it holds none, from the
+come from the shapes of the weights; the normalizer from the file or, where it holds none, from the
 configuration's data. A student's file holds its teacher and its return model too: the stage in
 --config says which of them is wanted.
 """
 
-import importlib
 import os
 import pathlib
 import shlex
@@ -24,17 +23,24 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from ractd_jax import cli, stages, tasks
+from ractd_jax import tasks
+from ractd_jax.cli import configs
+from ractd_jax.cli import flags as command_line
+from ractd_jax.config import Config
 from ractd_jax.errors import UserError, choose
-from ractd_jax.policies import policy
+from ractd_jax.methods import registry
 from ractd_jax.torch_import import pickle_reader, weights
 from ractd_jax.torch_import.weights import params_from_torch
-from ractd_jax.training import checkpoints, config_checks, pipeline, run_dir
+from ractd_jax.training import (
+    checkpoints,
+    config_checks,
+    examples,
+    restore,
+    run_dir,
+)
 from ractd_jax.types import Params
-
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"  # also of a package that is installed
 
 # ---- where it belongs --------------------------------------------------------------------------
 
@@ -46,12 +52,13 @@ def configuration(named: list[str], stage: str) -> tuple[str, ConfigDict]:
         UserError: the file names none or several, or there is no configuration for it.
     """
     if len(named) == 1:
-        for path in sorted(CONFIGS.glob("*.py")):
-            if "def get_config(" in path.read_text() and path.stem != "suite":
-                module = importlib.import_module(f"configs.{path.stem}")
-                config = module.get_config(f"{stage},preset=released")
-                if config.task == named[0]:
-                    return f"{os.path.relpath(path)}:{stage},preset=released", config
+        for name in configs.names():
+            if name == "suite":
+                continue
+            config = configs.load(name, f"{stage},preset=released")
+            if config.task.name == named[0]:
+                path = os.path.relpath(configs.folder() / f"{name}.py")
+                return f"{path}:{stage},preset=released", config
     what = f"names {' and '.join(named)}" if named else "does not name its task"
     raise UserError(
         f"the file {what}: say which configuration it belongs to, for example "
@@ -59,7 +66,7 @@ def configuration(named: list[str], stage: str) -> tuple[str, ConfigDict]:
     )
 
 
-def _fit(config: dict[str, Any], kind: str, network: dict) -> list[str]:
+def _fit(values: dict[str, Any], kind: str, network: dict[str, Any]) -> list[str]:
     """Give a configuration the sizes of the weights; return the flags that would have done so.
 
     Student and teacher get the same, as the warm start wants.
@@ -69,7 +76,7 @@ def _fit(config: dict[str, Any], kind: str, network: dict) -> list[str]:
         wanted += [("reward.network", network | {"layer_norm": False})]
     else:
         wanted = [(f"{s}.network", network) for s in ("teacher", "ctd", "student")]
-        levels, horizon = len(network["down_dims"]), config["data"]["horizon"]
+        levels, horizon = len(network["down_dims"]), values["data"]["horizon"]
         if horizon % 2 ** (levels - 1):
             raise UserError(
                 f"a U-Net of {levels} levels needs a horizon that 2^{levels - 1} divides, not "
@@ -77,17 +84,18 @@ def _fit(config: dict[str, Any], kind: str, network: dict) -> list[str]:
             )
     changed = []
     for name, fields in wanted:
-        section, part = name.split(".")
-        mine = config[section][part]
-        if mine.get("kind", "unet") != "unet":
+        stage, part = name.split(".")
+        section = values[stage][part]
+        if section.get("kind", "unet") != "unet":
             raise UserError(
-                f"size={config['size']} is not a U-Net, published weights are: leave size= out"
+                f"size={values['size']} is not a U-Net, published weights are: leave size= out"
             )
         for field, value in fields.items():
-            if mine[field] != value:
-                mine[field] = value
-                value = repr(tuple(value) if isinstance(value, list) else value).replace(" ", "")
-                changed.append(shlex.quote(f"--config.{name}.{field}={value}"))
+            value = tuple(value) if isinstance(value, list) else value
+            if section[field] != value:
+                section[field] = value
+                text = repr(value).replace(" ", "")
+                changed.append(shlex.quote(f"--config.{name}.{field}={text}"))
     return changed
 
 
@@ -102,10 +110,9 @@ def _weight(params: Params, path: str) -> np.ndarray:
     return params
 
 
-def _check_sizes(
-    config: dict[str, Any], task: tasks.TaskSpec, kind: str, network: dict, params: Params
-) -> None:
+def _check_sizes(config: Config, kind: str, network: dict[str, Any], params: Params) -> None:
     """Refuse weights for observations and actions of other sizes than the task's."""
+    task = config.task
     plans = task.kind == "planner"  # of states, between the first and the last
     if kind == "reward":
         have = {"inputs": _weight(params, "level0_block0_dense0/linear/kernel").shape[0]}
@@ -115,8 +122,8 @@ def _check_sizes(
         embeddings = network["embed_dim"] * (2 if kind == "student" else 1)
         output = len(_weight(params, "final_conv/bias"))
         have = {"condition": columns - embeddings, "output": output}
-        sizes = stages.sizes(config, task, kind)
-        want = {"condition": sizes["cond_dim"], "output": sizes["shape"][1]}
+        context = registry.context(config, kind)
+        want = {"condition": context.cond_dim, "output": context.shape[1]}
     if have != want:
         have, want = (", ".join(f"{k} {v}" for k, v in d.items()) for d in (have, want))
         raise UserError(
@@ -178,7 +185,8 @@ def import_checkpoint(
             raise UserError(f"{path}: {error}") from None
         own = next(iter(parts))
         stage = stage or ("ctd" if own == "student" and "reward" not in parts else own)
-        kind = "student" if choose("stage", stage, stages.PIPELINE) == "ctd" else stage
+        known = [m.name for m in registry.records().values() if m.trained_by_all]
+        kind = "student" if choose("stage", stage, known) == "ctd" else stage
         if kind not in parts:
             raise UserError(
                 f"{path} holds a {' and a '.join(parts)}, no {stage}; write :{own} after the "
@@ -187,9 +195,10 @@ def import_checkpoint(
         named = sorted(file.strings() & tasks.TASKS.keys())
         if config is None:
             name, config = configuration(named, stage)
-        job = pipeline.Experiment(config.to_dict())
-        config, task = job.config, job.task
-        run = out or job.workdir / stage
+        values = config.to_dict()
+        job = opening.open_pipeline(registry.configure(values))
+        task = job.task
+        run = out or job.run(stage)
         there = checkpoints.run_status(run)
         if there and not overwrite:
             raise UserError(
@@ -200,24 +209,25 @@ def import_checkpoint(
         if named and task.name not in named:
             say(f"note: the file names {', '.join(named)}, the configuration is {task.name}")
         state, which = dicts["model"], "live"
-        if config[stage]["weights"] == "ema" and kind == own and "ema_model" in dicts:
+        if values[stage]["weights"] == "ema" and kind == own and "ema_model" in dicts:
             parts, which = parts | weights.parts_of(dicts["ema_model"]), "averaged"
         kind, network, params = params_from_torch(
             {name: file.array(tensor) for name, tensor in parts[kind].items()}
         )
-        limits = weights.normalizer_of(file, state)
+        normalizer = weights.normalizer_of(file, state)
 
-    _check_sizes(config, task, kind, network, params)
-    changed = _fit(config, kind, network)
-    config_checks.check(config, task)
+    _check_sizes(job.config, kind, network, params)
+    changed = _fit(values, kind, network)
+    resolved = registry.configure(values)
+    config_checks.check(resolved)
     if kind == "reward":
         params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one
     source = "the file's"
-    if limits is None:
-        limits, source = job.examples(stage)[1], f"fitted to {config['source']}"
-    item = {"params": params, "normalizer": limits}
-    frozen = policy.abstract_frozen(config, task, stage)
-    _check_tree(item, policy.template(stages.make(config, task, stage), task, frozen))
+    if normalizer is None:
+        _, normalizer = examples.build(resolved, stage, job.recorded.episodes)
+        source = f"fitted to {resolved.source}"
+    item = {"params": params, "normalizer": normalizer}
+    _check_tree(item, restore.stage_template(resolved, stage))
 
     if there:
         checkpoints.clear_run(run)
@@ -225,13 +235,13 @@ def import_checkpoint(
     store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
     store.close()
     about = {"imported": {"file": path.name, "weights": which, "normalizer": source}}
-    checkpoints.write_json(run / checkpoints.CONFIG, run_dir.describe(config, stage) | about)
+    checkpoints.write_json(run / checkpoints.CONFIG, run_dir.describe(resolved, stage) | about)
     checkpoints.mark_finished(run)
 
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     dims = "-".join(map(str, network.get("down_dims") or network["dims"]))
     say(f"{path.name}: {stage} of {task.name}, {dims}, {count:,} weights ({which})")
-    say(f"normaliser: {source}")
+    say(f"normalizer: {source}")
     say(f"wrote {run}")
     if run.name != stage:
         say(f"main.py will look for it in a folder called {stage}")
@@ -258,40 +268,57 @@ def _with_stage(name: str, stage: str) -> str:
     return f"{path}:{','.join([stage, *words])}"
 
 
+HELP = {
+    "config": "configuration the file belongs to [configs/<task>.py:<stage>,preset=released]",
+    "out": "folder to write [where main.py with that configuration looks for the stage]",
+    "overwrite": "replace the run in that folder",
+}
+
+
 def main(argv: list[str]) -> int:
     """Run the command; what the user can put right becomes one line."""
-    mine = flags.FlagValues()
-    helps = {
-        "config": "configuration the file belongs to [configs/<task>.py:<stage>,preset=released]",
-        "out": "folder to write [where main.py with that configuration looks for the stage]",
-        "overwrite": "replace the run in that folder",
-    }
-    config_flags.DEFINE_config_file("config", help_string=helps["config"], flag_values=mine)
-    flags.DEFINE_string("out", None, helps["out"], flag_values=mine)
-    flags.DEFINE_bool("overwrite", False, helps["overwrite"], flag_values=mine)
     if {"--help", "-h", "--helpfull"} & set(argv[1:]):
         print(__doc__)
-        for flag, text in {"FILE": "the checkpoint", **helps}.items():
+        for flag, text in {"FILE": "the checkpoint", **HELP}.items():
             print(f"  {flag if flag == 'FILE' else f'--{flag}':12} {text}")
         return 0
     try:
-        files = cli.parse(argv, mine, files=1)
-        if not files:
-            raise UserError("which file? python -m ractd_jax.torch_import FILE, see --help")
-        name = config_flags.get_config_filename(mine["config"]) if mine.config else ""
-        import_checkpoint(
-            pathlib.Path(files[0]),
-            config=mine.config,
-            name=name,
-            given=[word for word in argv if word.startswith("--config.")],
-            stage=_stage_in(name),
-            out=pathlib.Path(mine.out) if mine.out else None,
-            overwrite=mine.overwrite,
-        )
+        _run(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", None, HELP["config"], flag_values=values)
+    flags.DEFINE_string("out", None, HELP["out"], flag_values=values)
+    flags.DEFINE_bool("overwrite", False, HELP["overwrite"], flag_values=values)
+    given = [word for word in argv if word.startswith(("--config.", "-config."))]
+    try:
+        files = values([word for word in argv if word not in given])[1:]
+    except flags.Error as error:
+        raise UserError(f"{error}; see --help") from error
+    if not files:
+        raise UserError("which file? python -m ractd_jax.torch_import FILE, see --help")
+    if len(files) > 1:
+        raise UserError(f"{files[1]!r} is one file too many: one at a time")
+    name = values["config"].value or ""
+    config = None
+    if name:
+        place, _, argument = name.partition(":")
+        config = configs.load(place, argument or None)
+        command_line.set_fields(config, given)
+    import_checkpoint(
+        pathlib.Path(files[0]),
+        config=config,
+        name=name,
+        given=given,
+        stage=_stage_in(name),
+        out=pathlib.Path(values["out"].value) if values["out"].value else None,
+        overwrite=values["overwrite"].value,
+    )
 
 
 if __name__ == "__main__":

@@ -5,47 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ractd_jax.config import Config
-from ractd_jax.console import Progress
-from ractd_jax.data import episodes, labels, sources, statistics, transitions, windows
+from ractd_jax.data import episodes, transitions, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.data.normalization import Normalizer
 from ractd_jax.method import Reads
 from ractd_jax.methods import registry
-from ractd_jax.tasks import TaskSpec
-
-
-class Recorded:
-    """The recorded episodes of a task, loaded at first use.
-
-    Args:
-        task: the task.
-        source: where they come from.
-        count: steps to simulate, or to read of a file; 0 for all there are.
-        progress: where to say what they are.
-    """
-
-    def __init__(self, task: TaskSpec, source: str, count: int, progress: Progress):
-        self._task, self._source, self._count, self._progress = task, source, count, progress
-
-    @functools.cached_property
-    def episodes(self) -> episodes.Transitions:
-        """All complete episodes.
-
-        Raises:
-            UserError: the data cannot be had or read.
-        """
-        task = self._task
-        found = sources.load(task, self._source, transitions=self._count or None)
-        summary, label = statistics.summary(found, task), labels.label(self._source, task)
-        text = (
-            f"data: {task.name}, {label}: {summary['trajectories']:,} "
-            f"episodes, {summary['steps']:,} steps, return {summary['return_mean']:.1f} +- "
-            f"{summary['return_std']:.1f} (max {summary['return_max']:.0f})"
-        )
-        if task.env_id and task.kind == "policy":
-            text += f", mean score {summary['score_mean']:.1f}"
-        self._progress.console.print(text, markup=False, soft_wrap=True)
-        return found
 
 
 def build(

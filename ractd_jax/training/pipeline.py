@@ -10,14 +10,12 @@ Everything of one pipeline lies in one folder, the workdir (by default
 
 import dataclasses
 import pathlib
+import re
 
-from ractd_jax import config as configuration
 from ractd_jax import tasks
 from ractd_jax.config import Config
 from ractd_jax.console import Progress
-from ractd_jax.data import sources, validation
-from ractd_jax.training import config_checks, run_dir
-from ractd_jax.training.examples import Recorded
+from ractd_jax.data.recorded import Recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,56 +48,11 @@ class Pipeline:
         self.progress.console.print(text, markup=False, soft_wrap=True)
 
 
-def open_pipeline(
-    config: Config,
-    workdir: str | pathlib.Path | None = None,
-    progress: Progress | None = None,
-) -> Pipeline:
-    """Return the pipeline of a configuration, after looking for what cannot work in it.
-
-    Args:
-        config: the configuration. Sizes of a task of one's own that it leaves open are those of the
-            data, which are loaded for that.
-        workdir: its folder; None for the default.
-        progress: where to show what goes on; by default the standard output.
-
-    Raises:
-        UserError: something in the configuration cannot work, or the data cannot be had.
-    """
-    task = sources.environment(config.task, config.source)
-    config = configuration.replace(config, task=task)
-    progress = progress or Progress()
-    recorded = Recorded(config.task, config.source, config.data.transitions, progress)
-    if config.task.name == tasks.CUSTOM:
-        config = configuration.replace(
-            config, task=validation.measure(config.task, recorded.episodes)
-        )
-    config_checks.check(config)
-    folder = pathlib.Path(workdir) if workdir else run_dir.default_workdir(config)
-    return Pipeline(config, folder, recorded, progress)
-
-
-def open_seeds(
-    config: Config, workdir: str | pathlib.Path | None = None, progress: Progress | None = None
-) -> list[Pipeline]:
-    """Return the pipelines with seeds `config.seed`, ..., as many as `config.seeds`, on one data.
-
-    Args:
-        config: the configuration.
-        workdir: of a single seed; of several it holds a folder `seed<k>` for each. None for the
-            default of each.
-        progress: see `open_pipeline`.
-    """
-    if config.seeds == 1:
-        return [open_pipeline(config, workdir, progress)]
-    found: list[Pipeline] = []
-    for seed in range(config.seed, config.seed + config.seeds):
-        folder = pathlib.Path(workdir) / f"seed{seed}" if workdir else None
-        one = configuration.replace(config, seed=seed, seeds=1)
-        if found:
-            one = configuration.replace(one, task=found[0].task)
-            place = folder or run_dir.default_workdir(one)
-            found.append(dataclasses.replace(found[0], config=one, workdir=place))
-        else:
-            found.append(open_pipeline(one, folder, progress))
-    return found
+def default_workdir(config: Config) -> pathlib.Path:
+    """Return `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`; usual choices are not named."""
+    source = config.source
+    short = source if source.startswith("minari:") else pathlib.Path(source).stem
+    source = "" if source == "d4rl" else f"-{short}"
+    preset = "" if config.preset == "default" else f"-{config.preset}"
+    name = f"{config.size}{source}{preset}-seed{config.seed}"
+    return pathlib.Path("runs") / config.task.name / re.sub(r"[^\w.-]", "_", name)

@@ -1,5 +1,6 @@
 """One training run that has begun: its state, and where it is kept."""
 
+import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ from ractd_jax.data.normalization import Normalizer
 from ractd_jax.errors import UserError
 from ractd_jax.train_state import TrainState
 from ractd_jax.training import checkpoints, run_dir
-from ractd_jax.training.pipeline import Pipeline
 from ractd_jax.types import Algorithm
 
 
@@ -30,8 +30,8 @@ class TrainingRun:
     """A run that begins, or goes on from its newest checkpoint.
 
     Args:
-        pipeline: whose run.
-        config: the pipeline's configuration, the number of updates worked out.
+        folder: of the run.
+        config: of its pipeline, the number of updates worked out.
         stage: of it.
         algorithm: of the stage.
         needed: weights and normalizers of the models it needs, by role.
@@ -44,7 +44,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        folder: pathlib.Path,
         config: Config,
         stage: str,
         algorithm: Algorithm,
@@ -52,7 +52,7 @@ class TrainingRun:
         normalizer: Normalizer,
         clock: Clock,
     ):
-        self.folder = pipeline.run(stage)
+        self.folder = folder
         self._stage, self._normalizer = stage, normalizer
         self._weights = config.stages[stage].weights
         self._inference_params = algorithm.inference_params

@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import json
 import pathlib
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,16 +16,6 @@ from ractd_jax.methods import registry
 from ractd_jax.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
-
-
-def default_workdir(config: Config) -> pathlib.Path:
-    """Return `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`; usual choices are not named."""
-    source = config.source
-    short = source if source.startswith("minari:") else pathlib.Path(source).stem
-    source = "" if source == "d4rl" else f"-{short}"
-    preset = "" if config.preset == "default" else f"-{config.preset}"
-    name = f"{config.size}{source}{preset}-seed{config.seed}"
-    return pathlib.Path("runs") / config.task.name / re.sub(r"[^\w.-]", "_", name)
 
 
 def describe(config: Config, stage: str) -> dict[str, Any]:
@@ -55,7 +44,7 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
             "one, such as runs/<task>/<...>/student"
         )
     with of_this_version(run):
-        config = registry.configure(values)
+        config = registry.configure(values, whole=True)
         if stage not in config.stages:
             raise LookupError(f"a stage {stage!r}")
     return config, stage

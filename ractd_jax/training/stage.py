@@ -58,7 +58,9 @@ def train(pipelines: Sequence[Pipeline], stage: str, *, again: bool = False) -> 
     runs = []
     for pipeline, models in zip(pipelines, needed, strict=True):
         own = configuration.replace(config, seed=pipeline.config.seed)
-        runs.append(TrainingRun(pipeline, own, stage, algorithm, models, normalizer, clock))
+        runs.append(
+            TrainingRun(pipeline.run(stage), own, stage, algorithm, models, normalizer, clock)
+        )
     state, key = runs[0].state, runs[0].key
     if several:
         state = loop.stack([run.state for run in runs])

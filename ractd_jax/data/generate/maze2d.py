@@ -1,17 +1,18 @@
-"""D4RL's Maze2d data, made again: no human and no learning was in it, so nothing is approximate.
+"""D4RL's Maze2d data, made again by D4RL's own procedure: a scripted controller, nothing learned.
 
-One endless run. The waypoint controller steers the ball to a random target, with Gaussian noise on
-its actions; when the target's cell is reached, or the time limit of an episode is over, the next
-target is drawn and the ball goes on from where it is. The rewards come afterwards and ask for the
-evaluation goal, wherever the ball was sent. The noise is an option of D4RL's script that the
-released files show was on (docs/maze2d.md). Two peculiarities of those files are kept:
+The data are one endless run. The waypoint controller steers the ball to a random target, with
+Gaussian noise on its actions. When the target's cell is reached, or the time limit of an episode is
+over, the next target is drawn and the ball goes on from where it is. The rewards are computed
+afterwards, for the evaluation goal, whatever the target was. The noise is an option of D4RL's
+script; the released files show that it was on (docs/maze2d.md). Two peculiarities of those files
+are kept:
 
-    rewards[i]        judges observations[i], where the environment judges the state after the step
+    rewards[i]        is that of observations[i]; the environment's is that of the next state
     observations[i]   repeats the row before it once after each change of target, and the controller
                       acts on that; infos/qpos and infos/qvel are the true state
 
-`timeouts` marks changes of target and `terminals` nothing: an episode of the file is one errand.
-`cut_at_goal` makes the episodes that trajectory planners are trained on.
+`timeouts` marks changes of target, so an episode of the file is one segment: the way to one target.
+`terminals` marks nothing. `cut_at_goal` makes the episodes that planners are trained on.
 Source: Fu et al. 2020, "D4RL", section 5; Farama-Foundation/D4RL, `scripts/generation`.
 """
 
@@ -25,8 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, hdf5
-from ractd_jax.data.generate import simulated
+from ractd_jax.data import cache, episodes, hdf5
 from ractd_jax.envs import maze2d, waypoint_controller
 
 VERSION = 1  # of the procedure; part of the cached file's name
@@ -40,7 +40,15 @@ _QPOS, _QVEL, _SWITCH = slice(8, 10), slice(10, 12), 12
 
 
 def size(task: tasks.TaskSpec) -> int:
-    """Return the number of steps in D4RL's own file of a Maze2d task."""
+    """Return the number of steps in D4RL's own file of a Maze2d task.
+
+    Raises:
+        UserError: it is no Maze2d task.
+
+    Example:
+        >>> size(tasks.get("maze2d-umaze-v1"))
+        1000000
+    """
     maze2d.of_task(task)
     return TRANSITIONS[task.name.split("-")[1]]
 
@@ -108,35 +116,45 @@ def make(
 
 
 def cached(task: tasks.TaskSpec, *, transitions: int | None = None, seed: int = 0) -> Path:
-    """Return the path of the task's data, made now if it is not there yet; see `simulated.keep`.
+    """Return the path of the task's simulated data, made now if they are not there yet.
+
+    Args:
+        task: a Maze2d task.
+        transitions: number of steps; by default D4RL's.
+        seed: of the start, the targets, the waypoints and the noise.
 
     Raises:
         UserError: as `make`.
     """
     transitions = size(task) if transitions is None else transitions
-    return simulated.keep(task, VERSION, make, transitions, seed)
+    return cache.keep(task, VERSION, make, transitions, seed)
 
 
 def cut_at_goal(
-    transitions: episodes.Transitions,
+    recorded: episodes.Transitions,
 ) -> tuple[episodes.Transitions, Bool[np.ndarray, " rows"]]:
-    """Return RACTD's episodes, and the rows in which an errand ends.
+    """Return RACTD's episodes, which end at the evaluation goal, and where targets were reached.
 
-    An episode ends when the ball leaves the evaluation goal, an errand where the file's own does.
+    An episode ends when the ball leaves the goal, so it holds a whole way to the goal, whatever the
+    targets were. The row in which the ball leaves is dropped, as in the released code; so is what
+    follows the last one. Diffuser (Janner et al. 2022) cuts in the same places.
 
-    So an episode holds every way that ended there, whatever the errands were. The row in which it
-    leaves is dropped, as in the released code; so is what follows the last one (Diffuser, Janner et
-    al. 2022, cuts in the same places).
+    Args:
+        recorded: rows of a Maze2d file, whose own episodes end at each target.
+
+    Returns:
+        The episodes, and of each of their rows whether a target was reached in it: `reached` of
+        `windows.build`.
     """
-    inside = transitions.rewards > 0
+    inside = recorded.rewards > 0
     leaves = np.flatnonzero(inside[:-1] & ~inside[1:])
     timeouts, keep = np.zeros_like(inside), np.ones_like(inside)
     timeouts[leaves[leaves > 0] - 1] = True
     keep[leaves] = False
-    arrived = (transitions.terminals | transitions.timeouts)[keep]
-    cut = transitions._replace(timeouts=timeouts)
+    reached = (recorded.terminals | recorded.timeouts)[keep]
+    cut = recorded._replace(timeouts=timeouts)
     cut = episodes.complete(episodes.Transitions(*(column[keep] for column in cut)))
-    return cut, arrived[: len(cut.rewards)]
+    return cut, reached[: len(cut.rewards)]
 
 
 def _run(

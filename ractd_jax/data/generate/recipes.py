@@ -1,10 +1,10 @@
-"""What of which snapshot makes each simulated dataset, and how that differs from D4RL's own.
+"""Which snapshots make each simulated dataset, and how it differs from D4RL's own.
 
 A snapshot is an actor of one SAC run per robot, saved every 10,000 environment steps while it
 learned (batch 256, one update a step). "medium" is one that earns about what D4RL's medium policy
 does, medium-replay all snapshots until then, each for its share of the steps. "expert" is the best
 one there is: the runs were shorter than D4RL's, so it earns less, and `Recipe.note` says how much.
-D4RL's numbers: `tools/compare_simulated.py`, which sets them beside ours.
+`tools/compare_simulated.py` prints the numbers of both.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Recipe(NamedTuple):
     Attributes:
         transitions: steps in D4RL's own dataset.
         shares: weight of each snapshot, by the training step it was saved at; 0 = random actions.
-        note: what a reader of a score must know about the data, for labels; empty if nothing.
+        note: what a reader of a score must know about the data, for labels; "" for nothing.
     """
 
     transitions: int

@@ -161,7 +161,7 @@ def _learner(model: Any) -> dict[str, Any]:
         "critics": model.policy.qf_state,
         "temperature": model.ent_coef_state,
         "key": model.key,
-        "updates": model._n_updates,
+        "updates": model._n_updates,  # noqa: SLF001
     }
 
 
@@ -180,7 +180,7 @@ def _restore(model: Any, checkpoint: Path, meta: dict[str, Any]) -> None:
         ) from error
     model.policy.actor_state, model.policy.qf_state = state["actor"], state["critics"]
     model.ent_coef_state, model.key = state["temperature"], jax.numpy.asarray(state["key"])
-    model._n_updates = state["updates"]
+    model._n_updates = state["updates"]  # noqa: SLF001
     buffer, step = model.replay_buffer, len(columns["rewards"])
     for name, column in columns.items():
         getattr(buffer, name)[:step, 0] = column

@@ -1,8 +1,8 @@
 """Benchmark-like data without a download: shipped SAC snapshots rolled out in MuJoCo 3.
 
-D4RL's "medium-replay" is all that one SAC run had seen when it became mediocre; "medium" is that
-policy rolled out, "expert" a fully trained one (Fu et al. 2020, section 5). Here the run was
-another one, saved every 10,000 steps while it learned, and a replay buffer is imitated by rolling
+D4RL's "medium-replay" is the replay buffer of one SAC run at the time its policy was mediocre;
+"medium" is that policy rolled out, "expert" a fully trained one (Fu et al. 2020, section 5). Here
+another run was saved every 10,000 steps while it learned. A replay buffer is imitated by rolling
 out each saved actor, in the order they were saved, for its share of the steps (`recipes`).
 
 `make` writes such a file in D4RL's schema; `cached` makes it once and returns its path.
@@ -13,16 +13,16 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import process
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ractd_jax import console, errors, tasks
-from ractd_jax.data import hdf5
+from ractd_jax import errors, tasks
+from ractd_jax.data import cache, hdf5
 from ractd_jax.data.generate import sac_rollout
 from ractd_jax.data.generate.recipes import RECIPES, Recipe
 
@@ -32,8 +32,16 @@ BLOCK = 16_000  # most steps one process is asked for at a time
 
 
 def recipe(task: tasks.TaskSpec) -> Recipe:
-    """Return the task's recipe, or raise a `UserError` that says which tasks have one."""
-    if task.name.startswith("kitchen-"):
+    """Return the task's recipe.
+
+    Raises:
+        UserError: it has none; the message says which tasks have one.
+
+    Example:
+        >>> recipe(tasks.get("hopper-medium-v2")).transitions
+        1000000
+    """
+    if task.domain == "kitchen":
         raise errors.UserError(
             f"{task.name} is what people demonstrated, which cannot be simulated: use source=d4rl "
             f"or source=minari:D4RL/kitchen/{task.name.split('-')[1]}-v2"
@@ -44,12 +52,6 @@ def recipe(task: tasks.TaskSpec) -> Recipe:
             f"{', '.join(RECIPES)}"
         )
     return RECIPES[task.name]
-
-
-def label(task: tasks.TaskSpec) -> str:
-    """Return the words for a task's simulated data in tables and figures."""
-    note = RECIPES[task.name].note if task.name in RECIPES else ""
-    return "; ".join(filter(None, ["simulated (MuJoCo 3, shipped SAC snapshots", note])) + ")"
 
 
 def make(
@@ -115,7 +117,7 @@ def roll_out(
     workers: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> sac_rollout.Episode:
-    """Return the columns of all episodes of some blocks, one after the other.
+    """Return the columns of all episodes of some blocks, end to end.
 
     Args:
         blocks: work orders; each yields its steps and what finishes the last episode.
@@ -123,11 +125,11 @@ def roll_out(
         advance: called with the number of steps collected so far.
     """
     episodes, total, goal = [], 0, 0
-    with _mapped(sac_rollout.collect, blocks, workers or os.cpu_count() or 1) as collected:
-        for block, fresh in zip(blocks, collected, strict=True):
+    with _mapped(sac_rollout.collect, blocks, workers or os.cpu_count() or 1) as results:
+        for block, result in zip(blocks, results, strict=True):
             goal += block.steps
-            for episode in fresh:
-                if total >= goal:  # never asks how long the episode is: see `rollouts.collect`
+            for episode in result:
+                if total >= goal:  # does not look at the episode's length: `sac_rollout.collect`
                     break
                 episodes.append(episode)
                 total += len(episode["rewards"])
@@ -137,38 +139,27 @@ def roll_out(
 
 
 def cached(task: tasks.TaskSpec, *, transitions: int | None = None, seed: int = 0) -> Path:
-    """Return the path of the task's simulated data, made now if it is not there yet; see `keep`.
+    """Return the path of the task's simulated data, made now if they are not there yet.
+
+    Args:
+        task: what to imitate.
+        transitions: steps wanted; by default D4RL's number.
+        seed: of the environments and the actors.
 
     Raises:
         UserError: as `make`.
     """
     transitions = recipe(task).transitions if transitions is None else transitions
-    return keep(task, VERSION, make, transitions, seed)
-
-
-def keep(task: tasks.TaskSpec, version: int, make: Callable, transitions: int, seed: int) -> Path:
-    """Return the path of the file that `make` writes, called now if the file is not there yet.
-
-    It lives in the directory named by the environment variable `RACTD_DATA_DIR`, or else in
-    `~/.cache/ractd_jax`. Two processes that make it at once write the same file twice.
-    """
-    folder = Path(os.environ.get("RACTD_DATA_DIR") or Path.home() / ".cache" / "ractd_jax")
-    path = folder / f"{task.name}-simulated{version}-{transitions}-seed{seed}.hdf5"
-    if not path.exists():
-        try:  # now, not after all that work
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise errors.UserError(f"cannot write {folder}: {error}") from error
-        shown = console.Progress()
-        shown.console.print(f"simulating {task.name} into {path}", soft_wrap=True)
-        with shown.task("simulate", transitions) as bar:
-            make(task, path, transitions=transitions, seed=seed, advance=bar.update)
-    return path
+    return cache.keep(task, VERSION, make, transitions, seed)
 
 
 def plan(mixture: Recipe, transitions: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (snapshot, number of the block, steps), the steps adding up to `transitions`."""
+    """Yield (snapshot, number of the block, steps), the steps adding up to `transitions`.
+
+    Example:
+        >>> list(plan(Recipe(0, {0: 1, 10_000: 3}), 40_000))
+        [(0, 0, 10000), (10000, 0, 16000), (10000, 1, 14000)]
+    """
     shares = np.cumsum(list(mixture.shares.values()))
     ends = np.rint(transitions * shares / shares[-1]).astype(int).tolist()
     for saved_at, start, end in zip(mixture.shares, [0, *ends[:-1]], ends, strict=True):
@@ -177,7 +168,7 @@ def plan(mixture: Recipe, transitions: int) -> Iterator[tuple[int, int, int]]:
 
 
 def actor(snapshots: dict[str, np.ndarray], saved_at: int) -> sac_rollout.Actor | None:
-    """Pick the actor that was saved at a training step, in float32; `None` for step 0."""
+    """Return the actor that was saved at a training step, in float32; None for step 0."""
     if saved_at == 0:
         return None
     index = snapshots["steps"].tolist().index(saved_at)
@@ -186,10 +177,12 @@ def actor(snapshots: dict[str, np.ndarray], saved_at: int) -> sac_rollout.Actor 
 
 
 @contextlib.contextmanager
-def _mapped(function: Callable, items: list, workers: int) -> Iterator[Iterator]:
-    """Yield the results in order, from a pool of fresh processes if there is work for several.
+def _mapped(
+    function: Callable[[Any], Any], items: list[Any], workers: int
+) -> Iterator[Iterator[Any]]:
+    """Yield the results in order, from a pool of new processes if there is work for several.
 
-    Spawned, not forked: a fork of a process in which JAX runs its threads may hang.
+    The processes are spawned, not forked: a fork of a process with JAX's threads may hang.
 
     Raises:
         UserError: a worker process was killed, or could not import the calling script.

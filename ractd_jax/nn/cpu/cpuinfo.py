@@ -1,4 +1,4 @@
-"""What the processor of this machine is called and what it can do."""
+"""The name and the features of this machine's processor."""
 
 import functools
 import pathlib
@@ -6,24 +6,27 @@ import platform
 
 
 def name() -> str:
-    """Return what the processor is called."""
-    called = _line("model name").partition(":")[2].strip()
-    return called or platform.processor() or platform.machine()
+    """Return the name of the processor."""
+    model = _line("model name").partition(":")[2].strip()
+    return model or platform.processor() or platform.machine()
 
 
 def features() -> str:
-    """Return the processor's line of features, of Linux; elsewhere its name."""
+    """Return the line of features that Linux lists; elsewhere the processor's name."""
     return _line("flags", "Features") or platform.processor()
 
 
 @functools.cache
 def multiplies_bfloat16_in_tiles() -> bool:
-    """Return whether products of bfloat16 take a quarter of float32's time (Intel's AMX)."""
+    """Return whether the processor multiplies bfloat16 in tiles (Intel's AMX).
+
+    Products then take a quarter of their time in float32.
+    """
     return "amx_bf16" in features().split()
 
 
 def _line(*starts: str) -> str:
-    """Return the first line on processors that Linux begins with one of these, "" if none."""
+    """Return the first line of /proc/cpuinfo that begins with one of `starts`, "" if none."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,18 +1,22 @@
-"""Products on a CPU: of few rows, which take as long as reading the kernel, and in bfloat16.
+"""Matrix products on a CPU: of few rows, and in bfloat16.
 
-An action for one observation is a product of few rows with every kernel of the network. On a CPU
-XLA reads a kernel (fan_in, features) at half the speed of the memory, and one that lies as
-(features, fan_in), in kernel @ x^T, at all of it. So policies keep their kernels that way (`turn`).
+Few rows. An action for one observation multiplies few rows with every kernel of the network, which
+takes as long as reading the kernels. XLA reads a kernel stored as (fan_in, features) at half the
+speed of the memory, and one stored as (features, fan_in), in kernel @ x^T, at full speed. So
+policies store their kernels transposed: `transpose_kernels` once, and `transposed_kernels` around
+every call of the network.
 
-XLA has CPUs multiply bfloat16 where both factors lie by rows and the result is float32; anywhere
-else it makes float32 of them first, and what is no product at all is as fast in float32. So there
-a kernel of bfloat16 meets numbers of float32, which are rounded for the product alone.
+bfloat16. XLA multiplies bfloat16 on a CPU only where both factors are stored by rows and the result
+is float32; anywhere else it converts them to float32 first. Everything but a product is as fast in
+float32. So on a CPU a kernel of bfloat16 meets numbers of float32, which are rounded for the
+product alone.
 """
 
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,97 +24,156 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
-FEW = 32  # rows
+from ractd_jax.types import Params
 
-_turned: contextvars.ContextVar[bool] = contextvars.ContextVar("turned", default=False)
+FEW_ROWS = 32
+
+_transposed: contextvars.ContextVar[bool] = contextvars.ContextVar("transposed", default=False)
 
 
-def turn(params):
-    """Return the weights, on a CPU with every kernel (*fan_in, features) as (features, fan_in)."""
+# ---- transposed kernels --------------------------------------------------------------------------
+
+
+def transpose_kernels(params: Params) -> Params:
+    """Return weights with every kernel stored as `transposed_kernels` reads it.
+
+    Args:
+        params: weights of a network.
+
+    Returns:
+        On a CPU the same weights, every kernel (*fan_in, features) as (features, fan_in);
+        elsewhere the weights as they are.
+    """
     if jax.default_backend() != "cpu":
         return params
     return jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]).T if a.ndim > 1 else a, params)
 
 
 @contextlib.contextmanager
-def turned():
-    """Let networks that are called meanwhile take their weights as `turn` gave them."""
-    token = _turned.set(jax.default_backend() == "cpu")
+def transposed_kernels() -> Iterator[None]:
+    """Let networks that are called in this context read weights from `transpose_kernels`.
+
+    Example:
+        >>> with transposed_kernels():
+        ...     in_inference() == (jax.default_backend() == "cpu")
+        True
+        >>> in_inference()
+        False
+    """
+    token = _transposed.set(jax.default_backend() == "cpu")
     try:
         yield
     finally:
-        _turned.reset(token)
+        _transposed.reset(token)
 
 
-def kernel(module: nn.Module, init: Callable, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Return the kernel of a layer, in its own shape however it lies."""
-    if not acting():
-        return module.param("kernel", init, shape)
-    # Turned back here, by the layer: turned back before a loop it would be copied.
-    lies = (shape[-1], math.prod(shape[:-1]))
-    return module.param("kernel", init, lies).T.reshape(shape)
+def in_inference() -> bool:
+    """Return whether kernels are stored transposed: within `transposed_kernels`, on a CPU."""
+    return _transposed.get()
 
 
-def acting() -> bool:
-    """Return whether this is within `turned`, on a CPU."""
-    return _turned.get()
+def kernel(
+    module: nn.Module, init: Callable[..., Any], shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """Return the kernel of a layer, in its own shape however it is stored.
 
-
-def few(rows: int, kernel: Float[Array, "..."]) -> bool:
-    """Return whether, in acting, a product of so many rows takes its kernel turned, as it lies.
-
-    With more rows the kernel is turned back; in bfloat16 that is a copy, as turning the rows is.
+    Args:
+        module: the layer, within `nn.compact`.
+        init: `(key, shape) -> kernel`.
+        shape: (*fan_in, features).
     """
-    return acting() and rows <= (FEW if kernel.dtype == jnp.float32 else kernel.shape[-1])
+    if not in_inference():
+        return module.param("kernel", init, shape)
+    # The layer transposes it back here: done before a loop, that would be a copy.
+    stored = (shape[-1], math.prod(shape[:-1]))
+    return module.param("kernel", init, stored).T.reshape(shape)
 
 
-def product(
+def reads_transposed(rows: int, kernel: Float[Array, "..."]) -> bool:
+    """Return whether a product of so many rows reads its kernel as it is stored, transposed.
+
+    With more rows the kernel is transposed back. In bfloat16 that is a copy, and so is transposing
+    the rows: the smaller of the two is copied.
+    """
+    return in_inference() and rows <= (
+        FEW_ROWS if kernel.dtype == jnp.float32 else kernel.shape[-1]
+    )
+
+
+# ---- what layers multiply with -------------------------------------------------------------------
+
+
+def linear(
     x: Float[Array, "*rows fan_in"], kernel: Float[Array, "fan_in features"]
 ) -> Float[Array, "*rows features"]:
-    """Return x @ kernel, in the type of x; of few rows in acting with the kernel as it lies."""
+    """Return x @ kernel, in the type of x; in inference few rows read the kernel as it is stored.
+
+    Args:
+        x: rows; rounded to the kernel's type.
+        kernel: as `kernel` gives it.
+
+    Example:
+        >>> linear(jnp.ones((2, 3)), jnp.ones((3, 4))).shape
+        (2, 4)
+    """
     rows = math.prod(x.shape[:-1])
-    if not few(rows, kernel):
-        return product_of_many(x, kernel)
-    y = matmul_turned(x.reshape(rows, -1).astype(kernel.dtype), kernel)
+    if not reads_transposed(rows, kernel):
+        return linear_of_many_rows(x, kernel)
+    y = matmul_stored_transposed(x.reshape(rows, -1).astype(kernel.dtype), kernel)
     return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
 
 
-def product_of_many(
+def linear_of_many_rows(
     x: Float[Array, "*rows fan_in"], kernel: Float[Array, "fan_in features"]
 ) -> Float[Array, "*rows features"]:
-    """Return x @ kernel, in the type of x, of numbers rounded to the type of the kernel."""
+    """Return x @ kernel, in the type of x, x rounded to the type of the kernel."""
     if x.dtype == kernel.dtype != jnp.float32:  # an accelerator's bfloat16
         return x @ kernel
-    return _product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
+    return _linear(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
 
 
 @jax.custom_vjp
-def _product(x: Array, kernel: Array) -> Array:
+def _linear(x: Array, kernel: Array) -> Array:
     """Return x @ kernel; the kernel's gradient is x^T @ dy.
 
-    Automatic differentiation's is (dy^T @ x)^T, and while x lies in memory to be turned, XLA works
-    dy out anew for that, number by number in the order of dy^T: on a CPU a sixth of an update.
+    Automatic differentiation's is (dy^T @ x)^T. To transpose x in memory XLA computes dy a second
+    time, number by number in the order of dy^T: on a CPU a sixth of an update.
     """
-    return _product_forward(x, kernel)[0]
+    return _linear_forward(x, kernel)[0]
 
 
-def _product_forward(x, kernel):
-    near = x.astype(kernel.dtype)
-    return matmul(near, kernel).astype(x.dtype), (near, kernel)
+def _linear_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    rounded = x.astype(kernel.dtype)
+    return matmul(rounded, kernel).astype(x.dtype), (rounded, kernel)
 
 
-def _product_backward(saved, dy):
+def _linear_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    near = dy.astype(x.dtype)
-    dk = matmul(x.T, near).astype(x.dtype)
-    return matmul_transposed(near, kernel).astype(dy.dtype), dk
+    rounded = dy.astype(x.dtype)
+    dk = matmul(x.T, rounded).astype(x.dtype)
+    return matmul_transposed(rounded, kernel).astype(dy.dtype), dk
 
 
-_product.defvjp(_product_forward, _product_backward)
+_linear.defvjp(_linear_forward, _linear_backward)
+
+
+# ---- matrix products -----------------------------------------------------------------------------
 
 
 def matmul(a: Float[Array, "*batch n m"], b: Float[Array, "*batch m k"]) -> Float[Array, "..."]:
-    """Return a @ b, (*batch, n, k), in float32, of factors of one type."""
+    """Return a @ b in float32.
+
+    Args:
+        a: left factor.
+        b: right factor, of the same type.
+
+    Returns:
+        (*batch, n, k)
+
+    Example:
+        >>> matmul(jnp.ones((2, 3), "bfloat16"), jnp.ones((3, 1), "bfloat16")).tolist()
+        [[3.0], [3.0]]
+    """
     if a.dtype == jnp.float32:
         return a @ b
     n, k = a.shape[-2], b.shape[-1]  # vectors would be multiplied in float32
@@ -119,18 +182,19 @@ def matmul(a: Float[Array, "*batch n m"], b: Float[Array, "*batch m k"]) -> Floa
     return _by_rows(y)[..., :n, :k]
 
 
-def matmul_turned(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"]:
-    """Return a @ b as `matmul` does, as (b^T @ a^T)^T for a b that lies turned."""
-    return jax.lax.optimization_barrier(matmul(b.T, a.T)).T  # XLA would turn it round again
+def matmul_stored_transposed(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"]:
+    """Return a @ b as `matmul` does, computed as (b^T @ a^T)^T, for a b stored as b^T."""
+    # Without the barrier XLA would move the transposition back to b.
+    return jax.lax.optimization_barrier(matmul(b.T, a.T)).T
 
 
 def matmul_transposed(a: Float[Array, "n m"], b: Float[Array, "k m"]) -> Float[Array, "n k"]:
-    """Return a @ b^T as `matmul` does; whichever has fewer rows is copied to turn it."""
+    """Return a @ b^T as `matmul` does; of a and b the one with fewer rows is copied for it."""
     if a.dtype == jnp.float32 or len(b) <= len(a):
         return matmul(a, b.T)
     return matmul(b, a.T).T
 
 
 def _by_rows(a: Float[Array, "*batch n m"]) -> Float[Array, "*batch n m"]:
-    """Return a, with its rows one after the other in memory."""
+    """Return a, its rows stored one after the other."""
     return with_layout_constraint(a, Layout(major_to_minor=tuple(range(a.ndim))))

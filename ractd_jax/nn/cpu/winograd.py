@@ -1,12 +1,12 @@
-"""Convolutions in fewer products: for four outputs of a kernel of five, eight in place of twenty.
+"""Convolutions in fewer multiplications: for four outputs of a kernel of five, eight, not twenty.
 
 Winograd's minimal filtering (Lavin & Gray 2016, arXiv:1509.09308): with sums over neighbours before
-and after, four outputs and the kernel of `width` taps meet in 4 + width - 1 products,
+and after, four outputs and the kernel of `width` taps meet in 4 + width - 1 multiplications,
 
     y = of_y ((of_kernel k) * (of_x x)).
 
-The result is that of the plain sum but for rounding, some three or four times as large (10^-5 of
-the result's spread in float32, a hundredth where the factors are of bfloat16; sums stay float32;
+The result is that of the plain sum but for rounding, which is three or four times as large (10^-5
+of the result's spread in float32, a hundredth where the factors are of bfloat16; sums stay float32;
 `tests/test_winograd.py`).
 """
 
@@ -21,38 +21,61 @@ from jaxtyping import Array, Float
 
 from ractd_jax.nn.cpu import matmul
 
-TILE = 4
-FEW = 4  # times as many channels as rows of a product, from which it is turned
+TILE = 4  # outputs that are computed together
+FEW = 4  # with so many times as many channels as rows, the gradient of x is computed transposed
 POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]  # and infinity
 
 
-def serves(length: int, width: int) -> bool:
-    """Return whether there is such a program for an input of this length and a kernel this wide."""
+def supports(length: int, width: int) -> bool:
+    """Return whether inputs of this length can be convolved with a kernel of this width here.
+
+    Example:
+        >>> supports(8, 5), supports(6, 5)
+        (True, False)
+    """
     return length % TILE == 0 and 1 < width <= len(POINTS) + 2 - TILE
 
 
-def matrices(outputs: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def matrices(
+    outputs: int, taps: int
+) -> tuple[
+    Float[np.ndarray, "{outputs} inputs"],
+    Float[np.ndarray, "inputs inputs"],
+    Float[np.ndarray, "inputs {taps}"],
+]:
     """Return a, b, g with a ((g k) * (b x)) = y, y_i = sum_j k_j x_{i+j}, for all x and k.
 
     Polynomials are multiplied by their values at n - 1 points and infinity, n = outputs + taps - 1
     (Toom, Cook); this is the transpose of that.
+
+    Args:
+        outputs: numbers in y.
+        taps: numbers in k.
+
+    Example:
+        >>> a, b, g = matrices(2, 3)
+        >>> x, k = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 0.0, -1.0])
+        >>> (a @ ((g @ k) * (b @ x))).round(9).tolist()
+        [-2.0, -2.0]
     """
     n = outputs + taps - 1
     points = POINTS[: n - 1]
 
-    def vanishing(roots):  # coefficients of the product of (p - root), the constant first
-        return functools.reduce(lambda c, root: np.convolve(c, [-root, 1]), roots, [Fraction(1)])
+    def vanishing(roots: Sequence[Fraction]) -> np.ndarray:
+        # Coefficients of the product of (p - root), the constant first.
+        constant = np.array([Fraction(1)])
+        return functools.reduce(lambda c, root: np.convolve(c, [-root, 1]), roots, constant)
 
-    a = [[p**i for p in points] + [int(i == outputs - 1)] for i in range(outputs)]
-    b, g = [], []
+    of_y = [[p**i for p in points] + [int(i == outputs - 1)] for i in range(outputs)]
+    of_x, of_kernel = [], []
     for i, point in enumerate(points):
-        others = vanishing(points[:i] + points[i + 1 :])
-        scale = sum(c * point**j for j, c in enumerate(others))
-        b.append([*others, 0])
-        g.append([point**j / scale for j in range(taps)])
-    b.append(vanishing(points))
-    g.append([int(j == taps - 1) for j in range(taps)])
-    a, b, g = (np.array(m, float) for m in (a, b, g))
+        rest = vanishing(points[:i] + points[i + 1 :])
+        scale = sum(c * point**j for j, c in enumerate(rest))
+        of_x.append([*rest, 0])
+        of_kernel.append([point**j / scale for j in range(taps)])
+    of_x.append(vanishing(points))
+    of_kernel.append([int(j == taps - 1) for j in range(taps)])
+    a, b, g = (np.array(m, float) for m in (of_y, of_x, of_kernel))
     size = abs(b).max(axis=1, keepdims=True)  # given to g, so that no sum is large
     return a, b / size, g * size
 
@@ -61,8 +84,8 @@ def matrices(outputs: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _matrices(length: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return of_y, of_x and of_kernel.
 
-    An input of one tile is the shorter factor, with zeros around the kernel in place of around the
-    input: one product less.
+    Where the input is one tile, the kernel is padded with zeros and not the input: one
+    multiplication less.
     """
     if length > TILE:
         return matrices(TILE, width)
@@ -72,7 +95,7 @@ def _matrices(length: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _combine(matrix: np.ndarray, arrays: Sequence[Array] | Array, axis: int = 0) -> Array:
-    """Return matrix @ arrays, written out, as one array with the rows along `axis`."""
+    """Return matrix @ arrays as one array with the rows along `axis`; only sums, no product."""
     rows = [sum(float(m) * x for m, x in zip(row, arrays, strict=True) if m) for row in matrix]
     return jnp.stack(rows, axis)
 
@@ -92,15 +115,15 @@ def _untile(inputs: Array, batch: int, width: int) -> Array:
     inputs = inputs.reshape(n, batch, -1, c)
     tiles, before = inputs.shape[2], width // 2 if n > TILE else 0
 
-    def moved(e, by):  # e[:, m + by], zero where there is no such tile
-        e = jnp.pad(e, ((0, 0), (max(-by, 0), max(by, 0)), (0, 0)))
-        return e[:, max(by, 0) : max(by, 0) + tiles]
+    def moved(tile: Array, by: int) -> Array:  # tile[:, m + by], zero where there is no such tile
+        tile = jnp.pad(tile, ((0, 0), (max(-by, 0), max(by, 0)), (0, 0)))
+        return tile[:, max(by, 0) : max(by, 0) + tiles]
 
-    def place(q):  # x[4 m + q] is input j of tile m + (q + before - j) / 4
+    def step(q: int) -> Array:  # x[4 m + q] is input j of tile m + (q + before - j) / 4
         js = range((q + before) % TILE, n, TILE)
-        return sum(moved(inputs[j], (q + before - j) // TILE) for j in js)
+        return jnp.asarray(sum(moved(inputs[j], (q + before - j) // TILE) for j in js))
 
-    return jnp.stack([place(q) for q in range(TILE)], axis=2).reshape(batch, tiles * TILE, c)
+    return jnp.stack([step(q) for q in range(TILE)], axis=2).reshape(batch, tiles * TILE, c)
 
 
 @jax.custom_vjp
@@ -109,25 +132,34 @@ def conv1d(
 ) -> Float[Array, "batch length c_out"]:
     """Convolve along the second axis with stride 1 and zero padding width // 2 on both sides.
 
+    Source: Lavin & Gray 2016, one-dimensional F(4, width).
+
     Args:
-        x: input; see `serves`.
+        x: input, of a length that `supports` allows.
         kernel: weights, of odd width; what they meet is rounded to their type.
+
+    Returns:
+        The convolution, in the type of x.
+
+    Example:
+        >>> conv1d(jnp.ones((1, 8, 1)), jnp.ones((3, 1, 1)))[0, :, 0].round(3).tolist()
+        [2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0]
     """
     return _forward(x, kernel)[0]
 
 
-def _forward(x, kernel):
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     of_y, of_x, of_kernel = _matrices(x.shape[1], len(kernel))
     exact = functools.partial(jnp.asarray, dtype=jnp.float32)
     xs = _combine(of_x, _tiles(exact(x), len(kernel))).astype(kernel.dtype)
-    ks = jnp.tensordot(exact(of_kernel), exact(kernel), 1)  # `_combine`, but faster
+    ks = jnp.tensordot(exact(of_kernel), exact(kernel), 1)  # as `_combine`, but faster here
     ks = ks.astype(kernel.dtype)
     y = _combine(of_y, matmul.matmul(xs, ks), axis=1)
     return y.reshape(*x.shape[:2], -1).astype(x.dtype), (xs, ks, kernel)
 
 
-def _backward(saved, dy):
-    # Every step of `_forward` transposed: differentiating its slices would pad and add up.
+def _backward(saved: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array]:
+    # Every step of `_forward` transposed. Automatic differentiation would pad slices and add them.
     xs, ks, kernel = saved
     batch, length, features = dy.shape
     of_y, of_x, of_kernel = _matrices(length, len(kernel))
@@ -141,15 +173,15 @@ def _backward(saved, dy):
 def _inputs(matrix: np.ndarray, dys: Array, ks: Array) -> Array:
     """Return matrix @ (dys ks^T), (inputs, rows, c).
 
-    Of few rows as matrix @ (ks dys^T), turned at last: a product that reads large kernels as they
-    lie takes two thirds of the time.
+    With few rows it is computed as matrix @ (ks dys^T) and transposed at the end: a product that
+    reads large kernels as they are stored takes two thirds of the time.
     """
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if FEW * dys.shape[1] > ks.shape[1]:
         return _combine(matrix, product("prk,pck->prc", dys, ks))
-    hold = jax.lax.optimization_barrier  # XLA would turn products and sums round again
-    dxs = hold(product("pck,prk->pcr", ks, dys))
-    return hold(_combine(matrix, dxs)).swapaxes(1, 2)
+    keep_order = jax.lax.optimization_barrier  # XLA would move the transposition to the front
+    dxs = keep_order(product("pck,prk->pcr", ks, dys))
+    return keep_order(_combine(matrix, dxs)).swapaxes(1, 2)
 
 
 conv1d.defvjp(_forward, _backward)

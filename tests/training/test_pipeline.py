@@ -1,0 +1,104 @@
+"""A run trains for as long as it is told, goes on or begins anew, and saves the weights chosen."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from run_helpers import curve, saved, tiny_experiment
+
+from ractd_jax import errors, stages
+from ractd_jax.data import hdf5
+from ractd_jax.training import checkpoints, pipeline
+
+
+@pytest.mark.parametrize("weights", ["ema", "live"])
+def test_the_weights_that_were_chosen_are_saved(weights, tmp_path):
+    job, run = (
+        tiny_experiment("hopper_mr", tmp_path, reward={"weights": weights}),
+        tmp_path / "run" / "reward",
+    )
+    job.config["reward"]["optimiser"]["steps"] = 4  # the first two are not averaged
+    job.ensure("reward")
+    init = stages.make(job.config, job.task, "reward").init
+    store = checkpoints.Checkpoints(run)
+    state = store.restore(4, "state", jax.eval_shape(init, jax.random.key(0)))
+    store.close()
+    found = {"ema": state.ema, "live": state.params}
+    jax.tree.map(np.testing.assert_array_equal, saved(run)["params"], found.pop(weights))
+    (other,) = found.values()
+    same = jax.tree.map(np.array_equal, saved(run)["params"], other)
+    assert not any(jax.tree.leaves(same))
+
+
+def of_epochs(path):
+    """Return an experiment whose return model sees 800 rows three times, in batches of 300."""
+    job = tiny_experiment("hopper_mr", path, reward={"epochs": 3}, training={"save_every": 8})
+    job.config["reward"]["optimiser"].update(steps=0, batch_size=300)
+    return job
+
+
+def test_epochs_of_whole_batches_go_on_where_they_were_stopped(tmp_path, capsys):
+    run = tmp_path / "run" / "reward"
+    of_epochs(tmp_path).ensure("reward")
+    assert [line["step"] for line in curve(run)] == [2, 4, 6, 8, 9]
+    before = saved(run)
+    (run / checkpoints.FINISHED).unlink()
+    shutil.rmtree(run / "checkpoints" / "9")
+    job = of_epochs(tmp_path)
+    job.resume = True
+    job.ensure("reward")
+    assert "continues at update 8 of 9" in capsys.readouterr().out
+    assert checkpoints.run_status(run) == checkpoints.FINISHED
+    jax.tree.map(np.testing.assert_array_equal, saved(run), before)
+
+
+def test_what_is_overwritten_is_trained_anew_and_what_it_needs_is_kept(tmp_path):
+    def of(steps):
+        job = tiny_experiment("hopper_mr", tmp_path)
+        job.config["teacher"]["optimiser"]["steps"] = steps
+        job.config["teacher"]["method"]["reward_weight"] = 1.0  # it needs the return model
+        return job
+
+    def began(stage):
+        return (tmp_path / "run" / stage / checkpoints.CONFIG).stat().st_mtime_ns
+
+    run = tmp_path / "run" / "teacher"
+    of(4).ensure("teacher")
+    evaluations = [run / "eval.json", run / "eval_1_of_8.json"]
+    for path in (*evaluations, run / "notes.txt"):
+        path.touch()
+    before = began("reward"), began("teacher")
+    again = of(2)
+    again.overwrite = True
+    again.ensure("teacher")
+    assert [line["step"] for line in curve(run)] == [2]
+    assert not any(path.exists() for path in evaluations)
+    assert (run / "notes.txt").exists()
+    assert began("reward") == before[0]
+    assert began("teacher") > before[1]
+
+
+def test_a_run_does_not_go_on_with_other_data_under_the_same_name(tmp_path):
+    job, run = tiny_experiment("hopper_mr", tmp_path), tmp_path / "run" / "reward"
+    job.config["training"]["save_every"] = 2
+    job.config["reward"]["optimiser"]["steps"] = 4
+    job.ensure("reward")
+    (run / checkpoints.FINISHED).unlink()
+    shutil.rmtree(run / "checkpoints" / "4")
+    before = saved(run)
+    columns = hdf5.read(tmp_path / "data.hdf5", job.task)
+    scaled = columns._replace(observations=10 * columns.observations)
+    hdf5.write(tmp_path / "data.hdf5", scaled._asdict(), {})
+    again = pipeline.Experiment(job.config, str(tmp_path / "run"), resume=True)
+    with pytest.raises(errors.UserError, match="was begun on other data"):
+        again.ensure("reward")
+    jax.tree.map(np.testing.assert_array_equal, saved(run), before)
+
+
+def test_two_programs_do_not_train_in_one_folder(tmp_path):
+    job, run = tiny_experiment("hopper_mr", tmp_path), tmp_path / "run" / "reward"
+    with checkpoints.alone(run), pytest.raises(errors.UserError, match="another program trains in"):
+        job.ensure("reward")
+    job.ensure("reward")  # it has ended
+    assert checkpoints.run_status(run) == checkpoints.FINISHED

@@ -1,0 +1,163 @@
+"""A config.json that is not ours, or not of this version, ends in one line, not in a traceback."""
+
+import contextlib
+import copy
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import load
+
+import ractd_jax
+from ractd_jax import errors, stages, tasks
+from ractd_jax.policies import policy
+from ractd_jax.training import checkpoints, run_dir
+
+FOREIGN = {
+    "empty": {},
+    "a list": [],
+    "Hugging Face's": {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"},
+    "no stage": {"config": {}},
+    "a list of fields": {"config": [], "stage": "student"},
+    "a list of stages": {"config": {}, "stage": ["student"]},
+}
+OTHER = {  # what another version has, or lacks: (path to it, its value, what is said)
+    "stage": (["stage"], "oracle", "a stage 'oracle'"),
+    "field": (["config", "student", "method", "magic"], 1, "unexpected keyword argument 'magic'"),
+    "noise": (["config", "noise"], None, "KeyError: 'noise'"),
+    "training": (["config", "training"], None, "KeyError: 'training'"),
+    "student": (["config", "student"], None, "KeyError: 'student'"),
+    "teacher": (["config", "teacher"], None, "KeyError: 'teacher'"),
+    "kind": (["config", "student", "network", "kind"], None, "KeyError: 'kind'"),
+    "data": (["config", "data"], [], "TypeError: list indices"),
+    "settings": (["config", "training"], [], "AttributeError: 'list' object"),
+}
+
+
+@pytest.fixture
+def meta():
+    """Return what config.json says of a student."""
+    return run_dir.describe(load("hopper_mr", "student,size=demo")[1], "student")
+
+
+def changed(meta, path, value):
+    """Return a copy with one value replaced, or removed."""
+    meta = node = json.loads(json.dumps(meta))
+    *parents, last = path
+    for name in parents:
+        node = node[name]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return meta
+
+
+def refusals(run, found):
+    """Return what both loaders say of a folder with such a config.json."""
+    checkpoints.write_json(run / checkpoints.CONFIG, found)
+    texts = set()
+    for loader in (ractd_jax.load_policy, ractd_jax.load_planner):
+        with pytest.raises(errors.UserError) as caught:
+            loader(run)
+        texts.add(str(caught.value))
+    (text,) = texts
+    assert str(run) in text
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_folder_of_somebody_else_is_refused(name, meta, tmp_path):
+    assert "has no config and stage" in refusals(tmp_path, FOREIGN[name])
+    with pytest.raises(errors.UserError, match="has no config and stage"):
+        run_dir.check_same(tmp_path, meta["config"], "student")
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_run_of_another_version_is_refused(name, meta, tmp_path):
+    assert "no whole checkpoint" in refusals(tmp_path, meta)  # which is all that is wrong with it
+    *change, says = OTHER[name]
+    text = refusals(tmp_path, changed(meta, *change))
+    assert "was written by another version of ractd_jax" in text
+    assert says in text
+
+
+def test_a_run_of_another_version_does_not_go_on(meta, tmp_path):
+    for path, says in (
+        (["config", "reward"], r"another version .* .KeyError: 'reward'"),
+        (["config", "noise"], "was trained with noise = None"),
+    ):
+        checkpoints.write_json(tmp_path / checkpoints.CONFIG, changed(meta, path, None))
+        with pytest.raises(errors.UserError, match=says) as caught:
+            run_dir.check_same(tmp_path, meta["config"], "student")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "says"),
+    [
+        ("student", {"size": "small"}, "size = demo, now it is small"),
+        ("iql", {"preset": "paper"}, "preset = default, now it is paper"),
+        ("iql", {"data": {"transitions": 9}}, "data.transitions = .*, now it is 9"),
+        ("iql", {"data": {"discount": 0.5}}, ""),  # which the return-to-go alone heeds
+        ("student", {"training": {"precision": "bfloat16"}}, "precision = float32"),
+        ("iql", {"training": {"precision": "bfloat16"}}, ""),  # no denoising network
+    ],
+)
+def test_what_makes_another_run(stage, change, says, meta, tmp_path):
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta | {"stage": stage})
+    config = copy.deepcopy(meta["config"])
+    for name, value in change.items():
+        config[name] = config[name] | value if isinstance(value, dict) else value
+    context = pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext()
+    with context:
+        run_dir.check_same(tmp_path, config, stage)
+
+
+@pytest.mark.parametrize(
+    ("stage", "field", "value", "says"),
+    [
+        ("student", "teacher.method.distance", "released", "teacher.method.distance = huber"),
+        ("student", "reward.network.layer_norm", False, "reward.network.layer_norm = True"),
+        ("cd", "edm_bc.noise.sigma_max", 40.0, "edm_bc.noise.sigma_max = 80.0, now it is 40.0"),
+        ("eda", "eda_critic.method.expectile", 0.5, "eda_critic.method.expectile"),
+        ("student", "teacher.method.sample_bins", 20, ""),  # how the teacher itself acts
+        ("student", "edm_bc.optimiser.batch_size", 1, ""),  # which it does not need
+        ("reward", "teacher.method.distance", "released", ""),
+        ("diffuser_value", "diffuser.method.steps", 50, "diffuser.method.steps"),
+        ("diffuser_value", "diffuser.method.guide_scale", 9.0, ""),  # the planner's alone
+    ],
+)
+def test_a_run_is_of_the_models_that_it_was_trained_from(stage, field, value, says, meta, tmp_path):
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta | {"stage": stage})
+    path = ["config", *field.split(".")]
+    config = changed(meta, path, value)["config"]
+    assert config != meta["config"]
+    context = pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext()
+    with context:
+        run_dir.check_same(tmp_path, config, stage)
+
+
+def test_a_finished_run_may_act_in_another_precision(meta, tmp_path):
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta)
+    checkpoints.mark_finished(tmp_path)
+    config = meta["config"] | {"training": meta["config"]["training"] | {"precision": "bfloat16"}}
+    run_dir.check_same(tmp_path, config, "student")
+
+
+def test_what_only_acting_asks_for_is_missing(meta, tmp_path):
+    config, stage = meta["config"], "teacher"
+    task = tasks.from_config(config)
+    like = policy.template(stages.make(config, task, stage), task)
+    item = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    store = checkpoints.Checkpoints(tmp_path)
+    store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0})
+    store.close()
+    meta |= {"stage": stage}
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta)
+    assert ractd_jax.load_policy(tmp_path).history == 1
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, changed(meta, ["config", "reward"], None))
+    with pytest.raises(errors.UserError, match=r"another version .* .KeyError: 'reward'"):
+        ractd_jax.load_policy(tmp_path)
