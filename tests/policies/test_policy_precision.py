@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_helpers import tiny_experiment
+from run_helpers import tiny_pipeline, train
 
 import ractd_jax
 from ractd_jax import errors
@@ -13,7 +13,7 @@ LOW = jnp.dtype("bfloat16")
 
 
 def test_a_policy_acts_in_either(tmp_path):
-    tiny_experiment("hopper_mr", tmp_path).ensure("teacher")
+    train(tiny_pipeline("hopper_mr", tmp_path), "teacher")
     run, obs = tmp_path / "run" / "teacher", np.zeros((5, 11))
     exact = ractd_jax.load_policy(run)
     near = ractd_jax.load_policy(run, precision="bfloat16")
