@@ -11,12 +11,16 @@ letters t > u > s of the papers are noise levels throughout.
     how training draws t                                                    `log_normal`, `mixed`
     x_T                                                                                   `initial`
 
+Also here: the keys of a network's dropout, by the name of each call (`WithDropout`, `named`).
+
 Source: Karras et al. 2022 (EDM), Kim et al. 2023 (CTM), Song et al. 2023 and the released code for
 the "boundary" scalings.
 """
 
 import dataclasses
+import zlib
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +68,10 @@ class Noise:
     def __post_init__(self):
         for field in ("sigma_min", "rho", "sigma_data", "initial_std"):
             errors.above(field, getattr(self, field), 0)
-        errors.above("sigma_max", self.sigma_max, self.sigma_min)
+        if not self.sigma_max > self.sigma_min:
+            raise errors.FieldError(
+                "sigma_max", f"{{field}} is {self.sigma_max}: above sigma_min, {self.sigma_min}"
+            )
         errors.at_least("bins", self.bins, 2)
         errors.choose_field("scaling", self.scaling, SCALINGS)
 
@@ -238,3 +245,50 @@ def initial(noise: Noise, keys: Key[Array, " batch"], shape: tuple[int, int]) ->
         (5, 16, 3)
     """
     return noise.initial_std * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+Model = TypeVar("Model", bound=Callable[..., Trajectory])
+
+
+@dataclasses.dataclass(frozen=True)
+class WithDropout:
+    """A denoiser or a jump whose network drops units: other ones in each call that has a name.
+
+    Attributes:
+        model: `(*inputs, key) -> trajectories`.
+        key: from which the keys of all calls are made.
+        name: of the call.
+    """
+
+    model: Callable[..., Trajectory]
+    key: PRNGKeyArray
+    name: str = ""
+
+    def __call__(self, *inputs: Array) -> Trajectory:
+        """Return what the model makes of the inputs."""
+        number = zlib.crc32(self.name.encode())
+        return self.model(*inputs, jax.random.fold_in(self.key, number))
+
+
+def named(model: Model, name: str) -> Model:
+    """Return a model that drops units of its own in the call of this name.
+
+    A model without dropout is returned as it is. Names keep apart the calls of one model in an
+    equation, so that neither their order nor their number matters to what is drawn.
+
+    Args:
+        model: a denoiser or a jump.
+        name: of the call; names of names are joined.
+
+    Example:
+        >>> def masks(x, t, key):
+        ...     return jax.random.normal(key, x.shape)
+        >>> model, x, t = WithDropout(masks, jax.random.key(0)), jnp.ones((1, 1, 1)), jnp.ones(1)
+        >>> bool(named(model, "second")(x, t) == model(x, t))
+        False
+    """
+    if isinstance(model, WithDropout):
+        return cast(Any, dataclasses.replace(model, name=f"{model.name}/{name}"))
+    return model
