@@ -16,7 +16,7 @@ import optax
 import pytest
 from conftest import COND, SHAPE
 
-from ractd_jax import ctm, diffusion, edm, networks, reward, train_state
+from ractd_jax import ctm, ctm_losses, diffusion, edm, networks, reward, train_state
 from ractd_jax.torch_import import convert
 from ractd_jax.types import Batch
 
@@ -147,9 +147,9 @@ def test_no_golden_file_is_missing():
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_array_of_a_file_is_an_input_a_weight_or_a_tested_output(file):
-    found = {name for name in golden(file).arrays if not name.startswith("w/")}
+    recorded = {name for name in golden(file).arrays if not name.startswith("w/")}
     inputs, outputs = INPUTS[kind_of(file)], set(OUTPUTS[kind_of(file)])
-    assert inputs | outputs == found
+    assert inputs | outputs == recorded
     assert not inputs & outputs
 
 
@@ -209,16 +209,17 @@ def test_weights_of_no_published_network_are_refused():
 
 SMALLEST = {"hidden": 8, "blocks": 2, "embed_dim": 4, "dropout": 0.0}
 REFERENCE = {"reference_mlp": SMALLEST, "reference_spectral": SMALLEST | {"frequencies": 3}}
+NO_REWARD = {"reward_weight": 0.0, "warm_start": False}
 METHODS = {
-    "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
+    "paper": (diffusion.Noise(), ctm.Student(**NO_REWARD)),
     "released": (
         diffusion.Noise(initial_std=1.0, clamp=False),
-        ctm.Student(distance="released", target="ema", target_dropout=True, warm_start=False),
+        ctm.Student(distance="released", target="ema", target_dropout=True, **NO_REWARD),
     ),
-    "default": (diffusion.Noise(), ctm.Student(distance="squared", warm_start=False)),
+    "default": (diffusion.Noise(), ctm.Student(distance="squared", **NO_REWARD)),
     "guided": (
         diffusion.Noise(),
-        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, warm_start=False),
+        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, **NO_REWARD),
     ),
 }
 CASES = [*(("reference_mlp", preset) for preset in METHODS), ("reference_spectral", "default")]
@@ -252,7 +253,7 @@ def test_students_loss_and_gradient_are_those_of_pytorch(
     g, adam, (noise, method) = golden(file), optimiser(), METHODS[preset]
     net, eps = networks.ResidualMLP(**REFERENCE[file]), iter((g.eps, g.dsm_eps))
     monkeypatch.setattr(
-        ctm, "triples", lambda *args: (g.t, jnp.minimum(g.u, g.t + method.max_jump), g.s)
+        ctm_losses, "triples", lambda *args: (g.t, jnp.minimum(g.u, g.t + method.max_jump), g.s)
     )
     monkeypatch.setattr(diffusion, "mixed", lambda *args: g.dsm_t)
     monkeypatch.setattr(jax.random, "normal", lambda *args: next(eps))
