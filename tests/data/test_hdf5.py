@@ -1,5 +1,6 @@
 """D4RL's schema is read as it is, and every way to spoil a file has its own one-line message."""
 
+import dataclasses
 import errno
 
 import h5py
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, hdf5
+from ractd_jax.data import cache, episodes, hdf5
 
 TASK = tasks.get("hopper-medium-replay-v2")
 N = 50
@@ -81,7 +82,7 @@ def test_missing_timeouts_follow_from_the_time_limit(path, last_terminal):
 
 def test_a_terminal_at_the_time_limit_is_no_timeout(path, columns):
     del columns["timeouts"]
-    short = tasks.TaskSpec(**{**TASK.__dict__, "max_episode_steps": 10})
+    short = dataclasses.replace(TASK, max_episode_steps=10)
     hdf5.write(path, columns, {})
     read = hdf5.read(path, short)
     assert not read.timeouts.any()
@@ -201,7 +202,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(path, columns):
     before = path.read_bytes()
 
     def fail():
-        with hdf5.atomic(path) as temporary:
+        with cache.atomic(path) as temporary:
             temporary.write_text("half")
             raise OSError("disk\nfull")
 
