@@ -47,7 +47,7 @@ class Layers(iql.Layers):
         return mlp.MLP(self.hidden, act_dim, self.activation, self.layer_norm)
 
 
-def predict(net: mlp.MLP, params: Params, cond: Float[Array, "batch cond"]) -> Actions:
+def predict(net: iql.PlainNetwork, params: Params, cond: Float[Array, "batch cond"]) -> Actions:
     """Return pi(s).
 
     Args:
@@ -74,7 +74,7 @@ def loss(prediction: Actions, action: Actions) -> Levels:
 
 
 def make_bc(
-    net: mlp.MLP,
+    net: iql.PlainNetwork,
     optimiser: train_state.Optimiser,
     *,
     shape: tuple[int, int],
@@ -132,7 +132,7 @@ METHODS = (
         network={"mlp": Layers},
         reads=Reads.TRANSITIONS,
         label="BC",
-        colour="#8a8a00",
+        colour="#afaf59",
         order=5,
         deterministic=True,
         tasks=("policy",),

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num
 
 from ractd_jax import diffusion, edm, networks
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp
 from ractd_jax.types import Levels, Network, Params, Trajectory
 
 Map = Callable[[Trajectory, Levels], Trajectory]  # f: (x, t) -> x_0
 NETWORKS = {
-    "fourier": mlp.FourierMLP,
+    "fourier": denoising_mlp.FourierMLP,
     "mlp": networks.ResidualMLP,
     "unet": networks.ConditionalUnet1D,
 }
@@ -40,8 +40,9 @@ def level(
     """Return t_i of a grid of n intervals, from t_0 = sigma_min to t_n = sigma_max (EDM Eq. 5).
 
     Example:
-        >>> level(diffusion.Noise(sigma_min=0.002), jnp.arange(3), 2).round(3).tolist()
-        [0.0020000000949949026, 2.5150001049041748, 80.0]
+        >>> levels = level(diffusion.Noise(sigma_min=0.002), jnp.arange(3), 2)
+        >>> [round(t, 3) for t in levels.tolist()]
+        [0.002, 2.515, 80.0]
     """
     return diffusion.sigmas(noise, (1 - i / n) * (noise.bins - 1))
 

@@ -172,8 +172,14 @@ def _check_alike(net: Network, teacher_net: Network, example: tuple) -> None:
 def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
     """Make the distilled model of a configuration; it heeds the teacher's noise levels."""
     precision, teacher = context.config.training.precision, context.needed["teacher"].context
-    nets = (networks.in_precision(c.section.network, precision) for c in (context, teacher))
-    return make_cd(*nets, teacher.noise, context.section.method, optimiser, **context.sizes)
+    return make_cd(
+        networks.in_precision(context.section.network, precision),
+        networks.in_precision(teacher.section.network, precision),
+        teacher.noise,
+        context.section.method,
+        optimiser,
+        **context.sizes,
+    )
 
 
 def _needs(config: Config, stage: str) -> Mapping[str, str]:
@@ -190,7 +196,7 @@ METHODS = (
         network=NETWORKS,
         reads=Reads.TRANSITIONS,
         label="consistency, distilled",
-        colour="#7f4f9c",
+        colour="#511659",
         order=30,
         needs=_needs,
         sampling_fields=("nfe",),

@@ -167,7 +167,9 @@ def sample(
         if value is not None and diffuser.guide_steps:
             _, deviation = ddpm.posterior(x, x, a, a_next)
             size = jnp.where(t > diffuser.guide_stop, diffuser.guide_scale * deviation**2, 0.0)
-            x, values = guide(lambda x: value(x, times), known, x, size, diffuser.guide_steps)
+            x, values = guide(
+                lambda x, value=value: value(x, times), known, x, size, diffuser.guide_steps
+            )
         x_0 = predictor(x, times)
         x_0 = jnp.clip(x_0, -1, 1) if diffuser.clip else x_0
         mean, deviation = ddpm.posterior(x, x_0, a, a_next)
@@ -244,6 +246,7 @@ def make_diffuser(
             return apply(net, params["plan"], x, t)
 
         def value(x, t):
+            assert value_net is not None
             return params["unit"] * diffuser_value.value_of(value_net, params["value"], x, t)
 
         x, values = sample(predictor, diffuser, known, keys, shape, value if with_value else None)
@@ -297,7 +300,7 @@ METHODS = (
         network={"unet": networks.ConditionalUnet1D, "mlp": networks.ResidualMLP},
         reads=Reads.STATE_ACTION,
         label="Diffuser",
-        colour="#2a9d8f",
+        colour="#208276",
         order=60,
         needs=_needs,
         sampling_fields=("guide_scale", "guide_stop", "plans"),

@@ -111,7 +111,7 @@ METHODS = (
         },
         reads=Reads.STATE_ACTION,
         label="Diffuser's value",
-        colour="#80cdc1",
+        colour="#8ce2d7",
         order=-20,
         acts=False,
         horizon=horizon,

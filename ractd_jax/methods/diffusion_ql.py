@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ractd_jax import errors, train_state
 from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import ddpm, iql, vp_schedule
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp, mlp
 from ractd_jax.nn.mlp import init_twins, twins
 from ractd_jax.types import Algorithm, Network, Params, Transition
 
@@ -184,7 +184,7 @@ def make_diffusion_ql(
 def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
     """Make policy and critic of a configuration."""
     layers = context.section.network
-    net = mlp.StepMLP(layers.hidden, layers.embed_dim, layers.activation)
+    net = denoising_mlp.StepMLP(layers.hidden, layers.embed_dim, layers.activation)
     return make_diffusion_ql(
         net, layers.critic(), context.section.method, optimiser, **context.sizes
     )
@@ -199,7 +199,7 @@ METHODS = (
         network={"mlp": Layers},
         reads=Reads.TRANSITIONS,
         label="Diffusion-QL",
-        colour="#7a5c45",
+        colour="#4b3d24",
         order=130,
         values=True,
         calls=lambda fields: fields.steps,

@@ -116,8 +116,9 @@ def alignment_loss(
         beta: see `Eda`.
 
     Example:
-        >>> alignment_loss(jnp.zeros((1, 4)), jnp.zeros((1, 4)), 3.0, 0.2).round(3).tolist()
-        [1.3860000371932983]
+        >>> loss = alignment_loss(jnp.zeros((1, 4)), jnp.zeros((1, 4)), alpha=3.0, beta=0.2)
+        >>> round(float(loss[0]), 3)  # log 4
+        1.386
     """
     wanted = jax.nn.softmax(alpha * values, axis=-1)
     return -jnp.sum(wanted * jax.nn.log_softmax(beta * gap, axis=-1), axis=-1)
@@ -224,6 +225,7 @@ def make(context: Context, optimiser: train_state.Optimiser) -> Algorithm:
     section, needed = context.section, context.needed
     net = needed["behavior"].context.section.network.clone(dropout=section.network.dropout)
     critic = needed["critic"].algorithm.value
+    assert critic is not None
     return make_eda(net, critic, section.method, optimiser, **context.sizes)
 
 
@@ -241,7 +243,7 @@ METHODS = (
         network={"mlp": iql.Layers},
         reads=Reads.TRANSITIONS,
         label="EDA's critic",
-        colour="#74a57f",
+        colour="#45906b",
         order=-5,
         values=True,
         deterministic=True,
@@ -256,7 +258,7 @@ METHODS = (
         network={"bottleneck": Dropout},
         reads=Reads.TRANSITIONS,
         label="EDA",
-        colour="#9c4f96",
+        colour="#cd8ce2",
         order=110,
         needs=_needs,
         sampling_fields=SAMPLING_FIELDS,

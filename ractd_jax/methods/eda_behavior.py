@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from ractd_jax import diffusion, errors, train_state
 from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import dpm_solver, vp_schedule
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp
 from ractd_jax.types import Algorithm, Batch, Levels, Network, Params, Trajectory, Transition
 
 Density = Callable[[Trajectory, Levels], Levels]  # (x_t, t) -> f
@@ -140,7 +140,7 @@ def make_behavior(
     """Make the behaviour model, which acts as the data do.
 
     Args:
-        net: network of f, a `mlp.Bottleneck`.
+        net: network of f, a `denoising_mlp.Bottleneck`.
         sampling: how it acts.
         optimiser: how to train.
         shape: (1, dim) of an action.
@@ -179,10 +179,10 @@ METHODS = (
         help="train EDA's behaviour model, whose log-density is one forward pass",
         make=make,
         fields=Sampling,
-        network={"bottleneck": mlp.Bottleneck},
+        network={"bottleneck": denoising_mlp.Bottleneck},
         reads=Reads.TRANSITIONS,
         label="EDA's behaviour model",
-        colour="#b08d57",
+        colour="#c0a67c",
         order=20,
         sampling_fields=SAMPLING_FIELDS,
         calls=lambda fields: fields.nfe,

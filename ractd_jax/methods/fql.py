@@ -154,8 +154,8 @@ def policy_loss(
 
 def make_fql(
     q_net: mlp.MLP,
-    flow_net: mlp.MLP,
-    policy_net: mlp.MLP,
+    flow_net: iql.PlainNetwork,
+    policy_net: iql.PlainNetwork,
     method: Fql,
     optimiser: train_state.Optimiser,
     *,
@@ -257,7 +257,7 @@ METHODS = (
         network={"mlp": Layers},
         reads=Reads.TRANSITIONS,
         label="FQL",
-        colour="#5f8f3e",
+        colour="#518220",
         order=120,
         values=True,
         tasks=("policy",),

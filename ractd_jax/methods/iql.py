@@ -12,6 +12,7 @@ gradient for another's weights. The critic's value of an action is the smaller t
 """
 
 import dataclasses
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,19 @@ from ractd_jax.nn.mlp import init_twins, twins
 from ractd_jax.types import Algorithm, Levels, Params, Transition
 
 LAYER_NORMS = ("", "before", "after")
+
+
+@runtime_checkable
+class PlainNetwork(Protocol):
+    """A network of one input without noise levels, as those of `nn.mlp`."""
+
+    def apply(self, variables: Any, x: Any, /) -> Any:
+        """Return what it gives for weights `variables["params"]`."""
+        ...
+
+    def init(self, key: Any, x: Any, /) -> Any:
+        """Return {"params": the first weights}."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +141,7 @@ def expectile(adv: Float[Array, "..."], tau: float) -> Float[Array, "..."]:
 
 def critic_loss(
     q_net: mlp.MLP,
-    v_net: mlp.MLP,
+    v_net: PlainNetwork,
     params: Params,
     target: Params,
     method: Iql,
@@ -180,8 +194,8 @@ def log_prob(
 
 def make_iql(
     q_net: mlp.MLP,
-    v_net: mlp.MLP,
-    policy_net: mlp.GaussianPolicy,
+    v_net: PlainNetwork,
+    policy_net: PlainNetwork,
     method: Iql,
     optimiser: train_state.Optimiser,
     *,
@@ -193,7 +207,7 @@ def make_iql(
     Args:
         q_net: network of Q(s, a), one number.
         v_net: network of V(s), one number.
-        policy_net: network of pi(a | s).
+        policy_net: network of pi(a | s), a `mlp.GaussianPolicy`.
         method: losses.
         optimiser: how to train; its average is the target network, so `ema` is 1 - the rate at
             which targets follow, and `ema_power` should be 0.
@@ -259,7 +273,7 @@ METHODS = (
         network={"mlp": Layers},
         reads=Reads.TRANSITIONS,
         label="IQL",
-        colour="#2a9d8f",
+        colour="#055d6a",
         order=100,
         values=True,
         deterministic=True,

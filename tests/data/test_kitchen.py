@@ -112,7 +112,7 @@ def test_rewards_that_pile_up_are_remarked_on(file):
 
 
 @pytest.mark.parametrize("kind", kitchen.SUBTASKS)
-def test_people_cannot_be_simulated(kind, tmp_path, monkeypatch):
+def test_simulated_kitchen_data_are_refused(kind, tmp_path, monkeypatch):
     task = tasks.get(f"kitchen-{kind}-v0")
     with pytest.raises(errors.UserError, match=f"minari:D4RL/kitchen/{kind}-v2") as caught:
         sources.load(task, "simulated")
@@ -124,7 +124,7 @@ def test_people_cannot_be_simulated(kind, tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match=r"by hand$") as caught:
         d4rl.locate(task)
     assert task.file in str(caught.value)
-    assert "simulated" not in str(caught.value)
+    assert "source=simulated" not in str(caught.value)
 
 
 TINY = {"hidden": 8, "blocks": 1}

@@ -9,7 +9,7 @@ from ractd_jax import tasks
 from ractd_jax.data import labels
 
 
-def test_labels():
+def test_labels_name_the_source():
     assert labels.label("simulated") == "simulated (MuJoCo 3, shipped SAC snapshots)"
     assert labels.label("d4rl") == "D4RL"
     assert labels.label("gym-d4rl") == "D4RL (through gym + d4rl)"

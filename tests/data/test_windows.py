@@ -116,7 +116,7 @@ def test_history_is_the_rows_before_oldest_first_and_repeats_an_episodes_first(h
     assert drawn == set(data.starts.tolist())
 
 
-def test_relabelled_plans_go_to_the_target_of_their_segment_and_rest():
+def test_relabelled_plans_go_to_the_goal_and_rest_there():
     horizon, rows = 5, 4000
     transitions = transitions_of(([(6, True), (9, False)], 0))
     reached = np.isin(np.arange(15), [2, 9])  # besides 5 and 14, where the episodes end
@@ -157,7 +157,7 @@ def test_relabelled_plans_go_to_the_target_of_their_segment_and_rest():
 
 
 @pytest.mark.parametrize("ends", [1, 2])
-def test_state_action_windows_hold_the_action_and_the_state_of_each_row(ends):
+def test_state_action_windows_hold_action_and_state_of_each_row(ends):
     transitions = transitions_of(([(6, True), (9, False)], 0))
     data, _ = windows.build(transitions, **PAPER | {"horizon": 4})
     options = {"batch_size": 64, "horizon": 4}

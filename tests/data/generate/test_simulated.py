@@ -147,7 +147,7 @@ def test_actor_is_a_squashed_gaussian():
     np.testing.assert_allclose(moved, np.tanh(mean + shift), atol=1e-5)
 
 
-def test_a_dead_worker_is_one_line():
+def test_dead_worker_process_ends_in_one_line():
     with (
         pytest.raises(errors.UserError, match="a simulation process died") as caught,
         simulated._mapped(os._exit, [1, 1], workers=2) as results,
