@@ -10,6 +10,7 @@ RACTD sections 2.3, 3.3 and 5.3; Kim et al. 2023 (CTM). "0" in the equations is 
 The losses are in `ctm_losses` and can be reached from here, as `ctm.ctm_loss`.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -363,37 +364,28 @@ def _calls(student: Student) -> int:
     return student.nfe
 
 
-def _stage(name: str, *, help: str, label: str, colour: str, order: int) -> Method:
-    return Method(
-        name=name,
-        help=help,
-        make=make,
-        fields=Student,
-        network=edm.NETWORKS,
-        reads=Reads.WINDOWS,
-        label=label,
-        colour=colour,
-        order=order,
-        needs=_needs,
-        uses_history=True,
-        sampling_fields=("nfe",),
-        calls=_calls,
-        trained_by_all=True,
-    )
-
-
-CTD = _stage(
-    "ctd",
+STUDENT = Method(
+    name="student",
+    help="distil the RACTD student; trains a missing teacher and return model first",
+    make=make,
+    fields=Student,
+    network=edm.NETWORKS,
+    reads=Reads.WINDOWS,
+    label="RACTD student",
+    colour="#c8384f",
+    order=90,
+    needs=_needs,
+    uses_history=True,
+    sampling_fields=("nfe",),
+    calls=_calls,
+    trained_by_all=True,
+)
+CTD = dataclasses.replace(
+    STUDENT,
+    name="ctd",
     help="distil a student without reward (consistency trajectory distillation)",
     label="ctd (no reward)",
     colour="#e39a2d",
     order=80,
-)
-STUDENT = _stage(
-    "student",
-    help="distil the RACTD student; trains a missing teacher and return model first",
-    label="RACTD student",
-    colour="#c8384f",
-    order=90,
 )
 METHODS = (CTD, STUDENT)

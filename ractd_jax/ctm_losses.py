@@ -3,11 +3,11 @@
 RACTD sections 2.3 and 3.3; Kim et al. 2023 (CTM). "0" in the equations is sigma_min. t > u > s are
 levels of the grid, x_t = x_0 + t eps, x_u = Solver(x_t, t, u; teacher); G is `ctm.jump`.
 
-    L_CTM = d( G_sg(G(x_t, t, s), s, 0), G_sg(G_sg(x_u, u, s), s, 0) ) (Eqs. 5, 6)  `ctm_loss`
-    L_DSM = w(t) d( G(x_t, t, 0), x_0 )                                (Eq. 7)   `dsm_loss`
-    G(x_T, T, 0)                                                       (Eq. 8)   `from_noise`
-    L_R   = -R(s_n, first action of G(x_T, T, 0))                      (Eq. 8)   `reward.reward_loss`
-    L     = alpha L_CTM + beta L_DSM + sigma L_R                       (Eq. 9)   `student_loss`
+    L_CTM = d( G_sg(G(x_t, t, s), s, 0), G_sg(G_sg(x_u, u, s), s, 0) )  (Eqs. 5, 6) `ctm_loss`
+    L_DSM = w(t) d( G(x_t, t, 0), x_0 )                                 (Eq. 7)     `dsm_loss`
+    G(x_T, T, 0)                                                        (Eq. 8)     `from_noise`
+    L_R = -R(s_n, first action of G(x_T, T, 0))                (Eq. 8)     `reward.reward_loss`
+    L = alpha L_CTM + beta L_DSM + sigma L_R                            (Eq. 9)     `student_loss`
 
 `loss_terms` puts them together. They take functions D, G and R, never a network.
 """
@@ -307,7 +307,7 @@ def loss_terms(
         keys: of noise.
         critic_units: an example went as well as the critic says, not as its return does.
     """
-    ctm, zero = jnp.zeros(()), jnp.zeros(())
+    ctm = jnp.zeros(())
     if student.ctm_weight:
         ctm = jnp.mean(
             ctm_loss(models.ctm, models.target, models.teacher, noise, student, batch.x, keys.ctm)
@@ -315,12 +315,12 @@ def loss_terms(
     teacher = diffusion.named(models.teacher, "dsm") if student.dsm_goal == "teacher" else None
     dsm, x = dsm_loss(models.dsm, teacher, noise, student.distance, batch.x, keys.dsm)
     if models.critic is None:
-        return Terms(ctm, jnp.mean(dsm), zero), None
+        return Terms(ctm, jnp.mean(dsm), jnp.zeros(())), None
 
     if student.reward_on == "start":
-        rows, *shape = batch.x.shape
+        rows, horizon, dim = batch.x.shape
         keys_start = call_keys(jax.random.split(keys.start, rows), nfe=1)[:, 0]
-        x = from_noise(models.start, noise, keys_start, tuple(shape))
+        x = from_noise(models.start, noise, keys_start, (horizon, dim))
     clip, scale = student.reward_clip, student.reward_scale
     reward_loss, values = reward.reward_loss(models.critic, x, clip=clip, scale=scale)
     if student.advantage:

@@ -58,7 +58,7 @@ class Optimiser:
     ema_power: float = 0.75
     schedule: str = "cosine"
     clip: float = 0.0
-    axis: str = ""
+    axis: str = dataclasses.field(default="", metadata={"internal": True})
 
     def __post_init__(self):
         for field in ("steps", "weight_decay", "warmup", "ema_power", "clip"):

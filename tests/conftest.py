@@ -11,7 +11,6 @@ import pytest
 from helpers import COND, SHAPE
 
 from ractd_jax import diffusion, networks, train_state
-from ractd_jax.nn import mlp
 from ractd_jax.types import Batch, Transition
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # of tests' own processes
@@ -126,7 +125,7 @@ def tiny():
             networks.ResidualMLP,
             {"hidden": 16, "blocks": 2, "embed_dim": 8, "frequencies": 3},
         ),
-        "fourier": (mlp.FourierMLP, {"hidden": 16, "blocks": 2, "embed_dim": 8}),
+        "fourier": (networks.FourierMLP, {"hidden": 16, "blocks": 2, "embed_dim": 8}),
         "return": (networks.ReturnMLP, {"dims": (16, 16)}),
     }
 

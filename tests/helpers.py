@@ -3,7 +3,6 @@
 Test modules import from here and never from each other. Fixtures are in `conftest.py`.
 """
 
-import importlib
 import json
 import pathlib
 
@@ -11,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from ractd_jax.cli import configs
 from ractd_jax.data import episodes, hdf5
 
 ROOT = pathlib.Path(__file__).parents[1]  # of the repository
@@ -27,8 +27,15 @@ TASKS = ["hopper-medium-replay-v2", "walker2d-medium-v2"]
 
 
 def load(name, arg=None):
-    """Return a file's configuration and, as a run sees it, in plain dicts."""
-    config = importlib.import_module(f"configs.{name}").get_config(arg)
+    """Return a file's configuration, and the same in plain dicts.
+
+    The dicts can be changed; `methods.registry.configure` makes them what a run sees.
+
+    Args:
+        name: of the file in `configs/`, as "hopper_mr".
+        arg: what follows the colon on the command line.
+    """
+    config = configs.load(str(ROOT / "configs" / f"{name}.py"), arg)
     return config, json.loads(json.dumps(config.to_dict()))
 
 
@@ -49,6 +56,12 @@ def write_episodes(task, path):
 
 
 def transitions_of(structure, rewards=None):
+    """Return made-up transitions.
+
+    Args:
+        structure: of the episodes, as `STRUCTURES` draws it.
+        rewards: `(rows) -> rewards`; None for random ones.
+    """
     finished, tail = structure
     n = sum(length for length, _ in finished) + tail
     rng = np.random.default_rng(n)
@@ -69,6 +82,7 @@ def transitions_of(structure, rewards=None):
 
 
 def entry(score, *, task=TASKS[0], stage="student", seed=0, **fields):
+    """Return a row of results, as `evaluation` writes it, with any field replaced."""
     fixed = {
         "task": task,
         "source": "simulated",
@@ -89,6 +103,7 @@ def entry(score, *, task=TASKS[0], stage="student", seed=0, **fields):
 
 
 def shows_something(path):
+    """Tell if an image has more than 50 colours, and is large enough to be looked at."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) > 200

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import ROOT, load
-from run_helpers import tiny_experiment
+from run_helpers import tiny_pipeline
 
 from configs import base, single_action
 from ractd_jax import errors, stages, tasks
@@ -102,7 +102,7 @@ def test_there_is_a_file_for_each_of_the_fifteen_tasks():
     assert len(BENCHMARK) == 15
 
 
-def test_they_are_installed_with_the_package():
+def test_configs_are_installed_with_the_package():
     setuptools = pytest.importorskip("setuptools")  # a build brings its own
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     found = setuptools.find_packages(str(ROOT), **project["tool"]["setuptools"]["packages"]["find"])
@@ -287,7 +287,7 @@ def compiled(stage, config):
 
 @pytest.mark.parametrize("name", BENCHMARK)
 def test_every_file_takes_a_step(name, tmp_path):
-    job = tiny_experiment(name, tmp_path)
+    job = tiny_pipeline(name, tmp_path)
     keys, frozen = iter(jax.random.split(jax.random.key(0), 9)), {}
     for stage in ("teacher", "reward", "student"):
         examples, _ = job.examples(stage)
@@ -307,7 +307,7 @@ def test_every_file_takes_a_step(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINS.values())
 def test_every_stage_trains(name, tmp_path):
-    job = tiny_experiment(name, tmp_path)
+    job = tiny_pipeline(name, tmp_path)
     for stage in stages.of(job.config):
         job.ensure(stage)
         (line,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
@@ -317,11 +317,11 @@ def test_every_stage_trains(name, tmp_path):
 
 @pytest.mark.slow
 def test_the_critic_can_judge_a_student_if_it_sees_the_data_alike(tmp_path):
-    job = tiny_experiment("hopper_mr", tmp_path, reward={"kind": "iql"})
+    job = tiny_pipeline("hopper_mr", tmp_path, reward={"kind": "iql"})
     job.ensure("student")
     assert not (tmp_path / "run" / "reward").exists()
     assert (tmp_path / "run" / "iql").exists()
-    other = tiny_experiment("hopper_mr", tmp_path)  # of the return model
+    other = tiny_pipeline("hopper_mr", tmp_path)  # of the return model
     other.resume = True
     with pytest.raises(
         errors.UserError, match=r"trained with reward\.kind = iql, now it is returns"
@@ -330,7 +330,7 @@ def test_the_critic_can_judge_a_student_if_it_sees_the_data_alike(tmp_path):
 
     (tmp_path / "other").mkdir()
     frame = {"data": {"frame": "gaussian", "reward_scale": "none"}}
-    job = tiny_experiment("hopper_mr", tmp_path / "other", reward={"kind": "iql"}, iql=frame)
+    job = tiny_pipeline("hopper_mr", tmp_path / "other", reward={"kind": "iql"}, iql=frame)
     with pytest.raises(errors.UserError, match="different frames"):
         job.ensure("student")
     job.config["reward"]["kind"] = "sarsa"

@@ -669,6 +669,6 @@ def test_unknown_option_is_refused_with_a_hint(field, word):
 
 
 @pytest.mark.parametrize("field", ["nfe", "solver_steps", "max_jump"])
-def test_counts_start_at_one(field):
+def test_counts_below_one_are_refused(field):
     with pytest.raises(errors.UserError, match="start at 1"):
         ctm.Student(**{field: 0})

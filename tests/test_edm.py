@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from helpers import COND, SHAPE
 
-from ractd_jax import diffusion, edm, errors, train_state
+from ractd_jax import diffusion, edm, errors, tasks, train_state
+from ractd_jax.config import Config, Section
 from ractd_jax.types import Batch
 
 NOISE = diffusion.Noise()
 EDM = dataclasses.replace(NOISE, scaling="edm", clip=False)
+TASK = tasks.get("hopper-medium-replay-v2")
 
 
 def grid(steps, rows, noise=NOISE):
@@ -111,12 +113,12 @@ def test_gradient_of_the_loss_reaches_every_weight(key, tiny, weights, toy):
 
 @pytest.fixture
 def rewarded(tiny, weights, optimiser, sizes, toy):
-    """`(judge, key) -> metrics` of one update of a reward-aware teacher, of reward weight 0.5."""
+    """`(critic, key) -> metrics` of one update of a reward-aware teacher, of reward weight 0.5."""
     net, adam, batch = tiny("small"), optimiser(), Batch(*(a[:16] for a in toy))
     method = edm.Teacher(reward_weight=0.5, reward_scale="none")
 
-    def update(judge, key):
-        algorithm = edm.make_teacher(net, NOISE, method, adam, **sizes, judge=judge)
+    def update(critic, key):
+        algorithm = edm.make_teacher(net, NOISE, method, adam, **sizes, critic=critic)
         state = train_state.create(weights(net, 1), adam, {"reward": {}})
         return jax.jit(algorithm.update)(state, batch, key)[1]
 
@@ -130,11 +132,11 @@ def test_reward_of_what_a_teacher_denoises_lowers_its_loss(rewarded, key):
     assert metrics["return"] > 1
 
 
-def test_judge_of_a_teacher_draws_anew_at_every_update(rewarded):
-    def judge(params, x, cond, key):
+def test_critic_of_a_teacher_draws_anew_at_every_update(rewarded):
+    def critic(params, x, cond, key):
         return jnp.full(len(x), jax.random.uniform(key))
 
-    first, second = (rewarded(judge, jax.random.key(i))["return"] for i in (0, 1))
+    first, second = (rewarded(critic, jax.random.key(i))["return"] for i in (0, 1))
     assert first != second
 
 
@@ -169,7 +171,7 @@ def test_solution_is_the_closed_form_for_every_row(gaussian, solver):
 def test_step_of_no_length_is_the_identity(key, gaussian, solver):
     x, t = 10 * jax.random.normal(key, (3, *SHAPE)), jnp.array([0.02, 1.0, 80.0])
     u = t.at[1].set(0.5)
-    stepped = edm.SOLVERS[solver](gaussian.denoise, x, t, u)
+    stepped = edm.SOLVERS[solver].step(gaussian.denoise, x, t, u)
     np.testing.assert_array_equal(stepped[::2], x[::2])
     assert (stepped[1] != x[1]).all()
 
@@ -179,7 +181,7 @@ def test_scan_equals_a_python_loop(key, gaussian, solver):
     x, levels = 80 * jax.random.normal(key, (2, *SHAPE)), grid(7, 2)
     looped = x
     for t, u in itertools.pairwise(levels):
-        looped = edm.SOLVERS[solver](gaussian.denoise, looped, t, u)
+        looped = edm.SOLVERS[solver].step(gaussian.denoise, looped, t, u)
     solved = jax.jit(lambda x: edm.solve(gaussian.denoise, x, levels, solver))(x)
     np.testing.assert_allclose(solved, looped, rtol=1e-5)
 
@@ -212,15 +214,21 @@ def test_teacher_acts_by_following_the_ode_from_x_T(key, gaussian, optimiser, si
     np.testing.assert_allclose(x_0, exact, rtol=0.02)
 
 
-@pytest.mark.parametrize(
-    ("fields", "calls"),
-    [
-        ({"solver": "heun", "sample_bins": 6}, 10),
-        ({"solver": "euler", "sample_bins": 6}, 5),
-        ({"solver": "heun"}, 158),  # the published teacher
-    ],
-)
-def test_heun_calls_the_network_twice_a_step(key, gaussian, optimiser, sizes, fields, calls):
+@pytest.mark.parametrize("solver", edm.SOLVERS)
+def test_a_solver_calls_the_denoiser_as_often_as_its_record_says(gaussian, solver):
+    calls = []
+
+    def denoiser(x, t):
+        calls.append(t)
+        return gaussian.denoise(x, t)
+
+    x, t, u = jnp.ones((2, *SHAPE)), jnp.array([80.0, 1.0]), jnp.array([1.0, 0.5])
+    edm.SOLVERS[solver].step(denoiser, x, t, u)
+    assert len(calls) == edm.SOLVERS[solver].calls
+
+
+def calls_of_act(key, gaussian, optimiser, sizes, **fields):
+    """How often a teacher calls its network for one decision, counted while it acts."""
     seen = collections.Counter()
 
     def on_call():
@@ -229,7 +237,22 @@ def test_heun_calls_the_network_twice_a_step(key, gaussian, optimiser, sizes, fi
     algorithm = teacher_on(gaussian, optimiser, sizes, EDM, on_call, **fields)
     jax.jit(algorithm.act)({}, jnp.zeros((2, COND)), jax.random.split(key, 2)).block_until_ready()
     jax.effects_barrier()
-    assert seen["call"] == calls
+    return seen["call"]
+
+
+@pytest.mark.parametrize("sample_bins", [2, 6])
+@pytest.mark.parametrize("solver", edm.SOLVERS)
+def test_the_stage_says_how_often_a_teacher_calls_its_network(
+    key, gaussian, optimiser, sizes, solver, sample_bins
+):
+    fields = {"solver": solver, "sample_bins": sample_bins}
+    said = edm.TEACHER.calls(edm.Teacher(**fields))
+    assert said == calls_of_act(key, gaussian, optimiser, sizes, **fields)
+
+
+def test_the_published_teacher_calls_its_network_158_times(key, gaussian, optimiser, sizes):
+    assert edm.TEACHER.calls(edm.Teacher()) == 158
+    assert calls_of_act(key, gaussian, optimiser, sizes) == 158
 
 
 def test_clip_bounds_the_denoised_estimate(key, gaussian, optimiser, sizes):
@@ -263,9 +286,61 @@ def test_teacher_trains_with_dropout_and_acts_without(key, optimiser, sizes, toy
     assert seen == {(False,)}
 
 
+# ---- dropout -------------------------------------------------------------------------------------
+
+
+def test_each_named_call_drops_units_of_its_own_whatever_the_order():
+    x, t = jnp.ones((1, *SHAPE)), jnp.ones(1)
+
+    def model(x, t, key):
+        return jax.random.normal(key, x.shape)
+
+    def drawn(names, seed=0):
+        keyed = diffusion.WithDropout(model, jax.random.key(seed))
+        return {n: np.asarray(diffusion.named(keyed, n)(x, t) if n else keyed(x, t)) for n in names}
+
+    one_way, other_way = drawn(["", "a", "b"]), drawn(["b", "", "a"])
+    for name, values in one_way.items():
+        np.testing.assert_array_equal(values, other_way[name])
+    assert len({values.tobytes() for values in one_way.values()}) == 3
+    assert (drawn(["a"], seed=1)["a"] != one_way["a"]).all()
+
+
+def test_a_model_without_dropout_has_no_named_calls(gaussian):
+    assert diffusion.named(gaussian.denoise, "corrector") == gaussian.denoise
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    ("field", "word"), [("solver", "huen"), ("distance", "hubr"), ("levels", "mix")]
+    ("field", "word"),
+    [("solver", "huen"), ("distance", "hubr"), ("levels", "mix"), ("reward_scale", "gradint")],
 )
 def test_unknown_option_is_refused_with_a_hint(field, word):
-    with pytest.raises(errors.UserError, match=r"Did you mean '(heun|huber|mixed)'"):
+    with pytest.raises(errors.FieldError, match=r"Did you mean '(heun|huber|mixed|gradient)'") as e:
         edm.Teacher(**{field: word})
+    assert e.value.field == field
+
+
+@pytest.mark.parametrize(("field", "value"), [("sample_bins", 1), ("reward_weight", -0.1)])
+def test_number_out_of_range_is_refused_by_its_name(field, value):
+    with pytest.raises(errors.FieldError) as e:
+        edm.Teacher(**{field: value})
+    assert e.value.field == field
+
+
+def test_reward_without_a_critic_is_refused(tiny, optimiser, sizes):
+    teacher = edm.Teacher(reward_weight=0.5)
+    with pytest.raises(errors.FieldError, match="without a critic"):
+        edm.make_teacher(tiny("small"), NOISE, teacher, optimiser(), **sizes)
+
+
+def test_teacher_needs_a_critic_only_where_the_reward_has_a_weight(tiny):
+    def needs(weight):
+        method = edm.Teacher(reward_weight=weight)
+        section = Section(method, tiny("mlp"), train_state.Optimiser(steps=1))
+        return edm.TEACHER.needs(Config(TASK, critic="iql", stages={"t": section}), "t")
+
+    assert needs(0.0) == {}
+    assert needs(0.5) == {"reward": "iql"}

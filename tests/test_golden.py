@@ -2,7 +2,7 @@
 
 The files hold inputs, weights (w/...) and outputs; which is which is listed here, and a file with
 an array that is in no list fails. `reference_*` is of our own PyTorch program, and written by
-`PYTHONPATH=. python tests/test_torch_reference.py`.
+`PYTHONPATH=.:tests python tests/bench/test_torch_reference.py`.
 """
 
 import functools

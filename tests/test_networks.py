@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
-import re
 
 import flax.linen as nn
 import jax
@@ -318,7 +316,7 @@ def parameters(net, key, *example):
 def test_a_field_that_cannot_work_is_named_as_the_user_wrote_it(kind, fields, text):
     with pytest.raises(errors.FieldError, match=text) as bare:
         kind(**fields)
-    with pytest.raises(errors.UserError, match="teacher.network.") as whole:
+    with pytest.raises(errors.UserError, match=r"^(unknown )?teacher\.network\.") as whole:
         config.build(kind, fields, "teacher.network")
     assert str(whole.value) == str(bare.value.within("teacher.network"))
 
@@ -358,16 +356,6 @@ def test_every_default_makes_a_network_that_works():
         networks.Bottleneck,
     ):
         networks.check(config.build(kind, {}), 16)
-
-
-def test_only_networks_and_their_parts_are_written_with_flax_layers():
-    package = pathlib.Path(networks.__file__).parent
-    using = {
-        path.relative_to(package).parts[0]
-        for path in package.rglob("*.py")
-        if re.search("^(import flax.linen|from flax import linen)", path.read_text(), re.M)
-    }
-    assert using == {"networks.py", "nn"}
 
 
 # ---- what the denoising networks depend on -------------------------------------------------------

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from ractd_jax import diffusion
 from ractd_jax.methods import dpm_solver, eda
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp
 
 
 def orders(net, x, t, cond, eps):
@@ -60,7 +60,7 @@ def main() -> None:
     for name, default in (fields | {"repeat": 100}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
-    net = mlp.Bottleneck(args.hidden, args.blocks, args.widening)
+    net = denoising_mlp.Bottleneck(args.hidden, args.blocks, args.widening)
     keys = jax.random.split(jax.random.key(0), 4)
     x, eps = jax.random.normal(keys[0], (2, args.batch, 1, args.act))
     t = jax.random.uniform(keys[1], (args.batch,), minval=dpm_solver.T_MIN)

@@ -6,10 +6,12 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 from ractd_jax import config as configuration
 from ractd_jax.cli import flags
 from ractd_jax.cli import help as help_text
+from ractd_jax.cli.fields import set_fields
 from ractd_jax.config import Config
 from ractd_jax.errors import UserError
 from ractd_jax.methods import registry
@@ -106,6 +108,8 @@ def _collect(options: flags.Options, config: Config) -> None:
 
 def _look(options: flags.Options, config: Config) -> None:
     """Do what trains nothing and needs nothing trained: `data` and `bench`."""
+    from ractd_jax.training import opening
+
     if config.seeds > 1:
         raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
     job = opening.open_pipeline(config, options.workdir)
@@ -122,6 +126,7 @@ def _look(options: flags.Options, config: Config) -> None:
 def _train(options: flags.Options, config: Config) -> None:
     """Train a stage, or with `all` the pipeline, which is then evaluated."""
     from ractd_jax.evaluation import evaluate
+    from ractd_jax.training import opening
     from ractd_jax.training.trainer import Trainer
 
     jobs = opening.open_seeds(config, options.workdir, _progress())
@@ -157,7 +162,7 @@ def _progress():
 def _evaluate(options: flags.Options, config: Config) -> None:
     """Evaluate finished runs, which know what they were trained with."""
     from ractd_jax.evaluation import evaluate, idql_table
-    from ractd_jax.training import pipeline
+    from ractd_jax.training import opening, pipeline
 
     if config.stage == "idql_eval" and config.seeds > 1:
         raise UserError(f"{config.stage} is for one seed at a time: seed={config.seed}")
@@ -188,17 +193,17 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
     from ractd_jax.evaluation import finished
     from ractd_jax.training import run_dir
 
-    trained = flags.saved(folder, config.stage)
+    values: Any = flags.saved(folder, config.stage)
     for name in ("size", "source", "preset", "seed"):
-        if trained[name] != getattr(config, name):
+        if values[name] != getattr(config, name):
             raise UserError(
-                f"{folder} was trained with {name} = {trained[name]}, now it is "
+                f"{folder} was trained with {name} = {values[name]}, now it is "
                 f"{getattr(config, name)}: --workdir=DIR names another folder"
             )
-    if trained.task.name != config.task.name:
-        raise UserError(f"{folder} was trained for {trained.task.name}, not {config.task.name}")
-    flags.set_fields(trained, [f"--config.{field}" for field in options.given])
-    found = registry.configure(trained.to_dict())
+    if values.task.name != config.task.name:
+        raise UserError(f"{folder} was trained for {values.task.name}, not {config.task.name}")
+    set_fields(values, options.given)
+    found = registry.configure(values.to_dict())
     for stage in found.stages:
         if finished.is_finished(folder / stage):
             run_dir.check_same(folder / stage, found, stage)

@@ -181,4 +181,6 @@ def _stages(given: Given) -> Iterator[tuple[str, dict[str, Any]]]:
         if stage not in found:
             numbers = getattr(registry.module_of(stage), "get_sections", None)
             found |= numbers(given) if numbers else {stage: NO_NUMBERS}
-        yield stage, found[stage]
+        acts_alone = method.row and method.acts and not method.deterministic
+        chooses = {"selection": {}} if acts_alone and given.task.kind == "policy" else {}
+        yield stage, chooses | found[stage]

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from ractd_jax import errors
 from ractd_jax.cli import configs, words
+from ractd_jax.cli.fields import set_fields
 from ractd_jax.methods import registry
 
 _VALUED = r"--?(workdir|ray_address|method)"  # flags whose value may be the next word
@@ -67,55 +68,34 @@ def parse(argv: Sequence[str]) -> Options:
     Raises:
         UserError: for anything that is not a flag, a configuration or a field of it.
     """
-    name, rest = _take_config(list(argv[1:]))
-    own = [word for word in rest if not re.match(r"--?config\.", word)]
-    values = _plain_flags([argv[0], *own])
+    name, given, rest = _take_config(list(argv[1:]))
+    values = _plain_flags([argv[0], *rest])
     if values["method"]:
         registry.load(values["method"])
     config = _configuration(name, values["workdir"])
-    fields = [word for word in rest if word not in own]
-    for word in fields:
-        _refuse_label(word, name)
-    set_fields(config, fields)
+    for field in given:
+        _refuse_label(field, name)
+    set_fields(config, given)
     options = {key: values[key] for key in FLAGS if key not in ("method", "debug")}
-    given = tuple(word.lstrip("-").removeprefix("config.") for word in fields)
-    return Options(config, name.partition(":")[0], given, **options)
+    return Options(config, name.partition(":")[0], tuple(given), **options)
 
 
-def set_fields(config: ConfigDict, given: Sequence[str]) -> None:
-    """Set fields of a configuration.
-
-    Args:
-        config: is changed.
-        given: as on a command line, "--config.student.method.nfe=2".
-
-    Raises:
-        UserError: a field does not exist, or its value is of another kind.
-    """
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values)
-    try:
-        rest = values(["", *given])
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.UserError(_one_line(error)) from error
-    if len(rest) > 1:
-        raise errors.UserError(f"{rest[1]!r} is not a field; see --help")
-
-
-def _take_config(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return what names the configuration, and the other arguments."""
-    found, rest, skip = [], [], False
-    for i, word in enumerate(arguments):
-        if skip:
-            skip = False
-        elif word in ("--config", "-config"):
-            if i + 1 == len(arguments):
-                raise errors.UserError(f"--config is empty; for example {EXAMPLE}")
-            found.append(arguments[i + 1])
-            skip = True
-        elif match := re.fullmatch(r"--?config=(.*)", word, re.DOTALL):
-            found.append(match[1])
-        elif word.startswith("-") or (i and re.fullmatch(_VALUED, arguments[i - 1])):
+def _take_config(arguments: list[str]) -> tuple[str, list[str], list[str]]:
+    """Return what names the configuration, the fields that are set, and the other arguments."""
+    found, given, rest = [], [], []
+    words_left = iter(arguments)
+    for word in words_left:
+        name, equals, value = word.partition("=")
+        if re.fullmatch(r"--?config(\..*)?", name):
+            value = value if equals else next(words_left, "")
+            field = name.partition(".")[2]
+            if field:
+                given.append(f"{field}={value}")
+            else:
+                found.append(value)
+        elif not equals and re.fullmatch(_VALUED, name):
+            rest += [word, next(words_left, "")]
+        elif word.startswith("-"):
             rest.append(word)
         else:
             found.append(word)
@@ -126,7 +106,7 @@ def _take_config(arguments: list[str]) -> tuple[str, list[str]]:
         )
     if found and not found[0]:
         raise errors.UserError(f"--config is empty; for example {EXAMPLE}")
-    return (found[0] if found else ""), rest
+    return (found[0] if found else ""), given, rest
 
 
 def _plain_flags(argv: list[str]) -> dict[str, Any]:
@@ -173,8 +153,8 @@ def saved(workdir: pathlib.Path, stage: str) -> ConfigDict:
     return ConfigDict(plain)
 
 
-def _refuse_label(word: str, name: str) -> None:
-    label = re.match(r"--?config\.(task|stage|size|preset)(=|$)", word)
+def _refuse_label(field: str, name: str) -> None:
+    label = re.match(r"(task|stage|size|preset)=", field)
     if label and "suite" not in name:
         raise errors.UserError(
             f"--config.{label[1]} would change the word and not what it stands for: tasks are "
@@ -184,9 +164,4 @@ def _refuse_label(word: str, name: str) -> None:
 
 def _one_line(error: Exception) -> str:
     """Return what the flag library wants to say, without its line breaks."""
-    text = str(error.args[0]) if error.args else str(error)  # str(KeyError) is a repr
-    if isinstance(error, (AttributeError, KeyError)):  # of a configuration
-        if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # a repr in a repr
-            text = text[1:-1].encode().decode("unicode_escape")
-        text = f"no such field: {text}"
-    return f"{' '.join(text.split())}; see --help"
+    return f"{' '.join(str(error).split())}; see --help"

@@ -5,9 +5,6 @@ it, so a suite and single commands can finish each other's work. Which entry wai
 `Method.needs` says; the rest, where and when and what to try again, is Ray's.
 """
 
-import ast
-import contextlib
-import functools
 import os
 import pathlib
 import warnings
@@ -17,10 +14,11 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ractd_jax.cli import configs
+from ractd_jax.cli.fields import set_fields
 from ractd_jax.errors import UserError, choose
 from ractd_jax.evaluation import evaluate
 from ractd_jax.methods import registry
-from ractd_jax.training import checkpoints, compilation_cache, pipeline
+from ractd_jax.training import checkpoints, compilation_cache, opening, pipeline
 from ractd_jax.training.trainer import Trainer
 
 EVAL = "eval"
@@ -104,23 +102,15 @@ def _pipeline(
 
 def _set(config: ConfigDict, field: str) -> None:
     """Set a field of a configuration by its full name, as `--config.<name>=<value>` does."""
-    name, _, value = field.partition("=")
-    if name in LABELS:
+    if field.partition("=")[0] in LABELS:
         raise UserError(
             f"fields of the suite, {field!r}: that would change the word and not what it stands "
             "for; a suite has tasks, stages, seeds, size, source and preset of its own"
         )
-    with contextlib.suppress(SyntaxError, ValueError):  # a word is itself
-        value = ast.literal_eval(value)
     try:
-        *sections, last = name.split(".")
-        section = functools.reduce(getattr, sections, config)
-        if last not in section:
-            raise AttributeError(f"there is no {name}")
-        section[last] = value
-    except (AttributeError, KeyError, TypeError) as error:
-        line = " ".join(str(error.args[0]).split())
-        raise UserError(f"fields of the suite, {field!r}: {line}") from error
+        set_fields(config, [field])
+    except UserError as error:
+        raise UserError(f"fields of the suite, {field!r}: {error}") from error
 
 
 def finished(entry: Entry, skipped: set[str]) -> bool:

@@ -38,9 +38,13 @@ def replace(config: Any, **fields: Any) -> Any:
 
 
 def fields_of(kind: type) -> tuple[dataclasses.Field, ...]:
-    """Return the fields of a dataclass that a user can set (Flax adds two of its own)."""
+    """Return the fields of a dataclass that a user can set.
+
+    Flax adds two of its own; `metadata={"internal": True}` marks what only the program sets.
+    """
     hidden = ("parent", "name") if hasattr(kind, "bind") else ()
-    return tuple(f for f in dataclasses.fields(kind) if f.init and f.name not in hidden)
+    fields = (f for f in dataclasses.fields(kind) if f.init and f.name not in hidden)
+    return tuple(f for f in fields if not f.metadata.get("internal"))
 
 
 def defaults(kind: type) -> dict[str, Any]:

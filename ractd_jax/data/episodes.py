@@ -2,16 +2,16 @@
 
     row          0   1   2   3   4   5   6   7   8   9  10
     terminals    .   .   .   .   X   .   .   .   .   .   .     the policy failed
-    timeouts     .   .   .   .   .   .   .   .   X   .   .     the clock stopped it
+    timeouts     .   .   .   .   .   .   .   .   X   .   .     the time limit ended it
                  |---- episode ----| |-- episode --| |tail|    `complete` drops the tail
 
     windows of   [0   1   2]            [5   6   7]
     horizon 3        [1   2   3]            [6   7   8]        starts 0 1 2 5 6
                          [2   3   4]
 
-`returns_to_go` gives the discounted sum of the rewards from each row to its episode's end, and
-charges a failure, but not the clock, a penalty (RACTD, Duan et al. 2025, experimental details).
-Everything here is numpy; an episode ends with its first row that is a terminal or a timeout.
+`returns_to_go` gives the discounted sum of the rewards from each row to its episode's end, with a
+penalty for a terminal but not for a timeout (RACTD, Duan et al. 2025, experimental details). An
+episode ends with its first row that is a terminal or a timeout. Everything here is numpy.
 """
 
 from typing import NamedTuple
@@ -24,9 +24,9 @@ class Transitions(NamedTuple):
     """Episodes end to end, in the order they were recorded.
 
     Attributes:
-        observations: what was seen.
-        actions: what was done, in [-1, 1].
-        rewards: what it earned.
+        observations: before each action.
+        actions: in the task's own units.
+        rewards: of each action.
         terminals: the episode ended here because the policy failed (or succeeded).
         timeouts: the episode ended here because of its time limit.
     """
@@ -65,7 +65,7 @@ def returns_to_go(
 ) -> Float32[np.ndarray, " n"]:
     """Return R_i = sum over j >= i within the episode of discount^(j - i) r_j.
 
-    The sum is built by doubling: from sums over w rows follow those over 2 w rows,
+    Sums over 2 w rows follow from those over w rows, so no loop over rows is needed:
     R_2w(i) = R_w(i) + discount^w R_w(i + w), where row i + w is still in row i's episode.
 
     Args:
@@ -73,6 +73,12 @@ def returns_to_go(
         discount: in [0, 1].
         termination_penalty: added to the last reward of each episode that ends in a terminal
             (-100 in the paper; 0 for none).
+
+    Example:
+        >>> zeros, last = np.zeros((3, 1), np.float32), np.array([False, False, True])
+        >>> episode = Transitions(zeros, zeros, np.ones(3, np.float32), last, last & False)
+        >>> returns_to_go(episode, 0.5, -8.0).tolist()
+        [-0.25, -2.5, -7.0]
     """
     length = lengths(transitions)
     remaining = np.repeat(np.cumsum(length) - 1, length) - np.arange(length.sum())
@@ -93,8 +99,12 @@ def window_starts(
     Args:
         lengths: rows of each episode.
         horizon: rows of a window.
-        drop_last: leave out the last window of every episode, as the published code does (it
-            loses an episode's final row, and whole episodes of just `horizon` rows).
+        drop_last: leave out the last window of every episode, as the published code does. It
+            loses an episode's final row, and episodes of just `horizon` rows.
+
+    Example:
+        >>> window_starts(np.array([5, 4]), 3, drop_last=False).tolist()
+        [0, 1, 2, 5, 6]
     """
     count = np.maximum(lengths - horizon + (0 if drop_last else 1), 0)
     first_row = np.cumsum(lengths) - lengths

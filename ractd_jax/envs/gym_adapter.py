@@ -1,25 +1,27 @@
-"""An installed `gym` + `d4rl` (old API, mujoco-py) in the place of Gymnasium and our own readers.
+"""An installed `gym` + `d4rl` (old API, mujoco-py) behind Gymnasium's interface.
 
-    old: observation = env.reset()             ours: observation, info = env.reset(seed=seed)
-         obs, reward, done, info = env.step()        obs, reward, terminated, truncated, info
-         env.seed(seed)
+    gym before 0.26:  env.seed(seed); obs = env.reset()
+                      obs, reward, done, info = env.step(action)
+    Gymnasium:        obs, info = env.reset(seed=seed)
+                      obs, reward, terminated, truncated, info = env.step(action)
 
-`source=gym-d4rl` uses it: data from `env.get_dataset()`, evaluation in the very environments that
-D4RL recorded. Neither package can be installed beside today's (d4rl needs mujoco-py and gym before
-0.26); this is for those who have such a machine.
+`source=gym-d4rl` uses it: data from `env.get_dataset()`, evaluation in the environments that D4RL
+recorded. Neither package can be installed beside today's (d4rl needs mujoco-py and gym before
+0.26); this is for a machine that has them.
 """
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from ractd_jax import errors
 
-PREFIX = "gym-d4rl:"  # of the environment ids that `envs.make` hands to us
+PREFIX = "gym-d4rl:"  # of the environment ids that `envs.make` makes here
 
 
-class GymAdapter:
-    """An old `gym` environment with the part of Gymnasium's interface that we use.
+class GymAdapter(gymnasium.Env):
+    """An old `gym` environment with the part of Gymnasium's interface that is used here.
 
     Args:
         env: has `reset() -> obs`, `step(a) -> (obs, reward, done, info)` and `seed(k)`.
@@ -39,14 +41,16 @@ class GymAdapter:
         """MuJoCo's state, with `qpos` and `qvel` as in Gymnasium's `env.unwrapped.data`."""
         return self.env.unwrapped.sim.data
 
-    def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode; the same seed begins the same one."""
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; the same seed begins the same one. There are no options."""
         if seed is not None:
             self.env.seed(seed)
         return np.asarray(self.env.reset()), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Act; an episode that only the clock ended (`TimeLimit.truncated`) is truncated.
+        """Act; an episode that its time limit ended (`TimeLimit.truncated`) is truncated.
 
         Raises:
             UserError: this gym has the new API.

@@ -1,16 +1,19 @@
-"""D4RL's Kitchen: an arm with nine joints and four things to do, on Farama's FrankaKitchen.
+"""D4RL's Kitchen: an arm with nine joints and four subtasks, on Farama's FrankaKitchen.
 
-gymnasium-robotics keeps D4RL's kitchen and its robot alive on today's MuJoCo, but with another
-observation and less noise. Here robot and scene are theirs; observation, noise and reward are
+gymnasium-robotics has D4RL's kitchen and its robot on today's MuJoCo, but with another observation
+and less noise. Here robot and scene are from gymnasium-robotics; observation, noise and reward are
 D4RL's (Fu et al. 2020; Farama-Foundation/D4RL, `kitchen`). Ids:
 `ractd_jax/Kitchen-{complete,partial,mixed}-v0`, known to Gymnasium once this module is imported.
 
     observation  0:9    joints of the robot (rad, m for the two fingers)
-                 9:30   joints of the things, the kettle's pose last
+                 9:30   joints of the objects, the kettle's pose last
                  30:60  the goal: zero but for the joints of the four subtasks
     action       nine joint velocities in [-1, 1], times 2 rad/s; one lasts 0.08 s
     reward       subtasks that this step was the first to finish
 """
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo is a compiled module without type stubs)
 
 import contextlib
 import functools
@@ -22,7 +25,7 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from ractd_jax import errors, tasks
 
@@ -57,39 +60,46 @@ NOISE = 0.1 * np.repeat((0.1, 0.005, 5e-4, 0.005, 0.1, 0.005, 0.1, 0.005), (9, 2
 
 
 def subtasks(task: tasks.TaskSpec) -> tuple[str, ...]:
-    """Return what a Kitchen task asks for, or raise a `UserError`."""
-    domain, _, rest = task.name.partition("-")
-    if domain != "kitchen":
-        raise errors.UserError(f"{task.name} is no Kitchen task: use kitchen-mixed-v0 or its like")
-    return SUBTASKS[rest.removesuffix("-v0")]
+    """Return the subtasks of a Kitchen task.
+
+    Raises:
+        UserError: it is no Kitchen task.
+
+    Example:
+        >>> subtasks(tasks.get("kitchen-mixed-v0"))
+        ('microwave', 'kettle', 'bottom burner', 'light switch')
+    """
+    if task.domain != "kitchen":
+        raise errors.UserError(f"{task.name} is no Kitchen task: use kitchen-mixed-v0, for example")
+    return SUBTASKS[task.name.removeprefix("kitchen-").removesuffix("-v0")]
 
 
 def goal(names: tuple[str, ...]) -> Float[np.ndarray, "30"]:
-    """Return the joints' goal as D4RL observes it: zero where no subtask says otherwise."""
-    wanted = np.zeros(JOINTS)
+    """Return the goal of all joints as D4RL observes it: zero for those of no subtask."""
+    joints = np.zeros(JOINTS)
     for name in names:
         first, values = GOALS[name]
-        wanted[first : first + len(values)] = values
-    return wanted
+        joints[first : first + len(values)] = values
+    return joints
 
 
 def done(joints: Float[np.ndarray, "30"], name: str) -> bool:
-    """Say whether a subtask is done in the observed joints."""
+    """Return whether a subtask is done in the observed joints."""
     first, values = GOALS[name]
     return bool(np.linalg.norm(joints[first : first + len(values)] - values) < NEAR)
 
 
 def from_minari(
     observation: np.ndarray, desired: Mapping[str, Any], task: tasks.TaskSpec, where: str
-) -> np.ndarray:
+) -> Float[np.ndarray, "n 60"]:
     """Return D4RL's observations (n, 60) for FrankaKitchen's (n, 59), as Minari keeps them.
 
-    FrankaKitchen observes the robot's positions and velocities, then those of the things; D4RL
-    no velocity, but the goal.
+    FrankaKitchen observes the robot's positions and velocities, then those of the objects. D4RL
+    observes no velocity, but the goal.
 
     Args:
         observation: `observation` of an episode.
-        desired: `desired_goal`, a key a subtask.
+        desired: `desired_goal`, with a key for each subtask.
         task: a Kitchen task.
         where: the dataset, for the message.
 
@@ -105,12 +115,12 @@ def from_minari(
             f"the task's {', '.join(sorted(names))}"
         )
     joints = observation[:, :ROBOT], observation[:, 2 * ROBOT : ROBOT + JOINTS]
-    wanted = np.broadcast_to(goal(names), (len(observation), JOINTS))
-    return np.concatenate([*joints, wanted], axis=1)
+    goals = np.broadcast_to(goal(names), (len(observation), JOINTS))
+    return np.concatenate([*joints, goals], axis=1)
 
 
 class Kitchen(gymnasium.Env):
-    """The kitchen with the four subtasks of one dataset; doing all of them ends the episode.
+    """The kitchen with the four subtasks of one dataset; the episode ends when all are done.
 
     Args:
         kind: `complete`, `partial` or `mixed`.
@@ -146,24 +156,32 @@ class Kitchen(gymnasium.Env):
         """Seconds an action lasts."""
         return self.robot.dt
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float[np.ndarray, "60"], dict[str, Any]]:
         """Put everything where D4RL does; the seed is that of the noise."""
         super().reset(seed=seed)
         joints, _ = self.robot.reset(seed=seed)
         self._left = set(self.subtasks)
         return self._observe(joints), {"left": sorted(self._left)}
 
-    def step(self, action: Any):
-        """Move for 0.08 s; the reward judges the observed joints, noise and all, as D4RL's does."""
+    def step(
+        self, action: Any
+    ) -> tuple[Float[np.ndarray, "60"], float, bool, bool, dict[str, Any]]:
+        """Move for 0.08 s; the reward is computed from the noisy joints, as D4RL's is.
+
+        Raises:
+            UserError: the action has another shape.
+        """
         if np.shape(action) != (ROBOT,):
             raise errors.UserError(f"a Kitchen action has shape (9,), not {np.shape(action)}")
         obs = self._observe(self.robot.step(np.asarray(action, np.float64))[0])
-        fresh = {name for name in self._left if done(obs[:JOINTS], name)}
-        self._left -= fresh
-        return obs, float(len(fresh)), not self._left, False, {"left": sorted(self._left)}
+        finished = {name for name in self._left if done(obs[:JOINTS], name)}
+        self._left -= finished
+        return obs, float(len(finished)), not self._left, False, {"left": sorted(self._left)}
 
-    def render(self) -> np.ndarray:
-        """Draw the kitchen, (height, width, 3)."""
+    def render(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Draw the kitchen."""
         return self.robot.render()
 
     def close(self) -> None:
@@ -173,19 +191,19 @@ class Kitchen(gymnasium.Env):
     def _observe(self, robot: Float[np.ndarray, "18"]) -> Float[np.ndarray, "60"]:
         """Return D4RL's observation; `robot` holds the noisy joints, and velocities."""
         noise = self.robot.np_random.uniform(-1.0, 1.0, JOINTS - ROBOT)
-        things = self.data.qpos[ROBOT:] + NOISE[ROBOT:] * noise
-        return np.concatenate([robot[:ROBOT], things, goal(self.subtasks)])
+        objects = self.data.qpos[ROBOT:] + NOISE[ROBOT:] * noise
+        return np.concatenate([robot[:ROBOT], objects, goal(self.subtasks)])
 
 
 @functools.cache
 def _compiled(path: str) -> Any:
-    """Return the MuJoCo model, which takes seconds to read and never changes."""
+    """Return the MuJoCo model, which takes seconds to compile and never changes."""
     return mujoco.MjModel.from_xml_path(path)
 
 
 @functools.cache
 def _robot_class() -> type:
-    """Return gymnasium-robotics' robot, made to share one compiled model."""
+    """Return gymnasium-robotics' robot, whose instances share one compiled model."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # a notice about other robots
@@ -196,7 +214,7 @@ def _robot_class() -> type:
         ) from error
 
     class Robot(franka_env.FrankaRobot):
-        def _initialize_simulation(self):
+        def _initialize_simulation(self) -> tuple[Any, Any]:
             model = _compiled(self.fullpath)
             return model, mujoco.MjData(model)
 

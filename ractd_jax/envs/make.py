@@ -10,7 +10,7 @@ for _module in (kitchen, maze2d):  # whose import has made their ids known
     gymnasium.register_envs(_module)
 
 
-def make_env(env_id: str) -> gymnasium.Env | gym_adapter.GymAdapter:
+def make_env(env_id: str) -> gymnasium.Env:
     """Make an environment; v5 changed observations and rewards, v4 has those of D4RL's v2.
 
     An id that starts with `gym-d4rl:` names one of an installed `gym` + `d4rl`.

@@ -1,6 +1,6 @@
 """D4RL's Maze2d: a ball pushed by two forces through a maze, as a Gymnasium environment.
 
-Rebuilt from the benchmark's description (Fu et al. 2020, "D4RL", and Farama-Foundation/D4RL,
+Made again after the benchmark's description (Fu et al. 2020, "D4RL", and Farama-Foundation/D4RL,
 `pointmaze`): the same physics, coordinates, resets and sparse reward, on today's MuJoCo. Ids:
 `ractd_jax/Maze2d-{umaze,medium,large}-v1`, known to Gymnasium once this module is imported.
 
@@ -8,6 +8,9 @@ Coordinates: cells are (row, column); a position is the ball's offset from (1.2,
 of a cell is a box of side 1 around (row + 1, column + 1). So the integer position (row, column) is
 inside its cell but 0.2 from its middle, and free space reaches from row - 0.6 to row + 0.2.
 """
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo is a compiled module without type stubs)
 
 from typing import Any, NamedTuple
 
@@ -54,7 +57,15 @@ class Maze(NamedTuple):
 
 
 def get(name: str) -> Maze:
-    """Return a maze, or raise a `UserError` that names the nearest one."""
+    """Return a maze: `umaze`, `medium` or `large`.
+
+    Raises:
+        UserError: there is none of this name; the message gives the nearest one.
+
+    Example:
+        >>> get("umaze").goal
+        (1, 1)
+    """
     rows = tuple(LAYOUTS[errors.choose("maze", name, LAYOUTS)].split("/"))
     tiles = {(i, j): tile for i, row in enumerate(rows) for j, tile in enumerate(row)}
     goal = next(cell for cell, tile in tiles.items() if tile == "G")
@@ -62,11 +73,14 @@ def get(name: str) -> Maze:
 
 
 def of_task(task: tasks.TaskSpec) -> Maze:
-    """Return the maze of a Maze2d task, or raise a `UserError`."""
-    domain, _, rest = task.name.partition("-")
-    if domain != "maze2d":
-        raise errors.UserError(f"{task.name} is no Maze2d task: use maze2d-umaze-v1 or its like")
-    return get(rest.removesuffix("-v1"))
+    """Return the maze of a Maze2d task.
+
+    Raises:
+        UserError: it is no Maze2d task.
+    """
+    if task.domain != "maze2d":
+        raise errors.UserError(f"{task.name} is no Maze2d task: use maze2d-umaze-v1, for example")
+    return get(task.name.removeprefix("maze2d-").removesuffix("-v1"))
 
 
 def mjcf(maze: Maze) -> str:
@@ -117,14 +131,19 @@ def simulate(model: Any, data: Any, action: Any) -> None:
 
 def random_location(maze: Maze, rng: np.random.Generator) -> Float[np.ndarray, "2"]:
     """Return a random cell's position plus noise: where episodes start, and targets lie."""
-    cell = maze.cells[rng.integers(len(maze.cells))]
+    cell = np.array(maze.cells[rng.integers(len(maze.cells))])
     return cell + rng.uniform(-START_NOISE, START_NOISE, 2)
 
 
 def at_goal(
     positions: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "2"]
 ) -> Float[np.ndarray, " n"]:
-    """Return the sparse reward of positions: 1 within 0.5 of the target, else 0."""
+    """Return the sparse reward of positions: 1 within 0.5 of the target, else 0.
+
+    Example:
+        >>> at_goal(np.array([[1.0, 1.4], [1.0, 1.6]]), np.array([1.0, 1.0])).tolist()
+        [1.0, 0.0]
+    """
     distance = np.linalg.norm(positions.astype(np.float64) - target, axis=-1)
     return (distance <= GOAL_RADIUS).astype(np.float32)
 
@@ -134,7 +153,12 @@ def from_pointmaze(
 ) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "m 2"]]:
     """Return gymnasium-robotics' PointMaze states and actions in D4RL's coordinates.
 
-    There the middle of the maze is (0, 0), x grows with the column and y against the row.
+    In PointMaze the middle of the maze is (0, 0), x grows with the column and y against the row.
+
+    Args:
+        states: x, y, vx, vy of PointMaze.
+        actions: forces along x and y.
+        maze: the one that the states are of.
 
     Raises:
         UserError: positions lie in walls, so that it was another maze.
@@ -146,7 +170,7 @@ def from_pointmaze(
     free = np.zeros((height, width), bool)
     free[tuple(np.transpose(maze.cells))] = True
     cells = np.floor(states[:, :2] + 0.7).astype(int)
-    inside = ((cells >= 0) & (cells < (height, width))).all(axis=1)
+    inside = np.array(((cells >= 0) & (cells < (height, width))).all(axis=1))
     inside[inside] = free[tuple(cells[inside].T)]
     if not inside.all():
         raise errors.UserError(
@@ -182,8 +206,10 @@ class Maze2d(gymnasium.Env):
         """Seconds an action lasts."""
         return TIMESTEP
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Start at rest, nearly, in a random cell.
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float[np.ndarray, "4"], dict[str, Any]]:
+        """Start in a random cell, nearly at rest.
 
         Args:
             seed: of the start.
@@ -205,8 +231,12 @@ class Maze2d(gymnasium.Env):
         self.data.qvel[:] = self.np_random.normal(0.0, SPEED_NOISE, 2)
         return self._observation(), {}
 
-    def step(self, action: Any):
-        """Push for 0.01 seconds; the reward is that of the position reached."""
+    def step(self, action: Any) -> tuple[Float[np.ndarray, "4"], float, bool, bool, dict[str, Any]]:
+        """Push for 0.01 seconds; the reward is that of the position reached.
+
+        Raises:
+            UserError: the action has another shape.
+        """
         if np.shape(action) != (2,):
             raise errors.UserError(f"a Maze2d action has shape (2,), not {np.shape(action)}")
         simulate(self.model, self.data, np.clip(action, -1.0, 1.0))

@@ -1,11 +1,11 @@
 """Steering through a maze: D4RL's scripted controller, and the one that follows a model's plan.
 
-    plan                 the cells on a shortest way
+    plan                 the cells on a shortest path
     WaypointController   recorded all of D4RL's Maze2d data and set its reference returns
     wanted, push         follow a planned sequence of states, as RACTD and Diffuser evaluate
 
 Source: Farama-Foundation/D4RL, `pointmaze`, whose planner is 50 sweeps of value iteration at
-discount 0.99. Every move costs the same, so that a breadth-first search finds the same ways.
+discount 0.99. Every move costs the same, so a breadth-first search finds the same paths.
 """
 
 import math
@@ -24,10 +24,20 @@ SHIFT = 0.2  # at most, of a waypoint; towards the middle of its cell
 
 
 def plan(maze: Maze, start: Cell, target: Cell) -> list[Cell]:
-    """Return the cells of a shortest way, without the start and with the target.
+    """Return the cells of a shortest path, without the start and with the target.
 
-    The ball may be nearer to a wall's integer position than to its own cell's. Then the way starts
-    in that wall, and leaves it towards any side. A target that cannot be reached is waited for.
+    The ball may be nearer to a wall's integer position than to its own cell's. Then the path starts
+    in that wall, and leaves it towards any side. Without a path the target alone is returned.
+
+    Args:
+        maze: to plan in.
+        start: where the ball is.
+        target: a free cell.
+
+    Example:
+        >>> from ractd_jax.envs import maze2d
+        >>> plan(maze2d.get("umaze"), (3, 2), (2, 3))
+        [(3, 3), (2, 3)]
     """
     distance, frontier = {target: 0}, [target]
     for cell in frontier:
@@ -35,18 +45,18 @@ def plan(maze: Maze, start: Cell, target: Cell) -> list[Cell]:
             if near not in distance:
                 distance[near] = distance[cell] + 1
                 frontier.append(near)
-    way = [start]
-    while way[-1] != target and len(way) <= GIVE_UP:
-        options = [cell for cell in _neighbours(maze, way[-1]) if cell in distance]
-        way.append(min(options, key=distance.__getitem__, default=way[-1]))
-    return way[1:] or [target]
+    path = [start]
+    while path[-1] != target and len(path) <= GIVE_UP:
+        options = [cell for cell in _neighbours(maze, path[-1]) if cell in distance]
+        path.append(min(options, key=distance.__getitem__, default=path[-1]))
+    return path[1:] or [target]
 
 
 class WaypointController:
     """D4RL's controller: a proportional-derivative law towards one waypoint after the other.
 
     It plans when the target's cell changes and at no other time: not when an episode begins, nor
-    when the ball has left the way.
+    when the ball has left the path.
 
     Args:
         maze: to plan in.
@@ -67,7 +77,7 @@ class WaypointController:
 
         Args:
             obs: x, y, vx, vy.
-            target: x, y; steered to is the integer position of its cell.
+            target: x, y; it steers to the integer position of their cell.
         """
         x, y, vx, vy = obs
         cell = round(target[0]), round(target[1])
@@ -92,9 +102,13 @@ class WaypointController:
 
 
 def wanted(states: Float[np.ndarray, "horizon 4"], step: int) -> Float[np.ndarray, "4"]:
-    """Return the state to be in after step t: t + 1 of the plan; after its end the last, at rest.
+    """Return the state to steer to in a step: the plan's next one; after its end the last, at rest.
 
-    RACTD's released Maze2d runner, after Diffuser (Janner et al. 2022).
+    Source: RACTD's released Maze2d runner, after Diffuser (Janner et al. 2022).
+
+    Args:
+        states: the plan; positions, then velocities.
+        step: since it was made.
     """
     state = states[min(step + 1, len(states) - 1)].copy()
     if step + 1 >= len(states):
@@ -105,7 +119,14 @@ def wanted(states: Float[np.ndarray, "horizon 4"], step: int) -> Float[np.ndarra
 def push(
     obs: Float[np.ndarray, "*batch 4"], wanted: Float[np.ndarray, "*batch 4"]
 ) -> Float[np.ndarray, "*batch 2"]:
-    """Return the action towards a state: position error plus velocity error, clipped (likewise)."""
+    """Return the action towards a state: position error plus velocity error, clipped.
+
+    Source: as for `wanted`.
+
+    Args:
+        obs: positions, then velocities.
+        wanted: of the state to steer to.
+    """
     error = wanted - obs
     return np.clip(error[..., :2] + error[..., 2:], -1.0, 1.0)
 

@@ -111,7 +111,7 @@ def measure(
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print a table, write diversity.json into the pipeline's folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How diverse the policies of a pipeline are.")
     parser.add_argument("workdir", type=pathlib.Path, help="folder of a trained pipeline")
     parser.add_argument("--states", type=int, default=200, help="of the dataset [200]")
     parser.add_argument("--samples", type=int, default=32, help="actions at each state [32]")

@@ -37,7 +37,7 @@ def evaluate(pipeline: Pipeline, row: EvalRow) -> list[dict[str, Any]]:
         "action_ms": measure.median_ms(lambda step: planner.plan(goal, goal, start, step)),
     }
     control, follow = control_of(pipeline), settings.follow
-    ways = {(): 0}
+    ways: dict[tuple[str, ...], int] = {(): 0}
     if settings.replan_every and row.stage in settings.replan:
         ways[(CLOSED,)] = settings.replan_every
     entries = []

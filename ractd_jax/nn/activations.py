@@ -21,8 +21,9 @@ def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
         x: numbers of any shape.
 
     Example:
-        >>> mish(jnp.array([-1.0, 0.0, 1.0])).round(4).tolist()
-        [-0.3034000098705292, 0.0, 0.8651000261306763]
+        >>> import numpy as np
+        >>> np.asarray(mish(jnp.array([-1.0, 0.0, 1.0]))).round(4)
+        array([-0.3034,  0.    ,  0.8651], dtype=float32)
     """
     e = _exp(x)
     return x / (1 + 2 / (e * (e + 2)))  # n is written once, so that XLA makes this one loop

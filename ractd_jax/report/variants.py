@@ -2,8 +2,8 @@
 
 `results/variants` has runs that differ in one thing, by suite (`configs/suite.py`) and what was
 varied: `page --add summary.json --variant table4/both`; of the suite `online` nothing is varied, it
-has runs whose checkpoints were kept. `results/diversity` has what `python -m ractd_jax.evaluation.diversity`
-found: `page --add diversity.json`.
+has runs whose checkpoints were kept. `results/diversity` has what
+`python -m ractd_jax.evaluation.diversity` found: `page --add diversity.json`.
 """
 
 import pathlib

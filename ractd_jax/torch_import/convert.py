@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 
 from ractd_jax import tasks
 from ractd_jax.cli import configs
-from ractd_jax.cli import flags as command_line
+from ractd_jax.cli.fields import set_fields
 from ractd_jax.config import Config
 from ractd_jax.errors import UserError, choose
 from ractd_jax.methods import registry
@@ -309,7 +309,7 @@ def _run(argv: list[str]) -> None:
     if name:
         place, _, argument = name.partition(":")
         config = configs.load(place, argument or None)
-        command_line.set_fields(config, given)
+        set_fields(config, [word.lstrip("-").removeprefix("config.") for word in given])
     import_checkpoint(
         pathlib.Path(files[0]),
         config=config,

@@ -112,7 +112,7 @@ def result(config, tmp_path_factory):
     return found, console.export_text()
 
 
-def test_one_that_is_stopped_leaves_what_it_has_measured(config, tmp_path, monkeypatch):
+def test_interrupted_bench_keeps_what_it_has_measured(config, tmp_path, monkeypatch):
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -150,7 +150,7 @@ def test_stage_measures_every_policy(result):
     assert found["memory_peak_bytes"] > 2**20
 
 
-def test_what_is_printed_says_that_it_is_about_speed(result):
+def test_output_says_that_it_is_about_speed(result):
     _, text = result
     assert "random weights" in text
     assert "published: 142" in text
@@ -159,7 +159,7 @@ def test_what_is_printed_says_that_it_is_about_speed(result):
     assert "stepwise" in text
 
 
-def test_what_would_take_too_long_is_skipped_and_said(config):
+def test_slow_contenders_are_skipped_and_named(config):
     task = pipeline.Experiment(config, "unused").task
     settings = {"seconds": 0.01, "limit": 0.0}
     entries = list(act.measure(config, task, RATES, **settings))

@@ -111,7 +111,7 @@ def mark(config, workdir, folder, *needed):
     (run / "finished").write_text("")
 
 
-def test_what_fails_is_reported_and_tried_again(data, tmp_path, capsys, monkeypatch):
+def test_failed_entries_are_reported_and_tried_again(data, tmp_path, capsys, monkeypatch):
     ray = pytest.importorskip("ray")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(suite, "work", mark)

@@ -50,18 +50,18 @@ def refused(arrays, text, **fields):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_without_our_columns_is_told_its_own(tmp_path):
+def test_missing_columns_are_named_beside_the_columns_of_the_file(tmp_path):
     hdf5.write(tmp_path / "logs.hdf5", {"obs": np.zeros(3), "acts": np.zeros(3)}, {})
     with pytest.raises(errors.UserError, match="has no 'observations', only acts, obs"):
         sources.load(task_of(), str(tmp_path / "logs.hdf5"))
 
 
-def test_flags_that_are_no_flags_are_refused(arrays):
+def test_terminals_other_than_0_and_1_are_refused(arrays):
     arrays["terminals"] = np.full(N, 2.5)
     refused(arrays, r"terminals says yes or no with 1 or 0, and in row 0 2\.5")
 
 
-def test_data_that_never_end_are_told_how_to(arrays):
+def test_data_without_episode_ends_are_refused(arrays):
     arrays["timeouts"] = np.zeros(N, bool)
     refused(arrays, "no episode is complete.*custom.max_episode_steps=<k> ends them")
 
@@ -167,7 +167,7 @@ def test_a_policy_never_leaves_the_limits(push):
     np.testing.assert_allclose(action, np.tile(expected, (3, 1)), rtol=1e-5)
 
 
-def test_it_is_trained_saved_and_loaded_without_the_data(path, tmp_path, arrays):
+def test_policy_is_trained_saved_and_loaded_without_the_data(path, tmp_path, arrays):
     config = custom.get_config(f"teacher,size=demo,source={path}")
     config.teacher.network.update(hidden=8, blocks=1, embed_dim=8)
     config.teacher.method.sample_bins = 3
@@ -190,7 +190,7 @@ def test_it_is_trained_saved_and_loaded_without_the_data(path, tmp_path, arrays)
         acting(np.zeros(6))
 
 
-def test_there_is_nothing_to_evaluate_in(path, tmp_path):
+def test_evaluation_without_an_environment_is_refused(path, tmp_path):
     config = custom.get_config(f"eval,size=demo,source={path}")
     with pytest.raises(errors.UserError, match="nothing to evaluate in; act with") as caught:
         cli.run(config, str(tmp_path / "run"), resume=False, overwrite=False)

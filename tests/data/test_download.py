@@ -105,7 +105,7 @@ def part(path):
         "too often",
     ],
 )
-def test_it_comes_whole_in_the_end(serve, path, script, asked):
+def test_interrupted_download_is_complete_after_retries(serve, path, script, asked):
     server = serve(*script)
     seen = []
     fetch(server.url, path, lambda part: seen.append(part.read_bytes()))
@@ -139,7 +139,7 @@ def test_a_server_that_always_claims_more_than_it_has(serve, path):
     refused(server.url, path, "only 5,120 of 9,999 bytes came.*: do it by hand$")
 
 
-def test_what_has_come_is_kept_for_the_next_call(serve, path):
+def test_partial_download_is_kept_for_the_next_call(serve, path):
     server = serve({"send": 1000}, {"send": 10})
     text = refused(server.url, path, r"only 1,020 of 5,120 bytes came\); 1,020 bytes are kept")
     assert text.endswith("do it by hand")
@@ -170,7 +170,7 @@ def test_a_refusal_is_not_asked_again(serve, path):
     assert server.asked == [None]
 
 
-def test_nobody_listens(serve, path):
+def test_refused_connection_is_one_line(serve, path):
     server = serve({})
     server.shutdown()
     server.server_close()
@@ -221,7 +221,7 @@ def test_a_full_disk_is_said_once(serve, path, monkeypatch):
     assert server.asked == [None]
 
 
-def test_of_two_at_once_one_downloads_and_the_other_waits(serve, path):
+def test_of_two_processes_one_downloads_and_the_other_waits(serve, path):
     server = serve({})
     begun = threading.Barrier(2, timeout=30)
     failures = []

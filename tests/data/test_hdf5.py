@@ -40,7 +40,7 @@ def message(path, columns):
     return text
 
 
-def test_what_is_written_is_read(path, columns):
+def test_written_file_reads_back_equal(path, columns):
     hdf5.write(path, columns, {"task": TASK.name})
     for name, column in hdf5.read(path, TASK)._asdict().items():
         np.testing.assert_array_equal(column, columns[name])
@@ -99,12 +99,12 @@ def test_missing_file(path):
         hdf5.read(path, TASK)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_folder_in_place_of_a_file_is_refused(tmp_path):
     with pytest.raises(errors.UserError, match="no data file"):
         hdf5.read(tmp_path, TASK)
 
 
-def test_not_hdf5(path):
+def test_file_that_is_not_hdf5_is_refused(path):
     path.write_text("<html>404</html>")
     with pytest.raises(errors.UserError, match="as HDF5") as caught:
         hdf5.read(path, TASK)
@@ -127,7 +127,7 @@ def test_missing_key(path, columns, name):
     assert f"it has no '{name}', only " in message(path, columns)
 
 
-def test_nothing_in_it(path):
+def test_empty_file_is_refused(path):
     assert "only nothing" in message(path, {})
 
 

@@ -110,7 +110,7 @@ def test_rewards_that_pile_up_are_remarked_on(file):
 
 
 @pytest.mark.parametrize("kind", kitchen.SUBTASKS)
-def test_people_cannot_be_simulated(kind, tmp_path, monkeypatch):
+def test_simulated_kitchen_data_are_refused(kind, tmp_path, monkeypatch):
     task = tasks.get(f"kitchen-{kind}-v0")
     with pytest.raises(errors.UserError, match=f"minari:D4RL/kitchen/{kind}-v2") as caught:
         sources.load(task, "simulated")

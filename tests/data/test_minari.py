@@ -221,15 +221,15 @@ def test_observations_that_cannot_be_used(root, space, observe, text):
 
 
 @pytest.mark.parametrize("name", ["mujoco/hopper/medium", "hopper v0", "no/such/"])
-def test_what_is_no_id(root, name):
+def test_malformed_id_is_refused(root, name):
     refused(f"minari:{name}", HOPPER, "no Minari dataset: ids end in a version")
 
 
-def test_no_network(root):
+def test_without_network_is_one_line(root):
     refused("minari:mujoco/hopper/medium-v0", HOPPER, "Connection refused; `minari list remote`")
 
 
-def test_an_id_that_is_not_there(root, monkeypatch):
+def test_unknown_id_is_refused(root, monkeypatch):
     monkeypatch.setattr("minari.storage.remotes.huggingface.HfApi", lambda token: Empty())
     refused("minari:mujoco/hoper/medium-v0", HOPPER, "Couldn't find any version.*`minari list rem")
 

@@ -163,13 +163,13 @@ def test_a_path_is_a_source(tmp_path, content):
         ("tests", "tests is a folder, but not that of a Minari dataset"),
     ],
 )
-def test_unknown_source(source, text):
+def test_unknown_source_is_refused(source, text):
     with pytest.raises(errors.UserError, match=text) as caught:
         sources.load(TASK, source)
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_dataset():
+def test_unknown_task_is_refused_with_a_hint():
     with pytest.raises(errors.UserError, match="Did you mean 'hopper-medium-v2'") as caught:
         tasks.get("hopper-mediun-v2")
     assert "\n" not in str(caught.value)
@@ -187,7 +187,7 @@ def test_simulated_is_handed_its_options(tmp_path, content, monkeypatch):
     assert asked == {"task": TASK, "transitions": 7, "seed": 3}
 
 
-def test_labels():
+def test_labels_name_the_source():
     assert sources.label("simulated") == "simulated (MuJoCo 3, shipped SAC snapshots)"
     assert sources.label("d4rl") == "D4RL"
     assert sources.label("gym-d4rl") == "D4RL (through gym + d4rl)"

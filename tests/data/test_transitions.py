@@ -32,7 +32,7 @@ def test_a_row_that_fails_at_the_time_limit_has_failed():
 
 @settings(deadline=None, max_examples=20)
 @given(STRUCTURES)
-def test_what_comes_next_is_of_the_same_episode(structure):
+def test_next_observation_is_of_the_same_episode(structure):
     recorded = transitions_of(structure)
     whole = episodes.complete(recorded)
     # Steps that know what came after: all but the last of a cut episode.

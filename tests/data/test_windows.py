@@ -163,7 +163,7 @@ def test_summary_counts_complete_episodes_only():
     }
 
 
-def test_plans_of_errands_go_and_rest():
+def test_relabelled_plans_go_to_the_goal_and_rest_there():
     horizon, rows = 5, 4000
     transitions = transitions_of(([(6, True), (9, False)], 0))
     arrived = np.isin(np.arange(15), [2, 9])  # besides 5 and 14, where the episodes end
@@ -200,7 +200,7 @@ def test_plans_of_errands_go_and_rest():
 
 
 @pytest.mark.parametrize("ends", [1, 2])
-def test_ways_hold_the_action_and_the_state_of_each_row(ends):
+def test_state_action_windows_hold_action_and_state_of_each_row(ends):
     transitions = transitions_of(([(6, True), (9, False)], 0))
     data, _ = windows.build(transitions, **PAPER | {"horizon": 4})
     options = {"batch_size": 64, "horizon": 4}

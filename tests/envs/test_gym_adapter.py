@@ -79,7 +79,7 @@ def gym(monkeypatch):
     return gym
 
 
-def test_it_speaks_gymnasium(gym):
+def test_adapter_has_the_interface_of_gymnasium(gym):
     env = make_env(f"gym-d4rl:{TASK.name}")
     first, info = env.reset(seed=3)
     assert info == {}
@@ -100,7 +100,7 @@ def test_it_speaks_gymnasium(gym):
     assert gym.made[0].closed
 
 
-def test_data_come_from_it(gym):
+def test_data_come_from_the_installed_d4rl(gym):
     read = sources.load(TASK, "gym-d4rl")
     expected = OldEnv("").get_dataset()
     np.testing.assert_array_equal(read.actions, expected["actions"][:17])
@@ -109,7 +109,7 @@ def test_data_come_from_it(gym):
     assert gym.made[0].name == TASK.name
 
 
-def test_policies_are_evaluated_in_it(gym):
+def test_policies_are_evaluated_in_the_installed_d4rl(gym):
     task = sources.environment(TASK, "gym-d4rl")
     assert task.env_id == "gym-d4rl:hopper-medium-replay-v2"
     assert sources.environment(TASK, "d4rl") is TASK
@@ -143,7 +143,7 @@ def test_a_task_it_does_not_know(gym):
     refused("gym cannot make hopper-medium-v2", lambda: sources.load(other, "gym-d4rl"))
 
 
-def test_a_dataset_that_it_cannot_get(gym, monkeypatch):
+def test_download_that_fails_inside_d4rl_is_one_line(gym, monkeypatch):
     def offline(self):
         raise OSError("no route\nto host")
 
@@ -152,7 +152,7 @@ def test_a_dataset_that_it_cannot_get(gym, monkeypatch):
     assert gym.made[0].closed
 
 
-def test_the_new_api_is_told_apart(gym, monkeypatch):
+def test_step_with_five_values_is_refused(gym, monkeypatch):
     monkeypatch.setattr(OldEnv, "step", lambda self, action: (self.x, 0.0, False, False, {}))
     env = gym_adapter.make(TASK.name)
     env.reset(seed=0)

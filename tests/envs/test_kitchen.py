@@ -51,7 +51,7 @@ def test_a_subtask_is_done_within_03_of_its_goal(angle, expected):
     assert not kitchen.done(joints, "light switch")
 
 
-def test_it_starts_as_d4rl_does_with_a_tenth_of_its_noise(env):
+def test_reset_is_that_of_d4rl_with_a_tenth_of_its_noise(env):
     seen = np.array([env.reset(seed=seed)[0] for seed in range(200)])
     assert seen.shape == (200, PARTIAL.obs_dim)
     error = seen[:, :30] - kitchen.START
@@ -66,7 +66,7 @@ def test_it_starts_as_d4rl_does_with_a_tenth_of_its_noise(env):
     np.testing.assert_array_equal(env.reset(seed=7)[0], seen[7])
 
 
-def test_it_moves_as_frankakitchen_does(env, monkeypatch):
+def test_dynamics_are_those_of_frankakitchen(env, monkeypatch):
     from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
 
     theirs, ours = KitchenEnv(list(kitchen.subtasks(PARTIAL)), robot_noise_ratio=0.0), env.unwrapped

@@ -140,7 +140,7 @@ def test_registered_with_the_task_of_the_same_name(name):
 
 
 @pytest.mark.parametrize(("name", "cells"), [("umaze", 7), ("medium", 26), ("large", 46)])
-def test_layouts_are_closed(name, cells):
+def test_mazes_are_enclosed_by_walls(name, cells):
     maze = maze2d.get(name)
     tiles = np.array([list(row) for row in maze.rows])
     assert len(maze.cells) == len(set(maze.cells)) == cells == (tiles != "#").sum()
@@ -181,7 +181,7 @@ def test_frame_shows_walls_target_and_ball(env):
         (lambda env: maze2d.of_task(tasks.get("hopper-medium-v2")), "no Maze2d task"),
     ],
 )
-def test_mistakes_are_one_line(env, call, text):
+def test_wrong_calls_end_in_one_line(env, call, text):
     with pytest.raises(errors.UserError, match=text) as caught:
         call(env)
     assert "\n" not in str(caught.value)

@@ -31,7 +31,7 @@ def value_iteration(maze, target):
 
 
 @pytest.mark.parametrize("name", sorted(maze2d.LAYOUTS))
-def test_ways_are_those_of_value_iteration(name):
+def test_paths_are_those_of_value_iteration(name):
     maze = maze2d.get(name)
     width = len(maze.rows[0])
     longest = 0  # cells of a way
@@ -62,7 +62,7 @@ def controller(value=0.0):
     return waypoint_controller.WaypointController(maze2d.get("umaze"), rng)
 
 
-def test_law_by_hand():
+def test_control_law_matches_numbers_by_hand():
     steer = controller(0.5)
     # From cell (3, 1) to (1, 1), around the bend; the first waypoint is (3, 2) - 0.5 * 0.2.
     (x, y), reached = steer.act((2.95, 1.43, 0.2, 4.5), (1.04, 0.95))
@@ -126,7 +126,7 @@ def test_reaches_the_goal_from_every_cell(name):
         assert np.abs(obs[:2] - maze.goal).max() < 0.01
 
 
-def test_track_by_hand():
+def test_tracking_a_plan_matches_numbers_by_hand():
     plan = np.array([[1.0, 1.0, 0.0, 0.0], [1.1, 0.9, 0.5, -0.3], [1.2, 0.8, 0.4, 0.2]])
     obs = np.array([1.05, 0.95, 0.1, 0.0])
     np.testing.assert_allclose(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_helpers import tiny_experiment
+from run_helpers import tiny_pipeline
 
 from ractd_jax import stages
 from ractd_jax.evaluation import diversity
@@ -49,7 +49,7 @@ def test_an_empty_folder_says_what_is_missing(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """An experiment with a return model, a teacher and a student."""
-    job = tiny_experiment("hopper_mr", tmp_path_factory.mktemp("diversity"))
+    job = tiny_pipeline("hopper_mr", tmp_path_factory.mktemp("diversity"))
     for stage in ("reward", "ctd"):
         job.ensure(stage)
     return job

@@ -21,7 +21,7 @@ from configs import base
 from ractd_jax import diffusion, edm, errors, stages, tasks
 from ractd_jax.evaluation import idql_table
 from ractd_jax.methods import consistency
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp
 from ractd_jax.training import checkpoints, pipeline
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)
@@ -163,7 +163,7 @@ def test_map_of_eulers_steps_converges_to_the_exact_one(gaussian):
 def test_target_is_the_average_in_distillation_and_the_live_model_in_training(
     stage, averaged, weights, optimiser, toy, sizes
 ):
-    net, adam = mlp.FourierMLP(hidden=8, blocks=1, dropout=0.5), optimiser(ema=0.99)
+    net, adam = denoising_mlp.FourierMLP(hidden=8, blocks=1, dropout=0.5), optimiser(ema=0.99)
     if stage == "cd":
         algorithm = consistency.make_cd(net, net, NOISE, CD, adam, **sizes)
         state = algorithm.init(jax.random.key(0), {"teacher": weights(net, 1)})
@@ -250,7 +250,7 @@ def test_samples_are_clipped_where_the_noise_says_so(gaussian):
 
 
 def test_network_is_the_published_one():
-    net = mlp.FourierMLP()
+    net = denoising_mlp.FourierMLP()
     example = jnp.zeros((1, 1, 3)), jnp.zeros((1, 1)), jnp.zeros((1, 11))
     params = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
     time, entry, exit = 64 * 128 + 128 + 128 * 64 + 64, (3 + 64 + 11 + 1) * 256, 257 * 3
@@ -261,7 +261,7 @@ def test_network_is_the_published_one():
 
 def test_network_sees_a_quarter_of_the_logarithm_of_the_level(weights):
     """A level times e^4 turns the angle of a frequency f by 2 pi f: here by whole turns."""
-    net = mlp.FourierMLP(hidden=8, blocks=1, embed_dim=2, scale=1.0)
+    net = denoising_mlp.FourierMLP(hidden=8, blocks=1, embed_dim=2, scale=1.0)
     (frequency,) = jax.random.normal(jax.random.key(mlp.FEATURES_SEED), (1,))
     params, x, cond = weights(net, 1), jnp.ones((1, *SHAPE)), jnp.ones((1, COND))
 
@@ -276,7 +276,7 @@ def test_network_sees_a_quarter_of_the_logarithm_of_the_level(weights):
 @pytest.mark.parametrize("kind", ["cd", "ct"])
 def test_model_is_the_identity_at_the_smallest_level(kind, weights, optimiser, sizes):
     """Whatever the teacher's scalings: it acts from sigma_max, here as good as sigma_min."""
-    net, keys = mlp.FourierMLP(hidden=8, blocks=1), jax.random.split(jax.random.key(0))
+    net, keys = denoising_mlp.FourierMLP(hidden=8, blocks=1), jax.random.split(jax.random.key(0))
 
     def change(sigma_max):
         fields = {"sigma_min": 0.5, "sigma_max": sigma_max, "initial_std": 1.0, "scaling": "edm"}
@@ -325,7 +325,7 @@ def test_teacher_denoises_in_its_own_scalings_and_the_student_in_those_of_a_boun
 @pytest.mark.parametrize(("choice", "falls"), [("same", True), ("own", False), ("none", False)])
 def test_dropout_of_the_target(choice, falls, optimiser, sizes, toy, draw):
     """At two levels that hardly differ, the same mask makes model and target nearly the same."""
-    net = mlp.FourierMLP(hidden=32, blocks=2, embed_dim=8, scale=0.02, dropout=0.5)
+    net = denoising_mlp.FourierMLP(hidden=32, blocks=2, embed_dim=8, scale=0.02, dropout=0.5)
     method = consistency.Training(s0=4000, s1=4000, target_dropout=choice, huber_c=0.01)
     ct = consistency.make_ct(net, NOISE, method, optimiser(steps=100), **sizes)
     state = ct.init(jax.random.key(0))
@@ -501,7 +501,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("preset", ["paper", "released"])
-def test_numbers_are_the_published_ones(preset):
+def test_settings_are_the_published_ones(preset):
     config = load("hopper_m", f"cd,preset={preset}")[1]
 
     def of(name):

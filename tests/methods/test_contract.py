@@ -22,7 +22,7 @@ from ractd_jax.methods import (
     inverse_dynamics,
     iql,
 )
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp, mlp
 
 NOISE = diffusion.Noise()
 STUDENTS = {
@@ -65,7 +65,7 @@ def network(kind):
     if kind == "unet":
         return networks.ConditionalUnet1D((8,), embed_dim=8, dropout=0.1, mid_dropout=0.2)
     if kind == "fourier":
-        return mlp.FourierMLP(hidden=16, blocks=1, embed_dim=8, scale=1.0)
+        return denoising_mlp.FourierMLP(hidden=16, blocks=1, embed_dim=8, scale=1.0)
     return networks.ResidualMLP(hidden=32, blocks=1, embed_dim=8)
 
 
@@ -78,7 +78,7 @@ def single(stage, adam):
         return iql.make_iql(critic, critic, policy, iql.Iql(), adam, **sizes)
     if stage == "dql":
         method = diffusion_ql.DiffusionQl(steps=3)
-        return diffusion_ql.make_diffusion_ql(mlp.StepMLP((16,), 8), critic, method, adam, **sizes)
+        return diffusion_ql.make_diffusion_ql(denoising_mlp.StepMLP((16,), 8), critic, method, adam, **sizes)
     net = mlp.MLP((16,), SHAPE[1], "gelu", "")
     return fql.make_fql(critic, net, net, fql.Fql(flow_steps=3), adam, **sizes)
 
@@ -141,7 +141,7 @@ def case(optimiser, sizes):
         elif stage in SINGLE:
             algorithm = single(stage, adam)
         elif stage.startswith("eda"):
-            net = mlp.Bottleneck(hidden=16, blocks=1, embed_dim=8, dropout=0.1)
+            net = denoising_mlp.Bottleneck(hidden=16, blocks=1, embed_dim=8, dropout=0.1)
             if stage == "eda_behavior":
                 algorithm = eda.make_behavior(net, eda.Sampler(nfe=3), adam, **sizes)
             else:

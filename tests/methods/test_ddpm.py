@@ -175,7 +175,7 @@ def test_network_is_called_once_a_step(key, optimiser, sizes, sampler, calls):
     assert 0 not in seen  # step 0 is clean data; there is nothing to predict
 
 
-def test_what_cannot_be_sampled_is_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(errors.UserError, match="Did you mean 'ddim'"):
         ddpm.Ddpm(sampler="dimm")
     with pytest.raises(errors.UserError, match="between 1 and"):

@@ -225,7 +225,7 @@ def test_the_plan_worth_most_is_the_one_that_acts(optimiser):
     assert (chosen[1.0] - chosen[-1.0] > 0.1).all()
 
 
-def test_what_cannot_be_planned_is_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(errors.UserError, match="plans start at 1"):
         diffuser.Diffuser(plans=0)
 

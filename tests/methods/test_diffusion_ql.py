@@ -8,14 +8,14 @@ from helpers import COND, SHAPE, load
 
 from ractd_jax import errors, stages
 from ractd_jax.methods import ddpm, diffusion_ql
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp, mlp
 from ractd_jax.types import Transition
 
 SIZES = {"shape": (1, SHAPE[1]), "cond_dim": COND}
 
 
 def make(optimiser, hidden=(32, 32), **method):
-    net = mlp.StepMLP(hidden, 8)
+    net = denoising_mlp.StepMLP(hidden, 8)
     q_net = mlp.MLP(hidden, 1, "mish", "")
     method = diffusion_ql.DiffusionQl(**method)
     return diffusion_ql.make_diffusion_ql(net, q_net, method, optimiser, **SIZES)
@@ -156,7 +156,7 @@ def test_acts_with_five_calls_and_fifty_candidates_that_its_own_critic_judges():
     ]
 
 
-def test_what_cannot_be_learnt_is_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(errors.UserError, match="Did you mean 'cosine'"):
         diffusion_ql.DiffusionQl(schedule="cosin")
     with pytest.raises(errors.UserError, match="one step"):

@@ -8,7 +8,7 @@ import pytest
 from ractd_jax import errors
 from ractd_jax.data import transitions
 from ractd_jax.methods import dpm_solver, eda
-from ractd_jax.nn import mlp
+from ractd_jax.nn import denoising_mlp
 from ractd_jax.types import Transition
 
 STD, MEAN = 0.5, 0.3
@@ -29,7 +29,7 @@ def gaussian(x, t):
 
 @pytest.fixture(scope="module")
 def net():
-    return mlp.Bottleneck(hidden=32, blocks=1, widening=2, embed_dim=8, scale=0.5)
+    return denoising_mlp.Bottleneck(hidden=32, blocks=1, widening=2, embed_dim=8, scale=0.5)
 
 
 def gaussian_data(key, rows):

@@ -180,7 +180,7 @@ def test_policy_finds_the_better_mode_of_the_data_and_the_flow_keeps_both(
     np.testing.assert_allclose(worse, -0.6, atol=0.2)
 
 
-def test_what_cannot_be_learnt_is_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(errors.UserError, match="Did you mean 'mean'"):
         fql.Fql(q_agg="men")
     with pytest.raises(errors.UserError, match="flow step"):

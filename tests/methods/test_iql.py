@@ -132,7 +132,7 @@ def test_huge_advantages_weigh_no_more_than_the_bound():
     assert metrics["imitation"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_of_two_critics_the_smaller_one_counts(optimiser):
+def test_smaller_of_two_critics_counts(optimiser):
     linear, policy = mlp.MLP((), 1), mlp.GaussianPolicy((), 1)
     sizes = {"shape": (1, 1), "cond_dim": 2}
     judge = iql.make_iql(linear, linear, policy, iql.Iql(), optimiser(), **sizes).value
@@ -153,7 +153,7 @@ def test_log_density_is_the_gaussians_up_to_a_constant():
     assert found == pytest.approx(-0.5 * np.sum(z**2) - np.log(0.5) - np.log(2.0), rel=1e-5)
 
 
-def test_what_cannot_be_learnt_is_refused():
+def test_impossible_settings_are_refused():
     for fields in ({"expectile": 1.0}, {"expectile": 0.0}, {"discount": 1.0}):
         with pytest.raises(errors.UserError, match="expectile in"):
             iql.Iql(**fields)

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import COND, SHAPE, load, write_episodes
+from helpers import COND, SHAPE, load
 from jax.experimental.layout import Layout, with_layout_constraint
 
-import ractd_jax
-from ractd_jax import ctm, diffusion, edm, errors, networks, stages, tasks, train_state
+from ractd_jax import ctm, diffusion, edm, errors, networks, train_state
 from ractd_jax.bench import floor
+from ractd_jax.methods import registry
 from ractd_jax.nn.cpu import conv1d, cpuinfo, matmul, winograd
-from ractd_jax.training import pipeline
 
 NOISE = diffusion.Noise()
 ROWS = 64
@@ -166,7 +165,7 @@ def test_float32_is_the_network_itself_and_other_words_are_refused(tiny):
     net = tiny("mlp")
     assert networks.in_precision(net, "float32") is net
     assert networks.in_precision(net, "bfloat16") == networks.InPrecision(net, "bfloat16")
-    with pytest.raises(errors.FieldError, match="unknown precision 'float16'.*bfloat16, float32"):
+    with pytest.raises(errors.FieldError, match=r"unknown precision 'float16'.*bfloat16, float32"):
         networks.in_precision(net, "float16")
 
 
@@ -200,33 +199,14 @@ def test_student_learns_nearly_the_same_and_its_state_stays_float32(
     assert cosine > 0.999
 
 
-def test_a_policy_acts_in_either(tmp_path):
-    _, config = load("hopper_mr", f"teacher,size=demo,source={tmp_path / 'data.hdf5'}")
-    write_episodes(tasks.get(config["task"]), tmp_path / "data.hdf5")
-    config["teacher"]["network"].update(hidden=16, blocks=1)
-    config["teacher"]["optimiser"].update(steps=2, batch_size=8)
-    config["teacher"]["method"]["sample_bins"] = 4
-    pipeline.Experiment(config, str(tmp_path / "run")).ensure("teacher")
-    run, obs = tmp_path / "run" / "teacher", np.zeros((5, 11))
-    exact = ractd_jax.load_policy(run)
-    near = ractd_jax.load_policy(run, precision="bfloat16")
-    cpu = jax.default_backend() == "cpu"
-    for weight in jax.tree.leaves(near._params):
-        assert weight.dtype == (jnp.float32 if cpu and weight.ndim == 1 else LOW)
-    assert {a.dtype for a in jax.tree.leaves(exact._params)} == {jnp.dtype("float32")}
-    np.testing.assert_allclose(near(obs), exact(obs), atol=0.05)
-    with pytest.raises(errors.UserError, match="bfloat16, float32"):
-        ractd_jax.load_policy(run, precision="float16")
-
-
 def test_configuration_chooses_it_for_every_denoising_network():
-    _, config = load("hopper_mr", "student,size=demo")
-    task = tasks.get(config["task"])
-    config["training"]["precision"] = "bfloat16"
-    config["student"]["method"]["warm_start"] = False
-    algorithm = stages.make(config, task, "student")
+    _, values = load("hopper_mr", "student,size=demo")
+    values["training"]["precision"] = "bfloat16"
+    values["student"]["method"]["warm_start"] = False
+    config = registry.configure(values)
+    algorithm = registry.make(config, "student")
     frozen = {
-        need: jax.eval_shape(stages.make(config, task, need).init, jax.random.key(0)).params
+        need: jax.eval_shape(registry.make(config, need).init, jax.random.key(0)).params
         for need in ("teacher", "reward")
     }
     state = jax.eval_shape(algorithm.init, jax.random.key(0), frozen)

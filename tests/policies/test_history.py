@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import load, transitions_of
-from run_helpers import tiny_experiment
+from run_helpers import tiny_pipeline
 
 import ractd_jax
 from ractd_jax import errors, stages, tasks
@@ -153,7 +153,7 @@ def test_judges_in_training_see_the_present_observation(kind, judge):
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     """A tiny Kitchen pipeline, with a teacher and what may judge it."""
-    job = tiny_experiment("kitchen_mixed", tmp_path_factory.mktemp("history"))
+    job = tiny_pipeline("kitchen_mixed", tmp_path_factory.mktemp("history"))
     for stage in ("teacher", "reward"):
         job.ensure(stage)
     return job
@@ -184,7 +184,7 @@ def test_a_trained_policy_and_its_judge(job):
 
 @pytest.mark.parametrize("now", [1, None])
 def test_runs_from_before_there_was_a_history_are_kept(now, tmp_path):
-    job = tiny_experiment("hopper_mr", tmp_path)
+    job = tiny_pipeline("hopper_mr", tmp_path)
     job.ensure("teacher")
     job.ensure("reward")
     for then in (None, 1):

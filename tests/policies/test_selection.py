@@ -49,7 +49,7 @@ def candidates(rows, count, seed=0):
 # ---- choosing ------------------------------------------------------------------------------------
 
 
-def test_the_best_is_taken_whole():
+def test_greedy_selection_takes_the_best_candidate_whole():
     x, cond = candidates(50, 7)
     worth = np.asarray(x[:, :, 0, 0]) * np.asarray(cond[:, 1:2])
     chosen = pick(x, cond, jax.random.split(jax.random.key(0), 50))
@@ -59,7 +59,7 @@ def test_the_best_is_taken_whole():
 
 
 @pytest.mark.parametrize("inverse_temperature", [0.5, 2.0])
-def test_one_is_drawn_by_the_softmax_of_worth(inverse_temperature):
+def test_soft_selection_draws_by_the_softmax_of_values(inverse_temperature):
     rows, worth = 10_000, np.array([-1.0, 0.0, 0.5, 1.0])
     x = jnp.zeros((rows, 4, *SHAPE)) + jnp.asarray(worth, jnp.float32)[None, :, None, None]
     cond = jnp.ones((rows, 3))

@@ -84,7 +84,7 @@ def test_other_tasks_have_no_maze(tmp_path):
         maze.save(tmp_path / "x.png", tasks.get("hopper-medium-v2"))
 
 
-def test_each_way_of_planning_has_its_own_maze(tmp_path):
+def test_each_method_has_its_own_maze_in_the_picture(tmp_path):
     way = np.linspace([1.0, 1.0], [1.0, 4.0], 50)
     ways = {"one": ([way], [way]), "another": ([], [way]), "third": ([way], [])}
     sizes = []

@@ -110,7 +110,7 @@ def test_adding_a_run_and_making_the_page(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "[{}]", "[1]", '[{"returns": [1.0]}]', "[", ""])
-def test_what_is_no_result_is_refused(tmp_path, content):
+def test_file_that_is_no_result_is_refused(tmp_path, content):
     (tmp_path / "summary.json").write_text(content)
     with pytest.raises(errors.UserError):
         study.add(tmp_path / "summary.json", tmp_path / "results")

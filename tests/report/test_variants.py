@@ -143,7 +143,7 @@ def test_diversity_is_averaged_over_training_seeds(tmp_path, capsys):
     assert "not kept by variant" in capsys.readouterr().err
 
 
-def test_the_page_shows_them(tmp_path):
+def test_page_shows_variants(tmp_path):
     kept(tmp_path, "figure4/a", entry(5.0, model="student", updates=[1, 2], scores=[4.0, 5.0]))
     text = page.page([entry(1.0)], [], tmp_path / "results")
     assert "over training (Figure 4)</h2>" in text

@@ -370,7 +370,7 @@ def test_weights_that_do_not_fit_their_network_are_refused(tmp_path, change):
         ("reward_mlp", r"final_linear\.", "level0_block0_dense0/linear/kernel is missing"),
     ],
 )
-def test_a_layer_that_the_file_lacks_is_named(tmp_path, file, kept, said):
+def test_missing_layer_is_named(tmp_path, file, kept, said):
     weights = {k: v for k, v in golden(file).items() if re.match(kept, k)}
     path = torch_builder.checkpoint(tmp_path / "x", prefixed("model.", weights))
     text = refusal(path, tmp_path / "run")

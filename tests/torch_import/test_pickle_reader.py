@@ -204,7 +204,7 @@ def test_a_storage_key_that_is_a_path_is_refused(path, archive, key):
     assert "a storage called" in refusal(archive.write(path, content))
 
 
-def test_nothing_is_unpacked(path, archive, tmp_path):
+def test_nothing_is_unpacked_to_disk(path, archive, tmp_path):
     archive.storages["../../../escape"] = b"x"
     content = {"x": archive.tensor(NUMBERS, key="0")}
     with opened(archive.write(path, content)) as file:
@@ -260,7 +260,7 @@ def test_cut_short_it_is_refused_and_changed_anywhere_it_never_crashes(path, arc
         (b"PK\x03\x04 and nothing more", "cut short"),
     ],
 )
-def test_what_else_a_file_may_be_is_said(path, start, said):
+def test_other_kinds_of_file_are_named(path, start, said):
     path.write_bytes(start)
     assert said in refusal(path)
 

@@ -116,7 +116,7 @@ def test_a_metrics_file_on_a_full_disk_is_one_line(tmp_path):
     assert lines == ['{"step": 1}', '{"step": 2}']
 
 
-def test_what_cannot_be_removed_is_one_line_and_no_longer_finished(tmp_path, monkeypatch):
+def test_run_that_cannot_be_removed_is_one_line_and_no_longer_finished(tmp_path, monkeypatch):
     store = checkpoints.Checkpoints(tmp_path)
     store.save(1, GOOD, GOOD, {"step": 1})
     store.close()

@@ -37,7 +37,7 @@ def test_second_process_does_not_compile_again(tmp_path):
     assert first[0].startswith(str(tmp_path))
 
 
-def test_no_folder_keeps_nothing(tmp_path):
+def test_without_a_folder_no_program_is_kept(tmp_path):
     assert run("")[0] == "None"
     folder = tmp_path / "users_own"
     assert run(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(folder))[0] == "None"

@@ -61,7 +61,7 @@ from ractd_jax.training import pipeline
         ("maze2d_umaze", {"reward.kind": "iql"}, "maze2d-umaze-v1 has no iql"),
     ],
 )
-def test_one_line_says_what_cannot_work(tmp_path, file, fields, text):
+def test_impossible_configuration_ends_in_one_line(tmp_path, file, fields, text):
     config = importlib.import_module(f"configs.{file}").get_config("all,size=demo")
     config.update_from_flattened_dict(fields)
     with pytest.raises(errors.UserError, match=text) as caught:

@@ -107,7 +107,7 @@ def test_metrics_are_means_over_their_dispatch(train):
     assert all(r.finite for r in reports)
 
 
-def test_one_compilation_serves_a_run(train):
+def test_run_is_compiled_once(train):
     count = [0]
 
     def traced():

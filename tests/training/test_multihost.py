@@ -95,7 +95,7 @@ def test_several_processes_only_train(data, tmp_path):
         assert "evaluate with one process" in err
 
 
-def test_one_process_meets_nobody():
+def test_single_process_needs_no_other():
     multihost.join()
     multihost.meet("nowhere")
     assert multihost.first()
@@ -104,7 +104,7 @@ def test_one_process_meets_nobody():
     assert jax.process_count() == 1
 
 
-def test_words_that_are_no_numbers_are_refused(monkeypatch):
+def test_environment_variables_that_are_no_numbers_are_refused(monkeypatch):
     monkeypatch.setenv(multihost.ADDRESS, "127.0.0.1:1")
     monkeypatch.setenv(multihost.COUNT, "two")
     with pytest.raises(errors.UserError, match=multihost.COUNT):

@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from run_helpers import curve, saved, tiny_experiment
+from run_helpers import curve, saved, tiny_pipeline
 
 from ractd_jax import errors, stages
 from ractd_jax.data import hdf5
@@ -15,7 +15,7 @@ from ractd_jax.training import checkpoints, pipeline
 @pytest.mark.parametrize("weights", ["ema", "live"])
 def test_the_weights_that_were_chosen_are_saved(weights, tmp_path):
     job, run = (
-        tiny_experiment("hopper_mr", tmp_path, reward={"weights": weights}),
+        tiny_pipeline("hopper_mr", tmp_path, reward={"weights": weights}),
         tmp_path / "run" / "reward",
     )
     job.config["reward"]["optimiser"]["steps"] = 4  # the first two are not averaged
@@ -33,7 +33,7 @@ def test_the_weights_that_were_chosen_are_saved(weights, tmp_path):
 
 def of_epochs(path):
     """Return an experiment whose return model sees 800 rows three times, in batches of 300."""
-    job = tiny_experiment("hopper_mr", path, reward={"epochs": 3}, training={"save_every": 8})
+    job = tiny_pipeline("hopper_mr", path, reward={"epochs": 3}, training={"save_every": 8})
     job.config["reward"]["optimiser"].update(steps=0, batch_size=300)
     return job
 
@@ -53,9 +53,9 @@ def test_epochs_of_whole_batches_go_on_where_they_were_stopped(tmp_path, capsys)
     jax.tree.map(np.testing.assert_array_equal, saved(run), before)
 
 
-def test_what_is_overwritten_is_trained_anew_and_what_it_needs_is_kept(tmp_path):
+def test_overwrite_trains_the_stage_anew_and_keeps_the_stages_it_needs(tmp_path):
     def of(steps):
-        job = tiny_experiment("hopper_mr", tmp_path)
+        job = tiny_pipeline("hopper_mr", tmp_path)
         job.config["teacher"]["optimiser"]["steps"] = steps
         job.config["teacher"]["method"]["reward_weight"] = 1.0  # it needs the return model
         return job
@@ -80,7 +80,7 @@ def test_what_is_overwritten_is_trained_anew_and_what_it_needs_is_kept(tmp_path)
 
 
 def test_a_run_does_not_go_on_with_other_data_under_the_same_name(tmp_path):
-    job, run = tiny_experiment("hopper_mr", tmp_path), tmp_path / "run" / "reward"
+    job, run = tiny_pipeline("hopper_mr", tmp_path), tmp_path / "run" / "reward"
     job.config["training"]["save_every"] = 2
     job.config["reward"]["optimiser"]["steps"] = 4
     job.ensure("reward")
@@ -97,7 +97,7 @@ def test_a_run_does_not_go_on_with_other_data_under_the_same_name(tmp_path):
 
 
 def test_two_programs_do_not_train_in_one_folder(tmp_path):
-    job, run = tiny_experiment("hopper_mr", tmp_path), tmp_path / "run" / "reward"
+    job, run = tiny_pipeline("hopper_mr", tmp_path), tmp_path / "run" / "reward"
     with checkpoints.alone(run), pytest.raises(errors.UserError, match="another program trains in"):
         job.ensure("reward")
     job.ensure("reward")  # it has ended

@@ -69,7 +69,7 @@ def refusals(run, found):
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_folder_of_somebody_else_is_refused(name, meta, tmp_path):
+def test_folder_of_another_program_is_refused(name, meta, tmp_path):
     assert "has no config and stage" in refusals(tmp_path, FOREIGN[name])
     with pytest.raises(errors.UserError, match="has no config and stage"):
         run_dir.check_same(tmp_path, meta["config"], "student")
@@ -106,7 +106,7 @@ def test_a_run_of_another_version_does_not_go_on(meta, tmp_path):
         ("iql", {"training": {"precision": "bfloat16"}}, ""),  # no denoising network
     ],
 )
-def test_what_makes_another_run(stage, change, says, meta, tmp_path):
+def test_changes_that_make_another_run_are_refused(stage, change, says, meta, tmp_path):
     checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta | {"stage": stage})
     config = copy.deepcopy(meta["config"])
     for name, value in change.items():
@@ -147,7 +147,7 @@ def test_a_finished_run_may_act_in_another_precision(meta, tmp_path):
     run_dir.check_same(tmp_path, config, "student")
 
 
-def test_what_only_acting_asks_for_is_missing(meta, tmp_path):
+def test_run_without_a_section_that_acting_needs_is_refused(meta, tmp_path):
     config, stage = meta["config"], "teacher"
     task = tasks.from_config(config)
     like = policy.template(stages.make(config, task, stage), task)

@@ -1,31 +1,21 @@
-"""Make data of your own: SAC learns in any Gymnasium environment with continuous actions.
+"""Collects data of your own: SAC learns in any Gymnasium environment with continuous actions.
 
-    python -m ractd_jax.data.generate.collect --out data/ant --env Ant-v4 --steps 300000    learn, all it saw
-    python -m ractd_jax.data.generate.collect --out data/ant                                what is there
-    python -m ractd_jax.data.generate.collect --out data/ant --replay 120000                medium-replay
-    python -m ractd_jax.data.generate.collect --out data/ant --rollout 120000               medium
-    python -m ractd_jax.data.generate.collect --out data/ant --rollout 120000,300000        medium-expert
+    learn           trains SAC, keeping its replay and an actor every so many steps
+    write_replay    what the learner had seen until some step: D4RL's "medium-replay"
+    write_rollout   episodes of saved actors: D4RL's "medium", "expert" or "medium-expert"
+    show            prints what each saved actor earned
+    run             learns and writes what is asked for: the command `collect`
 
-D4RL made its locomotion data so (Fu et al. 2020, section 5): "medium" is a policy stopped at about
-a third of the expert's score and rolled out, "medium-replay" all that had been seen until then,
-"expert" the fully trained policy. The table of the second command says at which step that was.
-Files are HDF5 in D4RL's schema; to train on one, name it as the source:
-
-    python main.py --config=configs/hopper_mr.py:student,source=data/hopper/replay-120000.hdf5
-
-The first command once more continues a run that was stopped, or a finished one with more --steps.
-It needs sbx-rl (pip install '.[collect]'); the others need nothing but the folder. `main.py` has
-the first and what is written from it as the stage `collect`:
-
-    python main.py --config=configs/custom.py:collect --config.collect.env=Ant-v4
+A run is a folder; `data.generate.sac` says what it holds. The command line is
+`python -m ractd_jax.data.generate`.
 """
 
-import argparse
 import importlib.metadata
 import json
+import os
 import re
-import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,65 +30,89 @@ from ractd_jax.envs.make import make_env
 
 TRANSITIONS = 1_000_000  # of a roll-out, as in D4RL's "medium"
 AGAIN = "begin anew in another folder"  # what helps where a run is damaged
-_NUMBERS = dict.fromkeys(("seed", "warmup", "snapshot_every"), int)
-FIELDS = {"env": str, "snapshots": dict, "cuts": list} | _NUMBERS  # of collect.json: `describe`
+DEFAULTS = {"seed": 0, "warmup": 10_000, "snapshot_every": 10_000}  # of a new run
+FIELDS = {"env": str, "snapshots": dict, "cuts": list} | dict.fromkeys(DEFAULTS, int)  # `describe`
 
 
-def run(settings: dict[str, Any], seed: int, workdir: str | None = None) -> None:
-    """Learn, and write the replay and what else is asked for: the stage `collect`.
+def run(
+    *,
+    env: str,
+    steps: int,
+    warmup: int,
+    snapshot_every: int,
+    replay: Sequence[int] = (),
+    rollout: Sequence[int] = (),
+    transitions: int = TRANSITIONS,
+    seed: int = 0,
+    workdir: str | os.PathLike | None = None,
+) -> None:
+    """Learn, and write the replay and what else is asked for: the command `collect`.
 
     Args:
-        settings: the section `collect` of a configuration, see configs/base.py.
+        env: Gymnasium id.
+        steps: environment steps in all; a finished run continues with more.
+        warmup: random ones among them, before SAC learns.
+        snapshot_every: steps between the actors that are saved.
+        replay: steps up to which the replay is written, besides `steps`.
+        rollout: steps of the saved actors to roll out, equally long.
+        transitions: of the roll-out.
         seed: of the run.
         workdir: its folder; None for `runs/<environment>/collect-seed<k>`.
 
     Raises:
-        UserError: no environment is named, it was stopped, or as `learn` and `roll_out`.
+        UserError: no environment is named, it was stopped, or as `learn` and `write_rollout`.
     """
-    settings = dict(settings)
-    env, steps, transitions = (settings.pop(name) for name in ("env", "steps", "transitions"))
-    replays, actors = settings.pop("replay"), settings.pop("rollout")
     if not env:
         raise errors.UserError("in which environment? --config.collect.env=Ant-v4, for example")
     default = Path("runs") / re.sub(r"[^\w.-]", "_", env) / f"collect-seed{seed}"
     folder = Path(workdir) if workdir else default
     try:
-        learn(folder, env, steps, seed=seed, **settings)
-        for step in replays:
-            replay(folder, step)
-        if actors:
-            roll_out(folder, list(actors), transitions)
+        learn(folder, env, steps, seed=seed, warmup=warmup, snapshot_every=snapshot_every)
+        for step in replay:
+            write_replay(folder, step)
+        if rollout:
+            write_rollout(folder, list(rollout), transitions)
     except KeyboardInterrupt:
-        raise errors.UserError(_stopped(folder)) from None
+        raise errors.UserError(stopped(folder)) from None
     print("train on a file: source=<its path>, with configs/custom.py for a task of your own")
 
 
-def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> None:
+def learn(
+    folder: Path,
+    env: str | None,
+    steps: int,
+    *,
+    seed: int | None = None,
+    warmup: int | None = None,
+    snapshot_every: int | None = None,
+) -> None:
     """Train up to `steps` steps, continuing what is there, and write the replay file.
 
     Args:
         folder: of the run.
         env: Gymnasium id; None for the one of the run in the folder.
         steps: environment steps in all.
-        **settings: `seed`, `warmup` and `snapshot_every` of a new run; None for the default.
+        seed: of a new run; None, here and below, for 0 or what the run has.
+        warmup: random steps first; by default 10,000.
+        snapshot_every: steps between the actors that are saved; by default 10,000.
 
     Raises:
         UserError: unknown or unfit environment, another run's folder, or sbx-rl is missing.
     """
-    if min(steps, settings.get("snapshot_every") or 1) < 1:
+    if min(steps, 1 if snapshot_every is None else snapshot_every) < 1:
         raise errors.UserError("steps and the steps between snapshots start at 1")
     from ractd_jax.data.generate import sac  # JAX and sbx-rl start only now
 
-    meta = describe(folder)
+    numbers = {"seed": seed, "warmup": warmup, "snapshot_every": snapshot_every}
+    settings = {name: value for name, value in numbers.items() if value is not None}
+    meta: dict[str, Any] | None = describe(folder)
     if meta is None:
         if env is None:
             raise errors.UserError(f"{folder} holds no run yet: name its environment with --env")
-        chosen = {name: value for name, value in settings.items() if value is not None}
-        meta = {"env": env, "seed": 0, "warmup": 10_000, "snapshot_every": 10_000} | chosen
-        meta |= {"snapshots": {}, "cuts": []}
-    _check(meta["env"])
-    for name, value in ({"env": env} | settings).items():
-        if value is not None and value != meta[name]:
+        meta = {"env": env, "snapshots": {}, "cuts": []} | DEFAULTS | settings
+    _action_space(meta["env"])
+    for name, value in ({"env": env or meta["env"]} | settings).items():
+        if value != meta[name]:
             raise errors.UserError(
                 f"{folder} holds a run with {name} {meta[name]}, not {value}: choose another folder"
             )
@@ -106,13 +120,17 @@ def learn(folder: Path, env: str | None, steps: int, **settings: int | None) -> 
     done = _step(last) if last else 0
     if done < steps:
         with console.Progress().task(f"SAC in {meta['env']}", steps, done) as bar:
-            sac.train(folder, last, meta, steps, lambda at, seen: bar.update(at, **seen))
+            sac.train(folder, last, meta, steps, lambda step, facts: bar.update(step, **facts))
     show(folder)
-    replay(folder, steps)
+    write_replay(folder, steps)
 
 
-def replay(folder: Path, steps: int) -> Path:
-    """Write the finished episodes of the first `steps` steps: all the learner had seen by then.
+def write_replay(folder: Path, steps: int) -> Path:
+    """Write the finished episodes of the first `steps` steps, and return the file.
+
+    Args:
+        folder: of the run.
+        steps: of the learner.
 
     Raises:
         UserError: there is no run, it is damaged or shorter, no episode was finished, or its
@@ -129,7 +147,7 @@ def replay(folder: Path, steps: int) -> Path:
     keep = (episode < len(ends)) & ~np.isin(episode, np.flatnonzero(np.isin(ends, meta["cuts"])))
     if not keep.any():
         raise errors.UserError(f"no episode of {folder} had ended by step {steps:,}: ask for more")
-    timeouts, space = columns["timeouts"].astype(bool), _check(meta["env"])
+    timeouts, space = columns["timeouts"].astype(bool), _action_space(meta["env"])
     data = {
         "observations": columns["observations"].astype(np.float32),
         "next_observations": columns["next_observations"].astype(np.float32),
@@ -143,8 +161,10 @@ def replay(folder: Path, steps: int) -> Path:
     return _write(path, {name: c[keep] for name, c in data.items()}, meta, "SAC's replay buffer")
 
 
-def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | None = None) -> Path:
-    """Roll saved actors out and write the file, an equal share of steps for each.
+def write_rollout(
+    folder: Path, steps: list[int], transitions: int, workers: int | None = None
+) -> Path:
+    """Roll saved actors out, an equal share of steps for each, and return the file.
 
     Args:
         folder: of the run.
@@ -157,7 +177,7 @@ def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | No
             environment is not installed here.
     """
     meta, _ = _run(folder)
-    _check(meta["env"])
+    _action_space(meta["env"])
     steps = list(dict.fromkeys(steps))
     for step in steps:
         errors.choose("snapshot", str(step), meta["snapshots"])
@@ -176,11 +196,12 @@ def roll_out(folder: Path, steps: list[int], transitions: int, workers: int | No
 
 
 def describe(folder: Path) -> dict[str, Any] | None:
-    """Return what a run says of itself, None if there is none.
+    """Return the description of a run, None if there is no run.
 
-    `env`, `seed`, `warmup` (random steps first), `snapshot_every` (steps), `snapshots` (step ->
-    number and mean return of the episodes that ended since the one before), `cuts` (rows where a
-    stop broke an episode off).
+    Returns:
+        `env`, `seed`, `warmup` (random steps first), `snapshot_every` (steps), `snapshots` (step ->
+        number and mean return of the episodes that ended since the one before), `cuts` (rows in
+        which a stop ended an episode).
 
     Raises:
         UserError: collect.json is missing or damaged.
@@ -192,10 +213,10 @@ def describe(folder: Path) -> dict[str, Any] | None:
         meta = json.loads((last / "collect.json").read_text())
     except (OSError, ValueError) as error:
         raise errors.UserError(f"cannot read the run in {folder}, {AGAIN}: {error}") from error
-    said = meta if isinstance(meta, dict) else {}
-    if wrong := [name for name, kind in FIELDS.items() if not isinstance(said.get(name), kind)]:
+    fields = meta if isinstance(meta, dict) else {}
+    if wrong := [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)]:
         raise errors.UserError(
-            f"cannot read the run in {folder}, {AGAIN}: {last / 'collect.json'} does not say its "
+            f"cannot read the run in {folder}, {AGAIN}: {last / 'collect.json'} lacks "
             f"{', '.join(wrong)}"
         )
     return meta
@@ -203,8 +224,8 @@ def describe(folder: Path) -> dict[str, Any] | None:
 
 def newest(folder: Path) -> Path | None:
     """Return the newest checkpoint of a run, None if there is none."""
-    ours = (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name))
-    return max(ours, key=_step, default=None)
+    paths = (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name))
+    return max(paths, key=_step, default=None)
 
 
 def _step(checkpoint: Path) -> int:
@@ -212,26 +233,31 @@ def _step(checkpoint: Path) -> int:
 
 
 def show(folder: Path) -> None:
-    """Print what each snapshot's episodes earned."""
+    """Print what the episodes of each snapshot earned.
+
+    Raises:
+        UserError: there is no run, or it is damaged.
+    """
     meta, _ = _run(folder)
     print(
         f"{meta['env']}, seed {meta['seed']}\n{'snapshot':>10} {'episodes':>9} {'mean return':>12}"
     )
-    for step, seen in meta["snapshots"].items():
-        mean = "-" if seen["return_mean"] is None else f"{seen['return_mean']:,.1f}"
-        print(f"{int(step):10,} {seen['episodes']:9,} {mean:>12}")
+    for step, facts in meta["snapshots"].items():
+        mean = "-" if facts["return_mean"] is None else f"{facts['return_mean']:,.1f}"
+        print(f"{int(step):10,} {facts['episodes']:9,} {mean:>12}")
 
 
-def _stopped(folder: Path) -> str:
+def stopped(folder: Path) -> str:
+    """Return the message for a run that was stopped."""
     return f"stopped; the same command continues from what {folder} holds"
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], Path]:
     """Return description and newest checkpoint of a run, or say that there is none."""
-    meta = describe(folder)
-    if meta is None:
+    meta, last = describe(folder), newest(folder)
+    if meta is None or last is None:
         raise errors.UserError(f"{folder} holds no run: make one with --env and --steps")
-    return meta, newest(folder)
+    return meta, last
 
 
 def _load(path: Path, advice: str = AGAIN) -> dict[str, np.ndarray]:
@@ -244,23 +270,25 @@ def _load(path: Path, advice: str = AGAIN) -> dict[str, np.ndarray]:
         raise errors.UserError(f"cannot read {path}, {advice}: {line}") from error
 
 
-def _check(env_id: str) -> gymnasium.spaces.Box:
-    """Return the actions of an environment, one that SAC and the file format can serve."""
+def _action_space(env_id: str) -> gymnasium.spaces.Box:
+    """Return the actions of an environment, if SAC and the file format can serve it."""
     try:
         env = make_env(env_id)
     except (gymnasium.error.Error, ImportError) as error:
         raise errors.UserError(f"{env_id}: {' '.join(str(error).split())}") from error
     box = gymnasium.spaces.Box
-    seen, acts = env.observation_space, env.action_space
+    observations, actions = env.observation_space, env.action_space
     env.close()
-    if not isinstance(acts, box) or len(acts.shape) != 1 or not acts.is_bounded():
-        raise errors.UserError(f"{env_id}: its actions are {acts}, not a bounded vector")
-    if not isinstance(seen, box) or len(seen.shape) != 1:
-        raise errors.UserError(f"{env_id}: its observations are {seen}, not a vector")
-    return acts
+    if not isinstance(actions, box) or len(actions.shape) != 1 or not actions.is_bounded():
+        raise errors.UserError(f"{env_id}: its actions are {actions}, not a bounded vector")
+    if not isinstance(observations, box) or len(observations.shape) != 1:
+        raise errors.UserError(f"{env_id}: its observations are {observations}, not a vector")
+    return actions
 
 
-def _write(path: Path, columns: dict[str, np.ndarray], meta: dict[str, Any], source: str) -> Path:
+def _write(
+    path: Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any], source: str
+) -> Path:
     versions = {n: importlib.metadata.version(n) for n in ("gymnasium", "mujoco")}
     about = {"source": source, "environment": meta["env"], "seed": meta["seed"]}
     hdf5.write(path, columns, about | versions)
@@ -271,58 +299,3 @@ def _write(path: Path, columns: dict[str, np.ndarray], meta: dict[str, Any], sou
         f"{returns.mean():.1f} +- {returns.std():.1f} (max {returns.max():.1f})"
     )
     return path
-
-
-# ---- command -------------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ractd_jax.data.generate.collect",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of the run")
-    add("--env", help="Gymnasium id, for example Ant-v4; a run that is there knows its own")
-    add("--steps", type=int, help="learn for so many environment steps in all, write the replay")
-    add("--replay", type=int, metavar="STEP", help="write the replay buffer up to this step")
-    add("--rollout", metavar="STEP[,STEP]", help="roll out the actors saved at these steps")
-    add("--transitions", type=int, default=TRANSITIONS, help=f"of a roll-out [{TRANSITIONS}]")
-    add("--workers", type=int, help="processes of a roll-out [one a core]")
-    add("--seed", type=int, help="of a new run [0]")
-    add("--warmup", type=int, help="random steps before a new run learns [10000]")
-    add("--snapshot-every", type=int, help="steps between snapshots, which are saved [10000]")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    if args.workers is not None and args.workers < 1:
-        parser.error(f"--workers={args.workers}: at least 1")
-    try:
-        if args.steps is not None:
-            settings = {n: getattr(args, n) for n in ("seed", "warmup", "snapshot_every")}
-            learn(args.out, args.env, args.steps, **settings)
-        if args.replay is not None:
-            replay(args.out, args.replay)
-        if args.rollout is not None:
-            words = args.rollout.split(",")
-            if not all(word.isdecimal() for word in words):
-                raise errors.UserError(f"--rollout={args.rollout}: give steps, as 120000,300000")
-            roll_out(args.out, [int(w) for w in words], args.transitions, args.workers)
-        if args.steps is args.replay is args.rollout is None:
-            show(args.out)
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(_stopped(args.out), file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

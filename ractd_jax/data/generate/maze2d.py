@@ -16,6 +16,9 @@ are kept:
 Source: Fu et al. 2020, "D4RL", section 5; Farama-Foundation/D4RL, `scripts/generation`.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo is a compiled module without type stubs)
+
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator

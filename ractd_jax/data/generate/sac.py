@@ -1,45 +1,44 @@
-"""Trains a behaviour policy from scratch with SAC and keeps all it saw: the learner of `collect`.
+"""Trains a behaviour policy from scratch with SAC and keeps its replay: the learner of `collect`.
 
 The learner is sbx-rl's, Stable Baselines in JAX (Haarnoja et al. 2018), the extra `collect`, which
 brings stable-baselines3 and PyTorch along. Everything lies in one folder:
 
-    snapshots/<step>.npz    the actor at that step, in the format of `rollouts.act`
+    snapshots/<step>.npz    the actor at that step, in the format of `sac_rollout.act`
     checkpoint-<step>/      what a stopped run continues from: the learner, its replay buffer, and
                             collect.json, which names the environment and what each snapshot earned
 
-Nothing is pickled, so nothing is unpickled: Stable Baselines' own `save` writes pickles, which may
-run any code when they are loaded, so the learner's arrays are kept by Flax's msgpack and the replay
-buffer's by numpy instead. The price is a handful of the learner's attributes named in `_learner`.
+Nothing is pickled: Stable Baselines' own `save` writes pickles, which may run any code when they
+are loaded. The arrays of the learner and of its replay buffer are saved by numpy instead, so
+`_learner` has to name the attributes that hold them.
 
 A continued run is not the same to the bit as one that was not stopped: the environment begins a new
-episode, and what the old one had got to counts as no episode (`cuts`).
+episode, and the unfinished one counts as no episode (`cuts`).
 """
 
 import json
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.serialization
 import gymnasium
 import jax
 import numpy as np
 
 from ractd_jax import errors
-from ractd_jax.data import hdf5
+from ractd_jax.data import cache
 from ractd_jax.envs.make import make_env
 
-META = "collect.json"
+META, LEARNER, REPLAY = "collect.json", "learner.npz", "buffer.npz"  # files of a checkpoint
 BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 WIDTH = 256  # of both hidden layers, of actor and critics
 LAYERS = {"Dense_0": "hidden0", "Dense_1": "hidden1", "Dense_2": "mean", "Dense_3": "log_std"}
 
 
 def make_learner(env: gymnasium.Env, *, steps: int, warmup: int, seed: int) -> Any:
-    """Return a SAC that has learnt nothing, with room for `steps` transitions.
+    """Return a new SAC learner, with room for `steps` transitions.
 
     Args:
         env: with a vector of numbers as observation, and continuous actions.
@@ -68,12 +67,12 @@ def make_learner(env: gymnasium.Env, *, steps: int, warmup: int, seed: int) -> A
 
 
 def actor(model: Any) -> dict[str, np.ndarray]:
-    """Return the actor's weights in the format of `rollouts.act`."""
+    """Return the actor's weights in the format of `sac_rollout.act`."""
     params = jax.device_get(model.policy.actor_state.params)
     params = params.get("params", params)
     return {
-        f"{name}/{part}": np.asarray(params[theirs][part], np.float32)
-        for theirs, name in LAYERS.items()
+        f"{name}/{part}": np.asarray(params[layer][part], np.float32)
+        for layer, name in LAYERS.items()
         for part in ("kernel", "bias")
     }
 
@@ -88,7 +87,7 @@ def train(
     """Train up to `steps` environment steps, saving at every snapshot.
 
     Args:
-        folder: where everything lies.
+        folder: of the run.
         checkpoint: what to continue from; None to begin.
         meta: contents of collect.json (see `collect.describe`); `snapshots` and `cuts` grow.
         steps: environment steps in all.
@@ -114,8 +113,8 @@ def train(
         mean = float(np.mean(returns)) if returns else None
         meta["snapshots"][str(goal)] = {"episodes": len(returns), "return_mean": mean}
         path = folder / "snapshots" / f"{goal}.npz"
-        with hdf5.atomic(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **actor(model))
+        with cache.atomic(path) as temporary:
+            _savez(temporary, actor(model))
         save(model, folder, meta)
         advance(goal, {} if mean is None else {"return": mean})
     env.close()
@@ -141,10 +140,9 @@ def save(model: Any, folder: Path, meta: dict[str, Any]) -> None:
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        (temporary / "learner.msgpack").write_bytes(flax.serialization.to_bytes(_learner(model)))
-        np.savez(
-            temporary / "buffer.npz", **{name: getattr(buffer, name)[:step, 0] for name in BUFFER}
-        )
+        _savez(temporary / LEARNER, _named(_learner(model)))
+        columns = {name: getattr(buffer, name)[:step, 0] for name in BUFFER}
+        _savez(temporary / REPLAY, columns)
         (temporary / META).write_text(json.dumps(meta, indent=1))
         old = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
         temporary.rename(new)
@@ -161,17 +159,45 @@ def _learner(model: Any) -> dict[str, Any]:
         "critics": model.policy.qf_state,
         "temperature": model.ent_coef_state,
         "key": model.key,
-        "updates": model._n_updates,  # noqa: SLF001
+        "updates": model._n_updates,  # noqa: SLF001  (it has no public name)
     }
+
+
+def _named(tree: Any) -> dict[str, np.ndarray]:
+    """Return the arrays and numbers of a tree by their paths in it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _filled(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Return a tree with its arrays and numbers replaced by those that `_named` returned.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one has another shape.
+    """
+
+    def replaced(path: Any, leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path)
+        array = arrays[name]
+        if array.shape != np.shape(leaf):
+            raise ValueError(f"{name} is {array.shape}, expected {np.shape(leaf)}")
+        return type(leaf)(array) if isinstance(leaf, int) else array
+
+    return jax.tree_util.tree_map_with_path(replaced, tree)
+
+
+def _savez(path: Path, arrays: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:  # given a path, numpy would append .npz to it
+        np.savez(file, **arrays)
 
 
 def _restore(model: Any, checkpoint: Path, meta: dict[str, Any]) -> None:
     """Put a checkpoint back into a new learner, and begin a new episode."""
     try:
-        state = flax.serialization.from_bytes(
-            _learner(model), (checkpoint / "learner.msgpack").read_bytes()
-        )
-        with (checkpoint / "buffer.npz").open("rb") as file, np.load(file) as saved:
+        with (checkpoint / LEARNER).open("rb") as file, np.load(file) as saved:
+            state = _filled(_learner(model), saved)
+        with (checkpoint / REPLAY).open("rb") as file, np.load(file) as saved:
             columns = {name: saved[name] for name in BUFFER}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise errors.UserError(
@@ -188,6 +214,6 @@ def _restore(model: Any, checkpoint: Path, meta: dict[str, Any]) -> None:
     buffer.full = step == buffer.buffer_size
     model.num_timesteps = step
     if not buffer.dones[step - 1, 0]:
-        # To the learner the clock ended it: the next observation still counts, nothing after does.
+        # For the learner its time limit ended the episode: its next observation still counts.
         buffer.dones[step - 1, 0] = buffer.timeouts[step - 1, 0] = 1
         meta["cuts"].append(step - 1)

@@ -5,7 +5,7 @@ here imports JAX, because every worker process of `simulated.make` has to import
 Source of the policy: Haarnoja et al. 2018, "Soft Actor-Critic", appendix C (tanh-Gaussian).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -21,17 +21,17 @@ COLUMNS = (
     *("observations", "actions", "infos/qpos", "infos/qvel"),
     *("rewards", "next_observations", "terminals", "timeouts"),
 )
-LANES = 8  # environments in lockstep; more make the numpy pass cheaper and the last episodes wait
+LANES = 8  # environments in lockstep; with more the last episodes leave many of them idle
 
 
 class Block(NamedTuple):
-    """One snapshot's work order for one process.
+    """What one process is to collect of one snapshot.
 
     Attributes:
         env_id: Gymnasium environment.
         actor: weights `hidden0/kernel`, ... of the snapshot; `None` acts uniformly at random.
         steps: how many steps to collect, at least.
-        seed: what tells this block's randomness from every other's.
+        seed: numbers that no other block has.
     """
 
     env_id: str
@@ -43,9 +43,15 @@ class Block(NamedTuple):
 def act(
     actor: Actor, obs: Float32[np.ndarray, "lane obs"], noise: Float32[np.ndarray, "lane act"]
 ) -> Float32[np.ndarray, "lane act"]:
-    """Return tanh(mean(obs) + std(obs) noise)."""
+    """Return tanh(mean(obs) + std(obs) noise).
 
-    def dense(name, x):
+    Args:
+        actor: weights by layer, `hidden0/kernel`, `hidden0/bias`, ...
+        obs: a row for each environment.
+        noise: standard normal.
+    """
+
+    def dense(name: str, x: np.ndarray) -> np.ndarray:
         return x @ actor[f"{name}/kernel"] + actor[f"{name}/bias"]
 
     hidden = np.maximum(dense("hidden1", np.maximum(dense("hidden0", obs), 0.0)), 0.0)
@@ -56,7 +62,13 @@ def act(
 def rescale(
     actions: Float32[np.ndarray, "lane act"], space: gymnasium.spaces.Box
 ) -> Float32[np.ndarray, "lane act"]:
-    """Map actions from [-1, 1], where actors act, to the limits of an environment."""
+    """Map actions from [-1, 1], where actors act, to the limits of an environment.
+
+    Example:
+        >>> space = gymnasium.spaces.Box(0, 4, (1,), np.float32)
+        >>> rescale(np.zeros((1, 1), np.float32), space).tolist()
+        [[2.0]]
+    """
     if (space.low == -1).all() and (space.high == 1).all():
         return actions
     return (space.low + (actions + 1) / 2 * (space.high - space.low)).astype(np.float32)
@@ -66,19 +78,20 @@ def collect(block: Block) -> list[Episode]:
     """Return complete episodes of at least `block.steps` steps in all, in the order they began.
 
     A lane begins a new episode while fewer than `block.steps` steps have been taken, and finishes
-    what it began. Whether an episode counts therefore never depends on its own length, and the
-    mixture is not tilted towards short or long ones.
+    the episode it is in. So whether an episode counts never depends on its own length, and neither
+    short nor long ones are preferred.
     """
     lanes = int(np.clip(block.steps // 1000, 1, LANES))
     envs = [make_env(block.env_id) for _ in range(lanes)]
     seeds = np.random.SeedSequence(block.seed).generate_state(lanes + 1)
     rng = np.random.default_rng(seeds[-1])
     space = envs[0].action_space
+    assert isinstance(space, gymnasium.spaces.Box)
     shape = lanes, *space.shape
 
     obs = np.array([env.reset(seed=int(s))[0] for env, s in zip(envs, seeds, strict=False)])
-    rows = [[] for _ in envs]  # of the episode each lane is in; None once the lane has retired
-    begun = list(rows)
+    begun: list[list[tuple]] = [[] for _ in envs]  # the rows of each episode
+    rows: list[list[tuple] | None] = [*begun]  # of each lane's episode; None once it has retired
     taken = 0
     while any(lane is not None for lane in rows):
         if block.actor is None:
@@ -88,25 +101,27 @@ def collect(block: Block) -> list[Episode]:
             actions = act(block.actor, obs.astype(np.float32), noise)
         actions = rescale(actions, space)
         for i, env in enumerate(envs):
-            if rows[i] is None:
+            episode = rows[i]
+            if episode is None:
                 continue
             before = obs[i].copy(), actions[i], *_state(env)
             obs[i], reward, terminal, timeout, _ = env.step(actions[i])
-            rows[i].append((*before, reward, obs[i].copy(), terminal, timeout and not terminal))
+            episode.append((*before, reward, obs[i].copy(), terminal, timeout and not terminal))
             taken += 1
             if terminal or timeout:
-                rows[i] = [] if taken < block.steps else None
-                if rows[i] is not None:
+                rows[i] = None
+                if taken < block.steps:
+                    begun.append([])
+                    rows[i] = begun[-1]
                     obs[i] = env.reset()[0]
-                    begun.append(rows[i])
     for env in envs:
         env.close()
     return [_columns(episode) for episode in begun]
 
 
 def _state(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions and velocities; without any where the physics is not MuJoCo's."""
-    data = getattr(env.unwrapped, "data", None)
+    """Return positions and velocities, empty where the physics is not MuJoCo's."""
+    data: Any = getattr(env.unwrapped, "data", None)
     if hasattr(data, "qpos"):
         return data.qpos.copy(), data.qvel.copy()
     return np.empty(0), np.empty(0)

@@ -4,7 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from ractd_jax.nn.cpu import matmul
 
@@ -12,8 +12,8 @@ NARROW = 64  # channels up to which two steps share a row of a product in bfloat
 
 
 def columns(
-    x: Float[Array, "batch length c"], width: int, stride: int = 1, pad: int = 0
-) -> Float[Array, "batch length_out _"]:
+    x: Shaped[Array, "batch length c"], width: int, stride: int = 1, pad: int = 0
+) -> Shaped[Array, "batch length_out _"]:
     """Put `width` neighbours in x side by side: (batch, length_out, width * c).
 
     Args:

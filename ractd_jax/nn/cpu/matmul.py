@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
-from ractd_jax.types import Params
+Params = Any  # a pytree of arrays
 
 FEW_ROWS = 32
 

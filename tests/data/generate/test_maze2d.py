@@ -102,14 +102,14 @@ def test_statistics_are_those_of_the_released_file(data):
     assert obs[:, :2].max() > 3.2  # runs into walls
 
 
-def test_noise_is_an_option(data, tmp_path):
+def test_noise_of_the_controller_can_be_switched_off(data, tmp_path):
     maze2d.make(TASK, tmp_path / "x.hdf5", transitions=STEPS, noise=0.0)
     still = arrays(tmp_path / "x.hdf5")
     assert still["timeouts"].sum() > 1.05 * data["timeouts"].sum()
     assert still["observations"][:, :2].max() < 3.1  # stays away from walls
 
 
-def test_seed_decides_and_a_short_run_begins_a_long_one(data, tmp_path):
+def test_seed_decides_the_data_and_a_short_run_is_the_start_of_a_long_one(data, tmp_path):
     def make(seed):
         maze2d.make(TASK, tmp_path / "x.hdf5", transitions=500, seed=seed)
         return arrays(tmp_path / "x.hdf5")
@@ -120,7 +120,7 @@ def test_seed_decides_and_a_short_run_begins_a_long_one(data, tmp_path):
     assert np.abs(other["actions"][:5] - again["actions"][:5]).max() > 0.01
 
 
-def test_is_a_source(tmp_path, monkeypatch, capsys):
+def test_simulated_maze_is_a_data_source(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path))
     loaded = sources.load(TASK, "simulated", transitions=2000, seed=3)
     assert "simulating maze2d-umaze-v1" in capsys.readouterr().out
@@ -134,7 +134,7 @@ def test_is_a_source(tmp_path, monkeypatch, capsys):
     assert sources.label("d4rl", TASK) == "D4RL"
 
 
-def test_advance_hears_of_every_chunk(tmp_path, monkeypatch):
+def test_progress_is_reported_after_every_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(maze2d, "CHUNK", 300)
     heard = []
     maze2d.make(TASK, tmp_path / "x.hdf5", transitions=700, advance=heard.append)
@@ -155,7 +155,7 @@ def test_cut_at_goal_by_hand():
     assert whole.timeouts.tolist() == (rows == 2).tolist()
 
 
-def test_cut_at_goal_keeps_whole_ways(path, data):
+def test_cut_at_goal_keeps_whole_paths(path, data):
     cut, arrived = maze2d.cut_at_goal(hdf5.read(path, TASK))
     assert len(arrived) == len(cut.rewards)
     assert 30 < arrived.sum() <= data["timeouts"].sum()
@@ -177,7 +177,7 @@ def test_cut_at_goal_keeps_whole_ways(path, data):
         ("hopper-medium-v2", {}, "no Maze2d task"),
     ],
 )
-def test_what_cannot_be_made(tmp_path, name, options, text):
+def test_impossible_options_are_refused(tmp_path, name, options, text):
     with pytest.raises(errors.UserError, match=text) as caught:
         maze2d.make(tasks.get(name), tmp_path / "x.hdf5", **options)
     assert "\n" not in str(caught.value)

@@ -147,7 +147,7 @@ def test_actor_is_a_squashed_gaussian():
     np.testing.assert_allclose(moved, np.tanh(mean + shift), atol=1e-5)
 
 
-def test_a_dead_worker_is_one_line():
+def test_dead_worker_process_ends_in_one_line():
     with (
         pytest.raises(errors.UserError, match="a simulation process died") as caught,
         simulated._mapped(os._exit, [1, 1], workers=2) as results,
@@ -224,7 +224,7 @@ def test_comparison_of_the_snapshots_by_themselves(monkeypatch, capsys):
     assert 1_000 < float(returns.split(" +- ")[0].replace(",", "")) < 2_500
 
 
-def test_label_says_where_the_expert_is_none():
+def test_label_says_when_there_is_no_expert():
     assert "no expert" in simulated.label(tasks.get("halfcheetah-medium-expert-v2"))
     plain = simulated.label(tasks.get("halfcheetah-medium-v2"))
     assert plain == "simulated (MuJoCo 3, shipped SAC snapshots)"

@@ -20,7 +20,7 @@ def test_name_and_features_are_the_words_of_linux(monkeypatch, flags, tiles):
     assert cpuinfo.multiplies_bfloat16_in_tiles.__wrapped__() == tiles
 
 
-def test_without_such_a_list_they_are_what_python_knows(monkeypatch):
+def test_without_proc_cpuinfo_python_names_the_processor(monkeypatch):
     def missing(path):
         raise FileNotFoundError(path)
 

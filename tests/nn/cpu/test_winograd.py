@@ -22,7 +22,7 @@ def test_matrices_give_the_correlation(outputs, taps):
 @pytest.mark.parametrize("batch", [16, 2])  # few rows are multiplied the other way round
 @pytest.mark.parametrize("width", [3, 5])
 @pytest.mark.parametrize("length", [4, 8, 12])
-def test_it_is_the_convolution_in_value_and_gradients(key, length, width, batch):
+def test_winograd_equals_the_convolution_in_value_and_gradients(key, length, width, batch):
     key_x, key_kernel, key_y = jax.random.split(key, 3)
     x = jax.random.normal(key_x, (batch, length, 32))
     kernel = jax.random.normal(key_kernel, (width, 32, 24))
@@ -63,7 +63,7 @@ def uses_fewer(batch, length, width, dtype="float32"):
     return floor.operations(f, x, kernel) < 2 * x.size * width * 8
 
 
-def test_it_serves_where_rows_are_many():
+def test_winograd_is_used_where_rows_are_many():
     assert uses_fewer(64, 4, 5)
     assert uses_fewer(16, 16, 5)
     assert not uses_fewer(63, 4, 5)

@@ -1,0 +1,91 @@
+"""Fields of a configuration, set by their full names: `student.method.nfe=2`."""
+
+import ast
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ractd_jax import errors
+
+
+def set_fields(config: ConfigDict, given: Iterable[str]) -> None:
+    """Set fields of a configuration.
+
+    Args:
+        config: is changed.
+        given: as "student.method.nfe=2"; values as Python writes them, words without quotes.
+
+    Raises:
+        UserError: a field does not exist, or its value is of another kind.
+
+    Example:
+        >>> config = ConfigDict({"student": {"nfe": 1}})
+        >>> set_fields(config, ["student.nfe=2"])
+        >>> config.student.nfe
+        2
+    """
+    for text in given:
+        _set(config, text)
+
+
+def _set(config: ConfigDict, text: str) -> None:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise errors.UserError(f"--config.{name}: it needs a value, --config.{name}=...")
+    *sections, field = name.split(".")
+    section: Any
+    try:
+        section = functools.reduce(getattr, sections, config)
+        if not isinstance(section, ConfigDict) or field not in section:
+            legal = list(section) if isinstance(section, ConfigDict) else []
+            raise AttributeError(_near(field, legal))
+        if isinstance(section[field], ConfigDict):
+            raise AttributeError(
+                f"it is a section, of {', '.join(map(str, section[field].keys()))}"
+            )
+    except (AttributeError, KeyError) as error:
+        line = " ".join(str(error.args[0]).split())
+        raise errors.UserError(f"no such field: {name}: {line}; see --help=fields") from error
+    found = _value(section[field], value, section.get_type(field))
+    try:
+        section[field] = found
+    except TypeError as error:
+        kind = section.get_type(field)
+        raise errors.UserError(
+            f"--config.{name}={value}: {_KINDS.get(kind, kind.__name__)} is needed"
+        ) from error
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    tuple: "several values in brackets, as (1, 2),",
+}
+
+
+def _near(field: str, legal: list[str]) -> str:
+    try:
+        errors.choose("field", field, legal)
+    except errors.UserError as error:
+        return str(error)
+    return field
+
+
+def _value(now: Any, text: str, kind: type) -> Any:
+    """Return a value as the command line means it for a field of a kind."""
+    if kind is str or isinstance(now, str):
+        return text
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    if isinstance(value, list):
+        value = tuple(value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    return value
