@@ -78,7 +78,9 @@ def single(stage, adam):
         return iql.make_iql(critic, critic, policy, iql.Iql(), adam, **sizes)
     if stage == "dql":
         method = diffusion_ql.DiffusionQl(steps=3)
-        return diffusion_ql.make_diffusion_ql(denoising_mlp.StepMLP((16,), 8), critic, method, adam, **sizes)
+        return diffusion_ql.make_diffusion_ql(
+            denoising_mlp.StepMLP((16,), 8), critic, method, adam, **sizes
+        )
     net = mlp.MLP((16,), SHAPE[1], "gelu", "")
     return fql.make_fql(critic, net, net, fql.Fql(flow_steps=3), adam, **sizes)
 
