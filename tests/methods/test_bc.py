@@ -56,7 +56,7 @@ def test_learns_the_mean_action_of_a_state(learnt, steps):
 def test_gives_the_mean_of_two_modes_where_no_action_is(learnt, steps):
     algorithm, params = learnt(steps)  # all are near -0.6 or 0.6
     assert np.abs(steps.x).min() > 0.2
-    assert np.abs(act(algorithm, params, steps.cond[:200])).max() < 0.2
+    assert np.abs(act(algorithm, params, steps.cond[:200])).mean() < 0.1
 
 
 def test_acts_in_the_range_of_actions_and_whatever_the_key(learnt, steps):
@@ -79,7 +79,9 @@ def test_record_is_right():
     assert method.reads is Reads.TRANSITIONS
     assert method.tasks == ("policy",)
     assert method.calls(method.fields()) == 1
-    assert next(name for name, m in registry.records().items() if m.row) == "bc"  # the plainest
+    assert (
+        next(name for name, m in registry.records().items() if m.row and m.acts) == "bc"
+    )  # the plainest
 
 
 @pytest.mark.parametrize("preset", ["default", "paper", "released"])

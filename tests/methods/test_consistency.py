@@ -24,7 +24,7 @@ from ractd_jax.evaluation import idql_table
 from ractd_jax.methods import consistency, registry
 from ractd_jax.methods import consistency_distillation as distillation
 from ractd_jax.methods import consistency_training as training
-from ractd_jax.nn import denoising_mlp
+from ractd_jax.nn import denoising_mlp, embeddings
 from ractd_jax.training import checkpoints
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)
@@ -265,7 +265,7 @@ def test_network_is_the_published_one():
 def test_network_sees_a_quarter_of_the_logarithm_of_the_level(weights):
     """A level times e^4 turns the angle of a frequency f by 2 pi f: here by whole turns."""
     net = denoising_mlp.FourierMLP(hidden=8, blocks=1, embed_dim=2, scale=1.0)
-    (frequency,) = jax.random.normal(jax.random.key(embeddings.FEATURES_SEED), (1,))
+    (frequency,) = jax.random.normal(jax.random.key(embeddings.FREQUENCIES_SEED), (1,))
     params, x, cond = weights(net, 1), jnp.ones((1, *SHAPE)), jnp.ones((1, COND))
 
     def f(t):
@@ -359,13 +359,13 @@ def test_curriculum_needs_one_compilation(optimiser, sizes, toy, draw, tiny):
 def test_impossible_settings_are_refused():
     with pytest.raises(errors.FieldError, match="Did you mean 'ceil'"):
         training.Training(rounding="cell")
-    with pytest.raises(errors.FieldError, match="^s1 is 10: at least 20"):
+    with pytest.raises(errors.FieldError, match=r"^s1 is 10: at least 20"):
         training.Training(s0=20, s1=10)
     for field, value in (("s0", 0), ("p_std", 0.0), ("huber_c", -1.0), ("nfe", 0)):
-        with pytest.raises(errors.FieldError, match=f"^{field} is {value}"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
             training.Training(**{field: value})
     for field in ("intervals", "nfe"):
-        with pytest.raises(errors.FieldError, match=f"^{field} is 0"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is 0"):
             distillation.Distillation(**{field: 0})
 
 

@@ -183,7 +183,7 @@ def test_impossible_settings_are_refused():
         ddpm.Ddpm(sampler="dimm")
     with pytest.raises(errors.FieldError, match=r"^sample_steps is 101: between 1 and steps"):
         ddpm.Ddpm(sample_steps=101)
-    with pytest.raises(errors.FieldError, match="^steps is 0"):
+    with pytest.raises(errors.FieldError, match=r"^steps is 0"):
         ddpm.Ddpm(steps=0)
     with pytest.raises(errors.FieldError, match="Choose from: cosine, vp"):
         ddpm.Ddpm(schedule="line")

@@ -228,9 +228,9 @@ def test_the_plan_of_the_highest_value_is_the_one_that_acts(optimiser):
 
 def test_impossible_settings_are_refused():
     for field in ("steps", "plans"):
-        with pytest.raises(errors.FieldError, match=f"^{field} is 0: at least 1"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is 0: at least 1"):
             diffuser.Diffuser(**{field: 0})
-    with pytest.raises(errors.FieldError, match="^guide_scale is -1"):
+    with pytest.raises(errors.FieldError, match=r"^guide_scale is -1"):
         diffuser.Diffuser(guide_scale=-1.0)
 
 

@@ -161,7 +161,7 @@ def test_impossible_settings_are_refused():
     with pytest.raises(errors.FieldError, match="Did you mean 'cosine'"):
         diffusion_ql.DiffusionQl(schedule="cosin")
     for field, value in (("steps", 0), ("eta", -1.0), ("discount", 1.0)):
-        with pytest.raises(errors.FieldError, match=f"^{field} is {value}"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
             diffusion_ql.DiffusionQl(**{field: value})
-    with pytest.raises(errors.FieldError, match="^embed_dim is 5"):
+    with pytest.raises(errors.FieldError, match=r"^embed_dim is 5"):
         diffusion_ql.Layers(embed_dim=5)

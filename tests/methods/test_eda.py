@@ -231,10 +231,10 @@ def test_a_batch_keeps_proposals_with_their_state(key):
 def test_settings_that_cannot_be_are_named():
     with pytest.raises(errors.FieldError, match="uniform"):
         eda.Eda(spacing="unform")
-    with pytest.raises(errors.FieldError, match="^nfe is 0"):
+    with pytest.raises(errors.FieldError, match=r"^nfe is 0"):
         eda_behavior.Sampling(nfe=0)
     for field, value in (("proposals", 1), ("states", -1), ("beta", 0.0), ("alpha", -1.0)):
-        with pytest.raises(errors.FieldError, match=f"^{field} is {value}"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
             eda.Eda(**{field: value})
 
 

@@ -184,7 +184,7 @@ def test_impossible_settings_are_refused():
     with pytest.raises(errors.FieldError, match="Did you mean 'mean'"):
         fql.Fql(q_agg="men")
     for field, value in (("flow_steps", 0), ("alpha", -1.0), ("discount", 1.0)):
-        with pytest.raises(errors.FieldError, match=f"^{field} is {value}"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
             fql.Fql(**{field: value})
 
 

@@ -141,7 +141,7 @@ def test_policies_have_no_inverse_dynamics(tmp_path):
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(errors.FieldError, match="^gain is 0"):
+    with pytest.raises(errors.FieldError, match=r"^gain is 0"):
         inverse_dynamics.Inverse(gain=0.0)
-    with pytest.raises(errors.FieldError, match="^hidden is empty"):
+    with pytest.raises(errors.FieldError, match=r"^hidden is empty"):
         inverse_dynamics.Layers(hidden=())

@@ -166,7 +166,7 @@ def test_log_density_is_the_gaussians_up_to_a_constant():
     ],
 )
 def test_impossible_settings_are_refused(field, value):
-    with pytest.raises(errors.FieldError, match=f"^{field} is {value}"):
+    with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
         iql.Iql(**{field: value})
 
 
