@@ -160,7 +160,7 @@ def dataset():
     rng = np.random.default_rng(0)
     arrays = rng.normal(size=(10, 2)), rng.normal(size=(10, 1)), np.zeros(10), np.ones(10)
     arrays = [jnp.asarray(a, jnp.float32) for a in arrays]
-    return transitions.Dataset(*arrays, jnp.array([0, 1, 2, 4, 5, 7, 8]))
+    return transitions.StepDataset(*arrays, jnp.array([0, 1, 2, 4, 5, 7, 8]))
 
 
 def learn(algorithm, frozen, proposals, updates):

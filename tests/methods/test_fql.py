@@ -146,7 +146,8 @@ def test_policys_loss_moves_the_policy_alone(key, optimiser, steps):
     key_init, key_update = jax.random.split(key)
     after = {}
     for normalize in (True, False):
-        algorithm = make(optimiser(warmup=0), (8,), flow_steps=2, normalize_q_loss=normalize)
+        method = {"flow_steps": 2, "alpha": 1.0, "normalize_q_loss": normalize}
+        algorithm = make(optimiser(warmup=0), (8,), **method)
         state = jax.jit(algorithm.init)(jax.random.clone(key_init))
         update = jax.jit(algorithm.update)
         after[normalize] = update(state, batch, jax.random.clone(key_update))[0].params
@@ -159,7 +160,7 @@ def test_policys_loss_moves_the_policy_alone(key, optimiser, steps):
 def test_policy_finds_the_better_mode_of_the_data_and_the_flow_keeps_both(
     key, optimiser, steps, draw
 ):
-    algorithm = make(optimiser(steps=800), alpha=1.0)
+    algorithm = make(optimiser(steps=800), alpha=1.0, normalize_q_loss=True)
 
     def body(i, state):
         key_batch, key_update = jax.random.split(jax.random.fold_in(key, i))
