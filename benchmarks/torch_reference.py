@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from ractd_jax.ctm import Student, chain
 from ractd_jax.diffusion import Noise
-from ractd_jax.methods.ddpm import Ddpm, alpha_bars, visited
+from ractd_jax.methods.ddpm import Ddpm, visited
+from ractd_jax.methods.vp_schedule import alpha_bars
 from ractd_jax.types import Params
 
 # ---- networks ------------------------------------------------------------------------------------

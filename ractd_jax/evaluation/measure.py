@@ -15,7 +15,7 @@ from ractd_jax.training.pipeline import Pipeline
 SELECTION = "last checkpoint (offline)"
 
 
-def play(pipeline: Pipeline, row: EvalRow, act: rollouts.Policy, *manner: str) -> dict[str, Any]:
+def play(pipeline: Pipeline, row: EvalRow, act: rollouts.Act, *manner: str) -> dict[str, Any]:
     """Return the entry of a row's episodes.
 
     Args:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from ractd_jax import errors
-from ractd_jax.data import hdf5
+from ractd_jax.data import cache
 from ractd_jax.envs.make import make_env
 from ractd_jax.report import style
 from ractd_jax.tasks import TaskSpec
@@ -100,7 +100,7 @@ def save_gif(
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     pause = round(1000 * stride * seconds)  # in milliseconds: real time
     times = [pause] * (len(frames) - 1) + [1500]  # rest on the end before it repeats
-    with hdf5.atomic(path) as temporary:
+    with cache.atomic(path) as temporary:
         frames[0].save(
             temporary, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
         )

@@ -18,7 +18,7 @@ from matplotlib.patches import Circle, Rectangle
 from PIL import Image, ImageDraw
 
 from ractd_jax import tasks
-from ractd_jax.data import hdf5
+from ractd_jax.data import cache
 from ractd_jax.data.episodes import Transitions
 from ractd_jax.envs import maze2d
 from ractd_jax.report import style
@@ -67,7 +67,7 @@ def save(
         bar.outline.set_edgecolor(style.RULE)
     _draw_ways(axes, plans, paths)
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=style.INK)
-    with hdf5.atomic(path) as temporary:
+    with cache.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, facecolor="white")
 
 
@@ -107,7 +107,7 @@ def save_each(
     for axes in figure.axes[len(ways) :]:
         axes.set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
-    with hdf5.atomic(path) as temporary:
+    with cache.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=90, facecolor="white")
 
 
@@ -177,7 +177,7 @@ def save_gif(
     palette = frames[len(frames) // 2].quantize(48, kmeans=1)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [round(1000 * stride * maze2d.TIMESTEP)] * (len(frames) - 1) + [1500]
-    with hdf5.atomic(path) as temporary:
+    with cache.atomic(path) as temporary:
         frames[0].save(
             temporary, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
         )

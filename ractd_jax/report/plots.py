@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 from ractd_jax import errors
-from ractd_jax.data import hdf5
+from ractd_jax.data import cache
 from ractd_jax.report import style
 
 _DPI = 150
@@ -250,5 +250,5 @@ def save(figure: Figure, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with hdf5.atomic(path) as temporary:
+    with cache.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, facecolor="white")

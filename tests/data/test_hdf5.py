@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import episodes, hdf5
+from ractd_jax.data import cache, episodes, hdf5
 
 TASK = tasks.get("hopper-medium-replay-v2")
 N = 50
@@ -201,7 +201,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(path, columns):
     before = path.read_bytes()
 
     def fail():
-        with hdf5.atomic(path) as temporary:
+        with cache.atomic(path) as temporary:
             temporary.write_text("half")
             raise OSError("disk\nfull")
 
