@@ -35,7 +35,7 @@ PLANNER = {  # numbers that the mazes' configurations are given
     "reward_weight": {"default": 0.1},
 }
 # Of a method's fields, so that it compiles in a blink.
-FEW = {"sample_bins": 4, "sample_steps": 4, "plans": 3, "flow_steps": 3, "steps": 5, "s1": 10}
+FEW = {"horizon": HORIZON, "sample_bins": 4, "sample_steps": 4, "plans": 3, "flow_steps": 3, "steps": 5, "s1": 10}
 # A name of its own: the stage, and fields of its method that differ.
 VARIANTS = {
     "teacher, aware of the reward": ("teacher", {"reward_weight": 0.1}),
@@ -75,7 +75,8 @@ class Case(NamedTuple):
 def toy(kind: str) -> Config:
     """Return a configuration of a toy task with every stage of its kind, as small as it gets."""
     task = TaskSpec("toy", obs_dim=OBS, act_dim=ACT, kind=kind)
-    given = Given(task, "student", "demo", "d4rl", "default", 0, 1, PLANNER * (kind == "planner"))
+    numbers = PLANNER if kind == "planner" else {}
+    given = Given(task, "student", "demo", "d4rl", "default", 0, 1, numbers)
     values = configs.complete(given, {"data": {"horizon": HORIZON}}).to_dict()
     for stage in registry.records():
         if stage in values:
@@ -89,7 +90,7 @@ def toy(kind: str) -> Config:
     return registry.configure(values)
 
 
-def recorded() -> episodes.Transitions:
+def recorded(kind: str) -> episodes.Transitions:
     """Return episodes: actions follow the observation, the reward is the first action."""
     rng = np.random.default_rng(0)
     n, length = 1000, 20
@@ -97,9 +98,10 @@ def recorded() -> episodes.Transitions:
     act = np.clip(0.5 * obs[:, :ACT] + 0.2 * rng.normal(size=(n, ACT)), -1, 1).astype(np.float32)
     ends = np.arange(n) % length == length - 1
     failed = ends & (np.arange(n) // length % 2 == 0)
-    return episodes.Transitions(
-        obs, act, act[:, 0].copy(), np.roll(obs, -1, axis=0), failed, ends & ~failed
-    )
+    rewards = act[:, 0].copy()
+    if kind == "planner":  # a maze's episodes end where rewards do
+        rewards = np.float32(np.arange(n) % length < length - 2)
+    return episodes.Transitions(obs, act, rewards, failed, ends & ~failed)
 
 
 @functools.cache
@@ -111,7 +113,7 @@ def case(name: str) -> Case:
     changed = {f"{stage}__method__{field}": value for field, value in fields.items()}
     config = configuration.replace(config, **changed)
     algorithm = registry.make(config, stage)
-    data, normalizer = examples.build(config, stage, recorded())
+    data, normalizer = examples.build(config, stage, recorded(kind))
     frozen = {role: params_of(config, need) for role, need in registry.needs(config, stage).items()}
     if algorithm.prepare:
         data = algorithm.prepare(frozen, data, jax.random.key(9))
