@@ -76,7 +76,7 @@ def _stage(config: Config, stage: str, rate: float, max_seconds: float) -> dict[
     shapes = jax.eval_shape(start, jax.random.key(0))  # nothing is made that may be skipped
     # As the networks define them: the program may get by with fewer (`winograd`).
     done = floor.operations(update, shapes, rows, jax.random.key(0))
-    with conv1d.plain():
+    with conv1d.xla_convolutions():
         operations = floor.operations(update, shapes, rows, jax.random.key(0))
     entry = {"stage": stage, "batch": batch, "operations": operations, "operations_done": done}
     if 5 * operations / rate > max_seconds:

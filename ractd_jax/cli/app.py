@@ -103,7 +103,8 @@ def _collect(options: flags.Options, config: Config) -> None:
 
     if options.overwrite:
         raise UserError("collect continues what is there; --workdir=DIR begins elsewhere")
-    collect.run(configuration.plain(config.collect), config.seed, options.workdir)
+    fields = configuration.plain(config.collect)
+    collect.run(**fields, seed=config.seed, workdir=options.workdir)
 
 
 def _look(options: flags.Options, config: Config) -> None:

@@ -129,7 +129,8 @@ def section(stage: str, values: Mapping[str, Any], *, whole: bool = False) -> Se
     kind = network.pop("kind", next(iter(kinds)))
     if len(kinds) > 1 or kind not in kinds:
         errors.choose(f"{place}.kind", kind, kinds)
-    fields = dict(values) | {
+    steps = {"data": {}} if method.reads is Reads.TRANSITIONS and not whole else {}
+    fields = steps | dict(values) | {
         "method": configuration.build(
             method.fields, values.get("method", {}), f"{stage}.method", whole=whole
         ),

@@ -6,16 +6,15 @@ import gymnasium
 import numpy as np
 import pytest
 from helpers import load
-from run_helpers import shrink, train, update
 
 import ractd_jax
 from ractd_jax import errors, tasks
-from ractd_jax.cli import app, configs, flags
+from ractd_jax.cli import app, flags
 from ractd_jax.data import d4rl, download, hdf5, sources, statistics
 from ractd_jax.envs import kitchen, make
 from ractd_jax.methods import registry
 from ractd_jax.report import animation
-from ractd_jax.training.opening import open_pipeline
+from ractd_jax.training import opening, trainer
 
 TASK = tasks.get("kitchen-mixed-v0")
 LENGTHS = 40, 30, 35
@@ -89,10 +88,10 @@ def minari_set(columns, name, subtasks, width=59):
 def test_minaris_episodes_are_d4rls_rows(demonstrations, file, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     minari_set(demonstrations, "D4RL/kitchen/mixed-v9", kitchen.subtasks(TASK))
-    of_minari = sources.load(TASK, "minari:D4RL/kitchen/mixed-v9")
-    of_d4rl = sources.load(TASK, str(file))
-    assert of_d4rl.observations.shape == (sum(LENGTHS), 60)
-    for a, b in zip(of_minari, of_d4rl, strict=True):
+    theirs = sources.load(TASK, "minari:D4RL/kitchen/mixed-v9")
+    ours = sources.load(TASK, str(file))
+    assert ours.observations.shape == (sum(LENGTHS), 60)
+    for a, b in zip(theirs, ours, strict=True):
         np.testing.assert_array_equal(a, b)
     other = "not kitchen-partial-v0 data: its subtasks are bottom burner"
     with pytest.raises(errors.UserError, match=other) as caught:
@@ -113,51 +112,47 @@ def test_rewards_that_pile_up_are_remarked_on(file):
 
 
 @pytest.mark.parametrize("kind", kitchen.SUBTASKS)
-def test_simulated_kitchen_data_are_refused(kind, tmp_path_factory, monkeypatch):
+def test_simulated_kitchen_data_are_refused(kind, tmp_path, monkeypatch):
     task = tasks.get(f"kitchen-{kind}-v0")
     with pytest.raises(errors.UserError, match=f"minari:D4RL/kitchen/{kind}-v2") as caught:
         sources.load(task, "simulated")
     assert "\n" not in str(caught.value)
-    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path_factory.mktemp("files")))
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     monkeypatch.setattr(d4rl, "SERVER", "http://127.0.0.1:9/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "PAUSES", ())
     with pytest.raises(errors.UserError, match=r"by hand$") as caught:
         d4rl.locate(task)
     assert task.file in str(caught.value)
-    assert "simulated" not in str(caught.value)
+    assert "source=simulated" not in str(caught.value)
 
 
-def as_flags(values, prefix="--config"):
-    """Yield the flags of the command line that set fields of nested dicts."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from as_flags(value, f"{prefix}.{name}")
-        else:
-            yield f"{prefix}.{name}={value}"
+TINY = {"hidden": 8, "blocks": 1}
+
+
+def small(name, arg):
+    """Return the configuration of a task, with networks and plans that compile in a blink."""
+    config, _ = load(name, arg)
+    config.training.update(updates_per_dispatch=2, compilation_cache="")
+    config.reward.network.dims = (8,)
+    config.eval.episodes = 1
+    for stage in ("reward", "teacher", "ctd", "student"):
+        config[stage].optimiser.update(steps=2, batch_size=8)
+        if stage != "reward":
+            config[stage].network.update(TINY)
+    config.teacher.method.sample_bins = 2
+    return config
 
 
 @pytest.mark.parametrize("name", ["kitchen_mixed", "kitchen_partial"])
 def test_all_from_demonstrations_to_the_table(name, file, tmp_path, capsys):
     pytest.importorskip("gymnasium_robotics")
-    _, values = load(name, "all,size=demo")
-    assert values["data"]["history"] == 4
-    sections = {
-        "training": {"updates_per_dispatch": 2, "compilation_cache": ""},
-        "eval": {"episodes": 1},
-        "teacher": {"method": {"sample_bins": 2}},
-        "reward": {"network": {"dims": (8,)}},
-    }
-    for stage in ("reward", "teacher", "ctd", "student"):
-        steps = {"optimiser": {"steps": 2, "batch_size": 8}}
-        sections[stage] = sections.get(stage, {}) | steps
-    for stage in ("teacher", "ctd", "student"):
-        sections[stage]["network"] = {"hidden": 8, "blocks": 1}
-    words = [f"{configs.folder() / name}.py:all,size=demo,source={file}"]
-    app.run(flags.parse(["ractd", *words, f"--workdir={tmp_path / 'run'}", *as_flags(sections)]))
+    config = small(name, f"all,size=demo,source={file}")
+    assert config.data.history == 4
+    app.run(flags.Options(config, workdir=str(tmp_path / "run")))
     out = capsys.readouterr().out
     assert "RACTD student" in out
-    assert f"{values['task']['name']}   data: file kitchen.hdf5" in out
+    assert f"{config.task.name}   data: file kitchen.hdf5" in out
     entries = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [entry["stage"] for entry in entries] == ["dataset", "teacher", "ctd", "student"]
     for entry in entries[1:]:
@@ -168,11 +163,10 @@ def test_all_from_demonstrations_to_the_table(name, file, tmp_path, capsys):
 
 def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     pytest.importorskip("gymnasium_robotics")
-    _, values = load("kitchen_mixed", f"teacher,size=demo,source={file}")
-    shrink(values["teacher"])
-    update(values, {"data": {"horizon": 4}, "training": {"updates_per_dispatch": 2}})
-    values["teacher"]["method"]["sample_bins"] = 4
-    train(open_pipeline(registry.configure(values), tmp_path / "run"), "teacher")
+    config = small("kitchen_mixed", f"teacher,size=demo,source={file}")
+    config.data.horizon = 4
+    job = opening.open_pipeline(registry.configure(config.to_dict()), tmp_path / "run")
+    trainer.Trainer([job]).ensure("teacher")
 
     policy = ractd_jax.load_policy(tmp_path / "run" / "teacher")
     assert policy.history == 4
@@ -181,12 +175,12 @@ def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     for _ in range(5):
         action = policy(obs)
         assert action.shape == (9,)
-        obs, _, fell, late, _ = env.step(action)
-        assert not fell
-        assert not late
+        obs, _, terminated, truncated, _ = env.step(action)
+        assert not terminated
+        assert not truncated
     policy.reset()
     assert policy(np.stack([obs, obs])).shape == (2, 9)
-    # The goal, which never changes, is nothing to the network, as in training.
+    # The goal never changes, so that the normalizer only shifts it, to 0.
     scale, shift = (np.asarray(v) for v in policy._normalizer.observations)
     np.testing.assert_allclose(obs[30:] * scale[30:] + shift[30:], 0, atol=1e-6)
 
