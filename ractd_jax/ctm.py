@@ -378,6 +378,7 @@ STUDENT = Method(
     uses_history=True,
     sampling_fields=("nfe",),
     calls=_calls,
+    heeds_precision=True,
     trained_by_all=True,
 )
 CTD = dataclasses.replace(

@@ -306,5 +306,6 @@ METHODS = (
         sampling_fields=("guide_scale", "guide_stop", "plans"),
         calls=lambda fields: fields.steps,
         horizon=diffuser_value.horizon,
+        heeds_precision=True,
     ),
 )

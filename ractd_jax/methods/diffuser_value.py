@@ -117,6 +117,7 @@ METHODS = (
         horizon=horizon,
         depends=_depends,
         row=False,
+        heeds_precision=True,
         tasks=("policy",),
     ),
 )
