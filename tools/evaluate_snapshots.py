@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import d4rl, rollouts, simulated
-from ractd_jax.envs import rollouts as episodes
+from ractd_jax.data import d4rl
+from ractd_jax.data.generate import sac_rollout, simulated
+from ractd_jax.evaluation import rollouts as episodes
 
 ENVS = {"hopper": "Hopper", "walker2d": "Walker2d", "halfcheetah": "HalfCheetah"}
 
 
-def load(env: str, folder: Path | None) -> dict[int, rollouts.Actor]:
+def load(env: str, folder: Path | None) -> dict[int, sac_rollout.Actor]:
     """Return the actors of a folder, or the shipped ones, by the step they were saved at.
 
     Raises:
@@ -42,7 +43,7 @@ def load(env: str, folder: Path | None) -> dict[int, rollouts.Actor]:
 
 
 def returns(
-    actor: rollouts.Actor, task: tasks.TaskSpec, seeds: range, *, noisy: bool
+    actor: sac_rollout.Actor, task: tasks.TaskSpec, seeds: range, *, noisy: bool
 ) -> np.ndarray:
     """Return the plain returns of an actor, one a seed, acting with its noise or without."""
     shape = task.max_episode_steps, task.act_dim
@@ -52,7 +53,7 @@ def returns(
 
     def policy(obs, seeds, step):
         noise = np.array([noises[seed][step] for seed in seeds.tolist()])
-        return rollouts.act(actor, obs, noise if noisy else np.zeros_like(noise))
+        return sac_rollout.act(actor, obs, noise if noisy else np.zeros_like(noise))
 
     return episodes.rollout(policy, task, seeds).returns
 

@@ -12,7 +12,7 @@ two departures: critics normalise their hidden layers (without it they overrate 
 Ball et al. 2023), and products of float32 are rounded to bfloat16 first where the processor
 multiplies these faster. `--scratch` has neither old actor nor old data.
 
-In DIR: `snapshots/<step>.npz` in the format of `rollouts.act` every 10,000 steps, `log.jsonl` with
+In DIR: `snapshots/<step>.npz` in the format of `sac_rollout.act` every 10,000 steps, `log.jsonl` with
 a line for each, and `checkpoint.npz`, which the same command with more steps continues from. Needs
 PyTorch.
 """
@@ -27,7 +27,8 @@ import torch
 from torch.nn import functional
 
 from ractd_jax import tasks
-from ractd_jax.data import hdf5, rollouts, simulated
+from ractd_jax.data import cache
+from ractd_jax.data.generate import sac_rollout, simulated
 from ractd_jax.envs.make import make_env
 
 ENVS = {"hopper": "Hopper", "walker2d": "Walker2d", "halfcheetah": "HalfCheetah"}
@@ -128,7 +129,7 @@ class Learner:
                 self.log_alpha.clamp_(min=np.log(LEAST_ALPHA))
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return the actor in the format of `rollouts.act`; the arrays change as it learns."""
+        """Return the actor in the format of `sac_rollout.act`; the arrays change as it learns."""
         return {name: value.detach().numpy() for name, value in self.actor.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -194,7 +195,7 @@ def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> 
             action = rng.uniform(-1.0, 1.0, task.act_dim).astype(np.float32)
         else:
             noise = rng.standard_normal((1, task.act_dim), np.float32)
-            action = rollouts.act(weights, obs[None].astype(np.float32), noise)[0]
+            action = sac_rollout.act(weights, obs[None].astype(np.float32), noise)[0]
         after, reward, fell, timed_out, _ = env.step(action)
         row = {"obs": obs, "act": action, "reward": [reward], "next": after, "done": [fell]}
         replay.add(**{name: np.asarray(value)[None] for name, value in row.items()})
@@ -231,8 +232,8 @@ def _begin(learner: Learner, replay: Replay, env_id: str, shipped: dict, seed: i
     saved_at = shipped["steps"].tolist()
     for at in reversed(saved_at):
         steps = FILL // 2 if at == saved_at[-1] else FILL // 2 // (len(saved_at) - 1)
-        block = rollouts.Block(env_id, simulated.actor(shipped, at), steps, (seed, at))
-        for episode in rollouts.collect(block):
+        block = sac_rollout.Block(env_id, simulated.actor(shipped, at), steps, (seed, at))
+        for episode in sac_rollout.collect(block):
             columns = "observations", "actions", "rewards", "next_observations", "terminals"
             columns = (episode[name].reshape(len(episode["rewards"]), -1) for name in columns)
             rows = dict(zip(replay.columns, columns, strict=True))
@@ -254,7 +255,7 @@ def _judge(env_id: str, weights: dict[str, np.ndarray]) -> float:
     for seed in range(JUDGED):
         obs, total, done = env.reset(seed=10_000 + seed)[0], 0.0, False
         while not done:
-            action = rollouts.act(weights, obs[None].astype(np.float32), np.float32(0.0))[0]
+            action = sac_rollout.act(weights, obs[None].astype(np.float32), np.float32(0.0))[0]
             obs, reward, fell, timed_out, _ = env.step(action)
             total, done = total + float(reward), fell or timed_out
         returns.append(total)
@@ -330,7 +331,7 @@ def _actor_loss(
 
 
 def _write(path: Path, arrays: dict) -> None:
-    with hdf5.atomic(path) as temporary, open(temporary, "wb") as file:
+    with cache.atomic(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
 

@@ -3,7 +3,7 @@
 import functools
 
 from ractd_jax.console import Progress
-from ractd_jax.data import episodes, labels, sources, statistics
+from ractd_jax.data import episodes, labels, statistics
 from ractd_jax.tasks import TaskSpec
 
 

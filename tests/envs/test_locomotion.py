@@ -1,7 +1,7 @@
 """All six environments move, reward and end as the originals did, from whatever state.
 
-`tests/data/physics/golden.npz` was recorded in gym 0.23.1 and d4rl 1.1 on MuJoCo 2.1.0, seeded. Of each
-environment, state i before action i: `obs`, `act`, `rew`, `done`, `qpos`, `qvel` of one run of
+`tests/data/physics/golden.npz` was recorded in gym 0.23.1 and d4rl 1.1 on MuJoCo 2.1.0, seeded. Of
+each environment, state i before action i: `obs`, `act`, `rew`, `done`, `qpos`, `qvel` of one run of
 random actions from seed 0, which a fall does not stop; and under `tried/` single steps (`next_qpos`
 and `next_qvel` are the state after) from states of several kinds: beyond joint limits, deep in the
 floor, one limb in another, at great speed, after a fall; of the mazes at walls, in corners, too
