@@ -27,6 +27,8 @@ class Recorded:
         Raises:
             UserError: the data cannot be had or read.
         """
+        from ractd_jax.data import sources  # readers are loaded where data are wanted
+
         task = self._task
         recorded = sources.load(task, self._source, transitions=self._count or None)
         summary, label = statistics.summary(recorded, task), labels.label(self._source, task)
