@@ -3,7 +3,7 @@
 import functools
 
 from ractd_jax.console import Progress
-from ractd_jax.data import episodes, labels, sources, statistics
+from ractd_jax.data import episodes, labels, statistics
 from ractd_jax.tasks import TaskSpec
 
 
@@ -27,6 +27,8 @@ class Recorded:
         Raises:
             UserError: the data cannot be had or read.
         """
+        from ractd_jax.data import sources  # readers are loaded where data are wanted
+
         task = self._task
         recorded = sources.load(task, self._source, transitions=self._count or None)
         summary, label = statistics.summary(recorded, task), labels.label(self._source, task)

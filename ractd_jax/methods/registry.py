@@ -130,12 +130,16 @@ def section(stage: str, values: Mapping[str, Any], *, whole: bool = False) -> Se
     if len(kinds) > 1 or kind not in kinds:
         errors.choose(f"{place}.kind", kind, kinds)
     steps = {"data": {}} if method.reads is Reads.TRANSITIONS and not whole else {}
-    fields = steps | dict(values) | {
-        "method": configuration.build(
-            method.fields, values.get("method", {}), f"{stage}.method", whole=whole
-        ),
-        "network": configuration.build(kinds[kind], network, place, whole=whole),
-    }
+    fields = (
+        steps
+        | dict(values)
+        | {
+            "method": configuration.build(
+                method.fields, values.get("method", {}), f"{stage}.method", whole=whole
+            ),
+            "network": configuration.build(kinds[kind], network, place, whole=whole),
+        }
+    )
     return configuration.build(Section, fields, stage, whole=whole)
 
 

@@ -35,7 +35,15 @@ PLANNER = {  # numbers that the mazes' configurations are given
     "reward_weight": {"default": 0.1},
 }
 # Of a method's fields, so that it compiles in a blink.
-FEW = {"horizon": HORIZON, "sample_bins": 4, "sample_steps": 4, "plans": 3, "flow_steps": 3, "steps": 5, "s1": 10}
+FEW = {
+    "horizon": HORIZON,
+    "sample_bins": 4,
+    "sample_steps": 4,
+    "plans": 3,
+    "flow_steps": 3,
+    "steps": 5,
+    "s1": 10,
+}
 # A name of its own: the stage, and fields of its method that differ.
 VARIANTS = {
     "teacher, aware of the reward": ("teacher", {"reward_weight": 0.1}),

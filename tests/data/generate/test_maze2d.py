@@ -48,7 +48,7 @@ def test_columns_are_those_of_the_released_files(data):
 
 
 def test_one_run_true_to_the_physics(data):
-    model = mujoco.MjModel.from_xml_string(mazes.mjcf(mazes.get("umaze")))
+    model = mazes.compiled(mazes.get("umaze"))
     state = mujoco.MjData(model)
     for row in range(0, STEPS - 1, 29):  # changes of target among them
         mujoco.mj_resetData(model, state)
