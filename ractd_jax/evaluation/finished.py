@@ -47,13 +47,13 @@ def command(config: Config, stage: str, workdir: pathlib.Path, named: str = "") 
         workdir: of the pipeline.
         named: the file or name of its configuration; "" where that is not known.
     """
-    words = [stage, f"size={config.size}", f"source={config.source}"]
+    parts = [stage, f"size={config.size}", f"source={config.source}"]
     if config.preset != "default":
-        words.append(f"preset={config.preset}")
+        parts.append(f"preset={config.preset}")
     if config.seed:
-        words.append(f"seed={config.seed}")
+        parts.append(f"seed={config.seed}")
     named = named or f"<configuration of {config.task.name}>"
-    return f"`python main.py --config={named}:{','.join(words)} --workdir={workdir} --resume`"
+    return f"`python main.py --config={named}:{','.join(parts)} --workdir={workdir} --resume`"
 
 
 def saved_config(workdir: pathlib.Path) -> Config:

@@ -1,5 +1,6 @@
 """Figures and animations are written, of the right kind, and show something."""
 
+import itertools
 import json
 import pathlib
 import re
@@ -7,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from helpers import shows_something
-from matplotlib.colors import is_color_like
+from matplotlib.colors import is_color_like, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -75,6 +76,8 @@ def test_every_stage_has_its_own_label_and_colour():
     assert all(labels)
     assert len(set(labels)) == len(set(colours)) == len(systems)
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+    for a, b in itertools.combinations(map(to_rgb, colours), 2):
+        assert 255 * np.linalg.norm(np.subtract(a, b)) > 20
     method = registry.get("student")
     assert (style.label("student"), style.color("student")) == (method.label, method.colour)
     assert style.label("student, NFE 2") == f"{method.label}, NFE 2"
