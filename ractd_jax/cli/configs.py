@@ -5,6 +5,8 @@ package in `ractd_jax/configs/`; in both cases they are known as `ractd_jax.conf
 configuration of one's own can say `from ractd_jax.configs import custom`, wherever it lies.
 """
 
+import ast
+import contextlib
 import importlib
 import importlib.util
 import pathlib
@@ -107,10 +109,11 @@ def _module(path: pathlib.Path) -> types.ModuleType:
     if path.resolve().parent == folder().resolve():
         return shipped(path.stem)
     _package()
-    spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{path.stem}", path)
+    # In the package, so that it can say `from . import custom`; its name stands for no file there.
+    spec = importlib.util.spec_from_file_location(f"{PACKAGE}._own_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -137,7 +140,11 @@ def _own_line(path: pathlib.Path, error: Exception) -> str:
         steps = traceback.extract_tb(error.__traceback__)
         own = [s.lineno for s in steps if pathlib.Path(s.filename).resolve() == path.resolve()]
         line = own[-1] if own else None
-    text = " ".join(str(error.args[0] if error.args else error).split())[:300]
+    text = str(error.args[0] if error.args else error)
+    if text.startswith("'"):  # ml_collections quotes what another error said
+        with contextlib.suppress(SyntaxError, ValueError):
+            text = ast.literal_eval(text)
+    text = " ".join(text.split())[:300]
     place = f"{path}, line {line}" if line else str(path)
     return f"{place}: {type(error).__name__}: {text}"
 
