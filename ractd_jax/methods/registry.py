@@ -116,7 +116,7 @@ def configure(values: Mapping[str, Any], *, whole: bool = False) -> Config:
     return configuration.replace(found, stages=built)
 
 
-def section(stage: str, values: Mapping[str, Any], *, whole: bool = False) -> Section:
+def section(stage: str, values: Any, *, whole: bool = False) -> Section:
     """Return the typed section of a stage; see `configure`."""
     if not isinstance(values, Mapping):
         raise errors.UserError(f"{stage} is {values!r}: a section, of fields")

@@ -162,5 +162,5 @@ def test_run_without_a_section_that_acting_needs_is_refused(meta, tmp_path):
     assert ractd_jax.load_policy(tmp_path).history == 1
     lacks = changed(meta, ["config", "teacher", "network", "hidden"], None)
     checkpoints.write_json(tmp_path / checkpoints.CONFIG, lacks)
-    with pytest.raises(errors.UserError, match=r"another version .* teacher\.network\.hidden"):
+    with pytest.raises(errors.UserError, match=r"another version .*teacher\.network\.hidden"):
         ractd_jax.load_policy(tmp_path)
