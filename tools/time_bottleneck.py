@@ -5,7 +5,7 @@
 Its noise is a slope in x, its gradient a slope of that in the weights. With the residual d held
 fixed, the gradient is that of df/dx d, a Jacobian-vector product, or that product of the gradient:
 
-    reverse over reverse    grad_w of |-sigma grad_x f - eps|^2, what `eda_behavior.behavior_loss` comes to
+    reverse over reverse    grad_w of |-sigma grad_x f - eps|^2, as in `eda_behavior`
     reverse over forward    grad_w of jvp_x(f, d)
     forward over reverse    jvp_x of (grad_w f), along d
 """

@@ -148,6 +148,13 @@ def test_named_sizes_are_checked(arrays):
     refused(arrays, r"observations is \(60, 5\), expected \(60, 6\)", obs_dim=6)
 
 
+def test_a_task_is_described_on_the_command_line(path):
+    fields = ("--config.task.action_low=(-4.0, -41)", "--config.task.max_episode_steps=30")
+    options = flags.parse(["ractd", f"custom:teacher,source={path}", *fields])
+    task = registry.configure(options.config.to_dict()).task
+    assert task == task_of(action_low=(-4.0, -41.0), max_episode_steps=30)
+
+
 @pytest.mark.parametrize("name", ["observations", "actions"])
 def test_a_number_a_step_needs_an_axis(arrays, name):
     arrays[name] = arrays[name][:, 0]

@@ -1,6 +1,5 @@
 """Published checkpoints become finished stages: the same weights and normaliser, or one line."""
 
-import importlib
 import json
 import re
 import sys
@@ -11,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_builder
+from run_helpers import train
 from torch_builder import golden, limits, prefixed
 
 import ractd_jax
-from ractd_jax import errors, stages, tasks
-from ractd_jax.policies import policy
+from ractd_jax import errors, tasks
+from ractd_jax.cli import configs
+from ractd_jax.methods import registry
 from ractd_jax.torch_import import convert
 from ractd_jax.torch_import.weights import kind_of, params_from_torch
-from ractd_jax.training import checkpoints, pipeline
+from ractd_jax.training import checkpoints, opening, restore, run_dir
 
 TASK = "hopper-medium-replay-v2"
 SMALL = [  # the sizes of the golden networks
@@ -63,20 +64,15 @@ def files(tmp_path_factory):
     return folder
 
 
-def config(arg="preset=released", **fields):
-    made = importlib.import_module("configs.hopper_mr").get_config(arg)
-    with made.unlocked():
-        made.update(fields)
-    return made
+def config(arg="preset=released", file="hopper_mr"):
+    return configs.load(file, arg)
 
 
 def load(run):
     """Return the policy item of a stage folder, through the library's own reader."""
+    found, stage = run_dir.read(run)
     meta = checkpoints.read_json(run / checkpoints.CONFIG)
-    task = tasks.get(meta["config"]["task"])
-    algorithm = stages.make(meta["config"], task, meta["stage"])
-    frozen = policy.abstract_frozen(meta["config"], task, meta["stage"])
-    return policy.restore(run, policy.template(algorithm, task, frozen)), meta
+    return restore.restore(run, restore.stage_template(found, stage)), meta
 
 
 def same(ours, theirs):
@@ -174,7 +170,7 @@ def test_planners_are_imported_too(tmp_path, kind):
     )
     run = convert.import_checkpoint(tmp_path / "file", out=tmp_path / "run", say=silent)
     item, meta = load(run)
-    assert (meta["stage"], meta["config"]["task"]) == (kind, "maze2d-umaze-v1")
+    assert (meta["stage"], meta["config"]["task"]["name"]) == (kind, "maze2d-umaze-v1")
     params = params_from_torch(weights)[2]
     same(item["params"], jax.tree.map(lambda w: w[None], params) if kind == "reward" else params)
 
@@ -184,10 +180,10 @@ def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path, m
     said = []
     run = convert.import_checkpoint(files / "student", out=tmp_path / "student", say=said.append)
     saved = load(run)[1]["config"]
-    assert (saved["task"], saved["preset"]) == (TASK, "released")
+    assert (saved["task"]["name"], saved["preset"]) == (TASK, "released")
     assert f"--workdir={tmp_path}" in said[-1]
     path = re.search(r"--config=(\S+):eval,preset=released", said[-1])[1]
-    assert (tmp_path / path).resolve() == convert.CONFIGS / "hopper_mr.py"
+    assert (tmp_path / path).resolve() == configs.folder() / "hopper_mr.py"
     # What it says to run next is what the folder was configured with.
     assert {f"'{flag}'" if "(" in flag else flag for flag in SMALL[:6]} <= set(said[-1].split())
     acting = ractd_jax.load_policy(run)
@@ -227,7 +223,7 @@ def one_level():
     return made
 
 
-def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data):
+def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data, capsys):
     chosen = config(f"student,preset=released,source={data}")
     chosen.student.method.ctm_weight = 0.0  # DSM and reward: half the compilation
     chosen.student.optimiser.update(steps=1, batch_size=2, warmup=1)
@@ -243,17 +239,15 @@ def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data)
     for stage in ("teacher", "ctd", "student"):
         chosen[stage].network.update(down_dims=(8,), embed_dim=16)
     chosen.reward.network.dims = (16, 32, 64)
-    said = []
-    job = pipeline.Experiment(chosen.to_dict(), str(tmp_path / "run"))
-    job.say = said.append
-    job.ensure("student")
-    assert any("normalisers of teacher and reward differ" in line for line in said)
-    student, teacher, judge = (
+    job = opening.open_pipeline(registry.configure(chosen.to_dict()), tmp_path / "run")
+    train(job, "student")
+    assert "normalizers of teacher and reward differ" in " ".join(capsys.readouterr().out.split())
+    student, teacher, critic = (
         load(tmp_path / "run" / stage)[0]["normalizer"]
         for stage in ("student", "teacher", "reward")
     )
     # An advantage is a difference of returns, so they are in the unit of the model that predicts.
-    same(student, teacher._replace(returns=judge.returns))
+    same(student, teacher._replace(returns=critic.returns))
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -269,7 +263,7 @@ def refusal(path, out, **options):
 
 
 def test_weights_for_another_task_are_refused(files, tmp_path):
-    walker = config(task="walker2d-medium-v2")
+    walker = config(file="walker2d_m")
     for kind, numbers in (("teacher", "condition 11, output 3"), ("reward", "inputs 14")):
         text = refusal(files / kind, tmp_path / "run", config=walker)
         assert numbers in text
@@ -283,7 +277,7 @@ SHALLOW = {f"{s}.network.down_dims": (8, 16) for s in ("teacher", "ctd", "studen
     ("arg", "fields", "said"),
     [
         ("preset=released,size=demo", {}, "not a U-Net"),
-        ("preset=released", {"data.horizon": 18}, "halves its 18 steps"),
+        ("preset=released", {"data.horizon": 18}, "halve 18 steps"),
         ("preset=released", {"data.horizon": 18} | SHALLOW, "needs a horizon"),
         ("preset=released", {"teacher.network.groups": 8}, None),
     ],
