@@ -143,7 +143,7 @@ def _own_line(path: pathlib.Path, error: Exception) -> str:
     text = str(error.args[0] if error.args else error)
     if text.startswith("'"):  # ml_collections quotes what another error said
         with contextlib.suppress(SyntaxError, ValueError):
-            text = ast.literal_eval(text)
+            text = str(ast.literal_eval(text))
     text = " ".join(text.split())[:300]
     place = f"{path}, line {line}" if line else str(path)
     return f"{place}: {type(error).__name__}: {text}"
