@@ -5,13 +5,10 @@ package in `ractd_jax/configs/`; in both cases they are known as `ractd_jax.conf
 configuration of one's own can say `from ractd_jax.configs import custom`, wherever it lies.
 """
 
-import ast
-import contextlib
 import importlib
 import importlib.util
 import pathlib
 import sys
-import traceback
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -92,7 +89,7 @@ def load(name: str, argument: str | None = None) -> ConfigDict:
     except errors.UserError:
         raise
     except Exception as error:
-        raise errors.UserError(_own_line(path, error)) from error
+        raise errors.UserError(errors.own_line(path, error)) from error
     if not isinstance(config, ConfigDict):
         raise errors.UserError(f"{path}: get_config returned {config!r}, not a ConfigDict")
     return config
@@ -130,23 +127,6 @@ def _package() -> None:
     assert spec.loader is not None
     module = sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-
-
-def _own_line(path: pathlib.Path, error: Exception) -> str:
-    """Return what went wrong in a configuration file, and in which of its lines."""
-    if isinstance(error, SyntaxError):
-        line = error.lineno
-    else:
-        steps = traceback.extract_tb(error.__traceback__)
-        own = [s.lineno for s in steps if pathlib.Path(s.filename).resolve() == path.resolve()]
-        line = own[-1] if own else None
-    text = str(error.args[0] if error.args else error)
-    if text.startswith("'"):  # ml_collections quotes what another error said
-        with contextlib.suppress(SyntaxError, ValueError):
-            text = str(ast.literal_eval(text))
-    text = " ".join(text.split())[:300]
-    place = f"{path}, line {line}" if line else str(path)
-    return f"{place}: {type(error).__name__}: {text}"
 
 
 # ---- what the files are made with ------------------------------------------------------------
@@ -189,8 +169,20 @@ def _stages(given: Given) -> Iterator[tuple[str, dict[str, Any]]]:
         if given.task.kind not in method.tasks:
             continue
         if stage not in found:
-            numbers = getattr(registry.module_of(stage), "get_sections", None)
-            found |= numbers(given) if numbers else {stage: NO_NUMBERS}
+            found |= _brought_numbers(given, stage)
         acts_alone = method.row and method.acts and not method.deterministic
         chooses = {"selection": {}} if acts_alone and given.task.kind == "policy" else {}
         yield stage, chooses | found[stage]
+
+
+def _brought_numbers(given: Given, stage: str) -> dict[str, dict[str, Any]]:
+    """Return the sections that the file of a method brings itself, as `--method=FILE` does."""
+    module = registry.module_of(stage)
+    if not hasattr(module, "get_sections"):
+        return {stage: NO_NUMBERS}
+    try:
+        return {stage: NO_NUMBERS} | module.get_sections(given)
+    except errors.UserError:
+        raise
+    except Exception as error:
+        raise errors.UserError(errors.own_line(module.__file__ or "", error)) from error
