@@ -22,7 +22,7 @@ def make(
     *,
     epochs: int,
     reward_weight: dict[str, float],
-    return_model: dict[str, float] | None = None,
+    return_model: dict[str, int | float] | None = None,
 ) -> ConfigDict:
     """Return the configuration of a locomotion task.
 

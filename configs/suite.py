@@ -148,7 +148,7 @@ SUITES = {
 }
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
     """Return the suite of that name."""
     name = errors.choose("suite", arg or "locomotion", SUITES)
     return ConfigDict(

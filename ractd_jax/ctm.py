@@ -244,7 +244,7 @@ def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -
     def copy(path, student: Array, teacher: Array) -> Array:
         if student.shape == teacher.shape:
             return jnp.copy(teacher)  # not the frozen teacher's own buffer, which lives on
-        conditioned = re.search("film|skip_gain|around", jax.tree_util.keystr(path))
+        conditioned = re.search("film|skip_gain", jax.tree_util.keystr(path))
         wider = (teacher.shape[0] + embed_dim, *teacher.shape[1:])
         if not conditioned or student.ndim != 2 or student.shape != wider:
             raise unlike
@@ -378,6 +378,7 @@ STUDENT = Method(
     uses_history=True,
     sampling_fields=("nfe",),
     calls=_calls,
+    heeds_precision=True,
     trained_by_all=True,
 )
 CTD = dataclasses.replace(

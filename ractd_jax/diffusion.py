@@ -68,7 +68,10 @@ class Noise:
     def __post_init__(self):
         for field in ("sigma_min", "rho", "sigma_data", "initial_std"):
             errors.above(field, getattr(self, field), 0)
-        errors.above("sigma_max", self.sigma_max, self.sigma_min)
+        if not self.sigma_max > self.sigma_min:
+            raise errors.FieldError(
+                "sigma_max", f"{{field}} is {self.sigma_max}: above sigma_min, {self.sigma_min}"
+            )
         errors.at_least("bins", self.bins, 2)
         errors.choose_field("scaling", self.scaling, SCALINGS)
 

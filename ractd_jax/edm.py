@@ -344,6 +344,7 @@ TEACHER = Method(
     uses_history=True,
     sampling_fields=("solver", "sample_bins"),
     calls=calls,
+    heeds_precision=True,
     trained_by_all=True,
 )
 METHODS = (TEACHER,)

@@ -9,16 +9,17 @@ from ractd_jax import ctm, diffusion, networks
 
 SMALLEST = {"hidden": 8, "blocks": 2, "embed_dim": 4, "dropout": 0.0}
 REFERENCE = {"reference_mlp": SMALLEST, "reference_spectral": SMALLEST | {"frequencies": 3}}
+NO_REWARD = {"reward_weight": 0.0, "warm_start": False}
 METHODS = {
-    "paper": (diffusion.Noise(), ctm.Student(warm_start=False)),
+    "paper": (diffusion.Noise(), ctm.Student(**NO_REWARD)),
     "released": (
         diffusion.Noise(initial_std=1.0, clamp=False),
-        ctm.Student(distance="released", target="ema", target_dropout=True, warm_start=False),
+        ctm.Student(distance="released", target="ema", target_dropout=True, **NO_REWARD),
     ),
-    "default": (diffusion.Noise(), ctm.Student(distance="squared", warm_start=False)),
+    "default": (diffusion.Noise(), ctm.Student(distance="squared", **NO_REWARD)),
     "guided": (
         diffusion.Noise(),
-        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, warm_start=False),
+        ctm.Student(dsm_goal="teacher", max_jump=5, solver_steps=2, **NO_REWARD),
     ),
 }
 CASES = [*(("reference_mlp", preset) for preset in METHODS), ("reference_spectral", "default")]

@@ -1,4 +1,4 @@
-"""The student's jump, losses and sampler, against closed forms and the published procedure."""
+"""The student's jump, update and sampler, against closed forms and the published procedure."""
 
 import dataclasses
 import functools
@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import COND, SHAPE, load
+from helpers import COND, SHAPE
 
-from ractd_jax import ctm, diffusion, edm, errors, reward, stages, tasks, train_state
-from ractd_jax.types import Batch
+from ractd_jax import ctm, diffusion, edm, errors, networks, reward, tasks, train_state
+from ractd_jax.config import Config, Section
+from ractd_jax.method import Context, Made
+from ractd_jax.types import Algorithm, Batch
 
 NOISE = diffusion.Noise()
 EDM = dataclasses.replace(NOISE, scaling="edm")
@@ -65,156 +67,20 @@ def test_jump_composes_where_the_network_is_exact(key, gaussian, noise):
     np.testing.assert_allclose(jump(jump(x, t, u), u, s), jump(x, t, s), rtol=2e-3, atol=1e-5)
 
 
-# ---- L_CTM ---------------------------------------------------------------------------------------
-
-
-def exact_ctm_loss(gaussian, factor=1.0, **fields):
-    student = ctm.Student(distance="squared", **fields)
-    key_x, key_loss = jax.random.split(jax.random.key(0))
-    x_0 = gaussian.std * jax.random.normal(key_x, (2000, *SHAPE))
-
-    def model(x, t, s):
-        return factor * gaussian.jump(x, t, s)
-
-    return np.mean(
-        ctm.ctm_loss(model, gaussian.jump, gaussian.denoise, NOISE, student, x_0, key_loss)
-    )
-
-
-def test_ctm_loss_of_the_exact_jump_vanishes_as_the_solver_is_refined(gaussian):
-    coarse, fine = (exact_ctm_loss(gaussian, max_jump=20, solver_steps=n) for n in (2, 4))
-    assert coarse > 10 * fine  # Heun: error / 4, squared error / 16
-    shortest = exact_ctm_loss(gaussian, max_jump=1)
-    assert fine > 10 * shortest
-    assert shortest < 1e-6
-    assert exact_ctm_loss(gaussian, max_jump=1, solver="euler") > 10 * shortest
-
-
-def test_ctm_loss_of_another_jump_does_not_vanish(gaussian):
-    assert exact_ctm_loss(gaussian, factor=1.1) > 1e-4
-
-
-def published_triple_probabilities(max_jump, bins=80):
-    """Enumerate P(t, u, s) of the released code, which draws one number after the other."""
-    p = np.zeros((bins, bins + 1, bins + 1))
-    for t in range(bins):
-        for s in range(t, bins + 1):
-            for u in range(t, s + 1):
-                p[t, min(u, t + max_jump), s] += 1 / bins / (bins + 1 - t) / (s - t + 1)
-    return p
-
-
-@pytest.mark.parametrize("max_jump", [1, 4])
-def test_triples_are_distributed_as_published(key, max_jump):
-    n = 400_000
-    expected = published_triple_probabilities(max_jump)
-    assert expected.sum() == pytest.approx(1)
-    drawn = [np.asarray(a) for a in ctm.triples(NOISE, key, n, max_jump)]
-    counts = np.zeros(expected.shape)
-    np.add.at(counts, tuple(drawn), 1)
-    assert not counts[expected == 0].any()
-
-    # Pearson's statistic over the cells that expect at least 5; its mean is their number.
-    big = n * expected >= 5
-    statistic = ((counts - n * expected)[big] ** 2 / (n * expected)[big]).sum()
-    cells = big.sum()
-    assert cells > 2000
-    assert abs(statistic - cells) < 5 * np.sqrt(2 * cells)
-    rest = n * expected[~big].sum()
-    assert abs(counts[~big].sum() - rest) < 5 * np.sqrt(rest)
-
-
-def test_triples_meet_as_often_as_published(key):
-    expected = published_triple_probabilities(1)
-    t, u, s = (np.asarray(a) for a in ctm.triples(NOISE, key, 400_000, 1))
-    bin_ = np.arange(80)
-    assert expected[bin_, bin_].sum() == pytest.approx(0.1526, abs=5e-5)
-    assert expected[bin_, :, bin_].sum() == pytest.approx(0.0497, abs=5e-5)
-    assert np.mean(u == t) == pytest.approx(0.1526, abs=0.003)
-    assert np.mean(s == t) == pytest.approx(0.0497, abs=0.002)
-
-
-# ---- L_DSM ---------------------------------------------------------------------------------------
-
-
-def test_dsm_loss_is_one_at_the_exact_denoiser_and_larger_elsewhere(gaussian):
-    key_x, key_loss = jax.random.split(jax.random.key(0))
-    x_0 = gaussian.std * jax.random.normal(key_x, (20_000, *SHAPE))
-
-    def mean_loss(factor):
-        def model(x, t, s):
-            np.testing.assert_array_equal(s, np.full(len(x_0), np.float32(ZERO)))
-            return factor * gaussian.denoise(x, t)
-
-        key = jax.random.clone(key_loss)
-        losses, prediction = ctm.dsm_loss(model, None, NOISE, "squared", x_0, key)
-        assert prediction.shape == x_0.shape
-        return np.mean(losses)
-
-    assert mean_loss(1.0) == pytest.approx(1.0, abs=0.01)
-    assert mean_loss(0.9) > mean_loss(1.0) < mean_loss(1.1)
-
-
-def test_dsm_on_the_teacher_has_the_minimum_of_dsm_on_data_without_its_chance(gaussian):
-    x_0 = gaussian.std * jax.random.normal(jax.random.key(0), (256, *SHAPE))
-
-    def gradient(factor, teacher, key):
-        def mean_loss(factor):
-            def model(x, t, s):
-                return factor * gaussian.denoise(x, t)
-
-            return jnp.mean(ctm.dsm_loss(model, teacher, NOISE, "squared", x_0, key)[0])
-
-        return float(jax.grad(mean_loss)(factor))
-
-    keys = [jax.random.key(i) for i in range(20)]
-    # At the exact denoiser: no gradient at all, where the data leave one of either sign.
-    assert all(gradient(1.0, gaussian.denoise, jax.random.clone(k)) == 0 for k in keys)
-    data = np.array([gradient(1.0, None, jax.random.clone(k)) for k in keys])
-    assert data.std() > 0
-    assert abs(data.mean()) < 4 * data.std() / np.sqrt(len(data))
-    # Elsewhere: the same gradient on average.
-    on_data = np.array([gradient(0.9, None, jax.random.clone(k)) for k in keys])
-    on_teacher = np.array([gradient(0.9, gaussian.denoise, jax.random.clone(k)) for k in keys])
-    difference = on_data - on_teacher
-    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(keys))
-
-
-# ---- which weights the losses pull ---------------------------------------------------------------
-
-
-def test_ctm_loss_reaches_the_model_and_not_the_teacher(key, tiny, weights, toy):
-    net, x_0, cond = tiny("small"), toy.x[:16], toy.cond[:16]
-    student = ctm.Student()
-
-    def loss_fn(student_weights, teacher_weights):
-        def model(x, t, s):
-            return ctm.jump(net, student_weights, NOISE, x, t, s, cond)
-
-        def target(x, t, s):
-            return ctm.jump(net, weights(net, 2, seed=2), NOISE, x, t, s, cond)
-
-        def teacher(x, t):
-            return edm.denoise(net, teacher_weights, NOISE, x, t, cond)
-
-        return ctm.ctm_loss(model, target, teacher, NOISE, student, x_0, key).mean()
-
-    mine, teachers = jax.jit(jax.grad(loss_fn, argnums=(0, 1)))(weights(net, 2), weights(net, 1))
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(mine))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(teachers))
+# ---- an update -----------------------------------------------------------------------------------
 
 
 class Pull:
     """The gradient that an update follows, and the loss it reports, of a student in a state."""
 
     def __init__(self, net, weights, adam, sizes, batch, **fields):
-        def judge(params, x, cond, key=None):
+        def critic(params, x, cond, key=None):
             return params * jnp.sum(jnp.sin(x[:, 0] + cond[:, :2]), axis=-1)
 
         student = ctm.Student(
-            dsm_weight=0.2, reward_weight=0.5, reward_scale="none", warm_start=False, **fields
+            dsm_weight=0.2, reward_weight=0.5, reward_clip=True, warm_start=False, **fields
         )
-        algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
+        algorithm = ctm.make_student(net, net, critic, NOISE, student, adam, **sizes)
         frozen = {"teacher": weights(net, 1), "reward": jnp.float32(1.0)}
         self.state = train_state.create(weights(net, 2, seed=1), adam, frozen)
         self.other = self.state.replace(ema=weights(net, 2, seed=2))  # with another average
@@ -286,28 +152,17 @@ def test_loss_weighs_its_three_terms_and_rewards_the_prediction_it_is_told(pull,
     assert (elsewhere["return"] == metrics["return"]) == (reward_on == "start")
 
 
-def test_judge_draws_anew_at_every_update(tiny, weights, optimiser, sizes, toy):
-    def judge(params, x, cond, key):
+def test_critic_draws_anew_at_every_update(tiny, weights, optimiser, sizes, toy):
+    def critic(params, x, cond, key):
         return jnp.full(len(x), jax.random.uniform(key))
 
     net, adam, batch = tiny("small"), optimiser(), Batch(*(a[:4] for a in toy))
-    student = ctm.Student(reward_weight=1.0, reward_scale="none", warm_start=False)
-    algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
+    student = ctm.Student(reward_weight=1.0, warm_start=False)
+    algorithm = ctm.make_student(net, net, critic, NOISE, student, adam, **sizes)
     frozen = {"teacher": weights(net, 1), "reward": {}}
     state, update = train_state.create(weights(net, 2), adam, frozen), jax.jit(algorithm.update)
     first, second = (update(state, batch, jax.random.key(i))[1]["return"] for i in (0, 1))
     assert first != second
-
-
-def test_key_of_the_judge_draws_the_members_that_judge():
-    _, config = load("hopper_mr", "student,size=demo")
-    config["reward"]["method"] |= {"members": 4, "drawn": 1}
-    config["reward"]["network"] |= {"dims": [8], "layer_norm": False}
-    task = tasks.get(config["task"])
-    params = stages.make(config, task, "reward").init(jax.random.key(0)).params
-    judge = jax.jit(stages._judge(config, task, "student"))
-    x, cond = jnp.zeros((1, config["data"]["horizon"], task.act_dim)), jnp.ones((1, task.obs_dim))
-    assert len({float(judge(params, x, cond, jax.random.key(i))[0]) for i in range(8)}) > 1
 
 
 def test_update_leaves_teacher_and_return_model_alone(pull):
@@ -334,7 +189,7 @@ def test_dropout_of_the_released_target_and_teacher_is_drawn_anew_at_every_call(
                 jax.debug.callback(lambda k: drawn.append(tuple(map(int, k))), key)
             return tiny("small").apply(variables, x, times, cond)
 
-    student = ctm.Student(target_dropout=target_dropout, warm_start=False)
+    student = ctm.Student(target_dropout=target_dropout, reward_weight=0.0, warm_start=False)
     algorithm = ctm.make_student(Noted(), Noted(), None, NOISE, student, optimiser(), **sizes)
     frozen = {"teacher": weights(tiny("small"), 1)}
     state = train_state.create(weights(tiny("small"), 2), optimiser(), frozen)
@@ -343,37 +198,20 @@ def test_dropout_of_the_released_target_and_teacher_is_drawn_anew_at_every_call(
     assert len(set(drawn)) == calls
 
 
-# ---- advantage weights ---------------------------------------------------------------------------
-
-
-def test_weights_are_exponentials_of_the_standardised_advantage_with_mean_one():
-    returns, values = jnp.array([1.0, 4.0, 2.0]), jnp.array([0.0, 1.0, 3.0])
-    advantage = np.array([1.0, 3.0, -1.0])
-    expected = np.exp(0.5 * (advantage - advantage.mean()) / advantage.std())
-    weights = ctm.advantage_weights(returns, values, 0.5)
-    np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-5)
-
-
-def test_no_example_weighs_more_than_twenty_times_the_usual():
-    returns = jnp.zeros(1000).at[0].set(1.0)  # 31 standard deviations above the others
-    weights = ctm.advantage_weights(returns, jnp.zeros(1000), 1.0)
-    assert float(weights[0] / weights[1]) == pytest.approx(20 / np.exp(-1 / 999**0.5), rel=1e-3)
-
-
-@pytest.mark.parametrize("own_units", [True, False])
-def test_a_judge_in_its_own_units_is_asked_for_both_sides_of_the_advantage(
-    tiny, weights, optimiser, sizes, toy, own_units
+@pytest.mark.parametrize("critic_units", [True, False])
+def test_a_critic_in_units_of_its_own_is_asked_for_both_sides_of_the_advantage(
+    tiny, weights, optimiser, sizes, toy, critic_units
 ):
-    """What a state is worth to the judge then cancels, and the returns are not asked."""
+    """The value of a state then cancels, and the returns are not asked."""
     net, adam = tiny("small"), optimiser()
     batch = Batch(*(a[:16] for a in toy))
     student = ctm.Student(advantage=1.0, reward_weight=0.0, warm_start=False)
 
-    def judge(params, x, cond, key=None):
+    def critic(params, x, cond, key=None):
         return params["of_states"] * cond[:, 0] + jnp.sum(x[:, 0], axis=-1)
 
     algorithm = ctm.make_student(
-        net, net, judge, NOISE, student, adam, **sizes, own_units=own_units
+        net, net, critic, NOISE, student, adam, **sizes, critic_units=critic_units
     )
 
     def updated(of_states, returns):
@@ -386,20 +224,20 @@ def test_a_judge_in_its_own_units_is_asked_for_both_sides_of_the_advantage(
 
     usual = updated(0.0, batch.returns)
     same = np.allclose(updated(3.0, batch.returns), usual, atol=1e-6)
-    assert same == own_units
-    assert np.allclose(updated(0.0, -batch.returns), usual, atol=1e-6) == own_units
+    assert same == critic_units
+    assert np.allclose(updated(0.0, -batch.returns), usual, atol=1e-6) == critic_units
 
 
-def test_an_example_weighs_more_the_better_it_went_than_the_judge_expects(
+def test_an_example_weighs_more_the_better_it_went_than_the_critic_expects(
     tiny, weights, optimiser, sizes, toy
 ):
     net, adam, batch = tiny("small"), optimiser(), Batch(*(a[:16] for a in toy))
-    student = ctm.Student(advantage=1.0, reward_on="dsm", reward_clip=False, warm_start=False)
+    student = ctm.Student(advantage=1.0, reward_weight=0.0, reward_on="dsm", warm_start=False)
 
-    def judge(params, x, cond, key):
+    def critic(params, x, cond, key):
         return x[:, 0, 0]
 
-    algorithm = ctm.make_student(net, net, judge, NOISE, student, adam, **sizes)
+    algorithm = ctm.make_student(net, net, critic, NOISE, student, adam, **sizes)
     frozen = {"teacher": weights(net, 1), "reward": {}}
     state = train_state.create(weights(net, 2), adam, frozen)
     _, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(0))
@@ -407,107 +245,13 @@ def test_an_example_weighs_more_the_better_it_went_than_the_judge_expects(
     def model(x, t, s):
         return ctm.jump(net, state.params, NOISE, x, t, s, batch.cond)
 
-    key_dsm = jax.random.split(jax.random.key(0), 9)[1]  # as in `ctm.make_student`
+    key_dsm = ctm.Keys(*jax.random.split(jax.random.key(0), 9)).dsm
     losses, x = ctm.dsm_loss(model, None, NOISE, student.distance, batch.x, key_dsm)
     expected = jnp.mean(losses * ctm.advantage_weights(batch.returns, x[:, 0, 0], 1.0))
     assert float(metrics["dsm"]) == pytest.approx(float(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("file", "kind", "own_units"),
-    [
-        ("hopper_mr", "returns", False),
-        ("hopper_mr", "iql", True),
-        ("maze2d_umaze", "returns", True),
-    ],
-)
-def test_return_model_of_actions_alone_judges_in_the_units_of_the_returns(
-    monkeypatch, file, kind, own_units
-):
-    _, config = load(file, "student,size=demo")
-    config["reward"]["kind"], config["student"]["method"]["advantage"] = kind, 1.0
-    seen, make = {}, ctm.make_student
-    monkeypatch.setattr(ctm, "make_student", lambda *a, **kw: seen.update(kw) or make(*a, **kw))
-    stages.make(config, tasks.get(config["task"]), "student")
-    assert seen["own_units"] == own_units
-
-
-# ---- L_R -----------------------------------------------------------------------------------------
-
-
-def judge(x):
-    """A return that looks at the first action, and matters more in some rows than in others."""
-    rows = jnp.arange(1.0, len(x) + 1)
-    return rows * jnp.sum(x[:, 0] + 0.1 * x[:, 0] ** 2, axis=-1)
-
-
-def reward_gradient(x, judge=judge, **fields):
-    student = ctm.Student(**fields)
-    return np.asarray(
-        jax.grad(
-            lambda x: reward.maximise(
-                judge, x, clip=student.reward_clip, scale=student.reward_scale
-            )[0]
-        )(x)
-    )
-
-
-@pytest.fixture
-def actions():
-    return jnp.linspace(-0.9, 0.9, 6 * int(np.prod(SHAPE))).reshape(6, *SHAPE)
-
-
-@pytest.mark.parametrize("scale", ["none", "gradient"])
-def test_clipped_reward_has_no_gradient_outside_the_range_of_the_data(actions, scale):
-    outside = actions.at[1, 0, 0].set(1.5).at[2, 0, 1].set(-1.5)
-    gradient = reward_gradient(outside, reward_clip=True, reward_scale=scale)
-    assert gradient[1, 0, 0] == 0
-    assert gradient[2, 0, 1] == 0
-    assert (gradient[:, 0] != 0).sum() == gradient[:, 0].size - 2  # all other first actions
-    unclipped = reward_gradient(outside, reward_clip=False, reward_scale=scale)
-    assert (unclipped[:, 0] != 0).all()
-
-
-@pytest.mark.parametrize("scale", ["none", "gradient"])
-def test_reward_climbs_and_pulls_what_the_return_model_sees_alone(actions, scale):
-    gradient = reward_gradient(actions, reward_scale=scale)
-    assert (gradient[:, 0] < 0).all()
-    assert not gradient[:, 1:].any()
-
-
-def test_unscaled_reward_loss_is_minus_the_mean_return(actions):
-    student = ctm.Student(reward_scale="none")
-    loss, returns = reward.maximise(
-        judge, actions, clip=student.reward_clip, scale=student.reward_scale
-    )
-    np.testing.assert_allclose(returns, judge(actions), rtol=1e-6)
-    assert float(loss) == pytest.approx(-float(np.mean(judge(actions))), rel=1e-6)
-    expected = jax.grad(lambda x: -jnp.mean(judge(x)))(actions)
-    np.testing.assert_allclose(reward_gradient(actions, reward_scale="none"), expected, rtol=1e-6)
-
-
-def test_gradient_scale_makes_the_weight_independent_of_the_unit_of_the_return(actions):
-    pulls = [
-        reward_gradient(actions, lambda x, unit=unit: unit * judge(x), reward_scale="gradient")
-        for unit in (0.01, 1.0, 1000.0)
-    ]
-    for pull in pulls[1:]:
-        np.testing.assert_allclose(pull, pulls[0], rtol=1e-3, atol=1e-6)
-    # What is reported keeps its unit.
-    returns = reward.maximise(judge, actions, clip=True, scale="gradient")[1]
-    np.testing.assert_allclose(returns, judge(actions), rtol=1e-5)
-
-
-def test_gradient_scale_makes_the_mean_length_of_the_pull_one(actions):
-    pull = -len(actions) * reward_gradient(actions, reward_scale="gradient")
-    slope = -len(actions) * reward_gradient(actions, reward_scale="none")
-    lengths = np.sqrt((pull**2).sum(axis=(1, 2)))
-    assert lengths.mean() == pytest.approx(1, rel=1e-4)
-    ratio = pull[:, 0] / slope[:, 0]  # one number for the batch: directions and proportions stay
-    np.testing.assert_allclose(ratio, np.full_like(ratio, ratio[0, 0]), rtol=1e-4)
-
-
-# ---- the return model cannot pull a student out of the range of the data -------------------------
+# ---- the critic cannot pull a student out of the range of the data -------------------------------
 
 
 @pytest.fixture
@@ -516,19 +260,19 @@ def reach(gaussian, tiny, weights, optimiser):
     net, narrow, adam = tiny("small", hidden=32), gaussian._replace(std=0.25), optimiser(steps=400)
     shape, rows = (8, 2), 32
 
-    def judge(params, x, cond, key=None):
+    def critic(params, x, cond, key=None):
         return 100 * jnp.sum(x[:, 0] + jnp.maximum(x[:, 0], 0) ** 2, axis=-1)
 
     def reach(**fields):
         student = ctm.Student(warm_start=False, **fields)
         sizes = {"shape": shape, "cond_dim": COND}
-        algorithm = ctm.make_student(net, narrow.net(NOISE), judge, NOISE, student, adam, **sizes)
+        algorithm = ctm.make_student(net, narrow.net(NOISE), critic, NOISE, student, adam, **sizes)
         cond = jnp.zeros((rows, COND))
 
         def body(i, state):
             key_x, key = jax.random.split(jax.random.fold_in(jax.random.key(0), i))
             x = jnp.clip(narrow.std * jax.random.normal(key_x, (rows, *shape)), -1, 1)
-            return algorithm.update(state, Batch(x, cond, judge({}, x, cond)), key)[0]
+            return algorithm.update(state, Batch(x, cond, critic({}, x, cond)), key)[0]
 
         state = train_state.create(weights(net, 2, 0, shape), adam, {"teacher": {}, "reward": {}})
         state = jax.jit(lambda state: jax.lax.fori_loop(0, adam.steps, body, state))(state)
@@ -542,12 +286,12 @@ def reach(gaussian, tiny, weights, optimiser):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"reward_weight": 0.1, "reward_on": "dsm", "dsm_goal": "teacher", "distance": "squared"},
-        {"reward_weight": 1.0, "reward_on": "start", "distance": "squared"},
+        {"reward_weight": 0.1, "reward_on": "dsm", "dsm_goal": "teacher"},
+        {"reward_weight": 1.0, "reward_on": "start"},
     ],
 )
-def test_student_stays_in_the_range_of_the_data_by_default(reach, fields):
-    x = reach(**fields)
+def test_student_stays_in_the_range_of_the_data_where_clip_and_scale_hold_it(reach, fields):
+    x = reach(distance="squared", reward_clip=True, reward_scale="gradient", **fields)
     assert np.abs(x).max() < 1.3
     assert x[:, 0].mean() > x[:, 1:].mean() + 0.04  # and yet the reward acts
 
@@ -556,7 +300,7 @@ def test_student_leaves_the_range_of_the_data_when_nothing_holds_the_reward(reac
     careless = {"reward_weight": 1.0, "reward_clip": False, "reward_scale": "none"}
     x = reach(distance="squared", **careless)
     assert x[:, 0].mean() > 3
-    assert np.abs(x[:, 1:]).max() < 1.3  # what the return model does not see stays
+    assert np.abs(x[:, 1:]).max() < 1.3  # what the critic does not see stays
 
 
 # ---- warm start ----------------------------------------------------------------------------------
@@ -650,25 +394,116 @@ def test_samples_are_clipped_only_if_the_noise_says_so(key, gaussian):
         assert (np.abs(x).max() <= 1) is np.bool_(clip)
 
 
-# ---- options -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("nfe", [1, 3])
+def test_the_stage_says_how_often_a_student_calls_its_network(key, gaussian, optimiser, sizes, nfe):
+    seen = []
+    net = gaussian.net(NOISE, lambda: seen.append("call"))
+    student = ctm.Student(nfe=nfe, reward_weight=0.0)
+    algorithm = ctm.make_student(net, net, None, NOISE, student, optimiser(), **sizes)
+    algorithm.act({}, jnp.zeros((2, COND)), jax.random.split(key, 2))
+    assert ctm.STUDENT.calls(student) == ctm.CTD.calls(student) == len(seen) == nfe
+
+
+def test_more_calls_than_the_grid_has_levels_are_refused(tiny, optimiser, sizes):
+    net, student = tiny("small"), ctm.Student(nfe=41, reward_weight=0.0)
+    with pytest.raises(errors.FieldError, match="at most 40") as e:
+        ctm.make_student(net, net, None, NOISE, student, optimiser(), **sizes)
+    assert e.value.field == "nfe"
 
 
 @pytest.mark.parametrize(
-    ("field", "word"),
+    ("field", "fields"),
+    [("reward_weight", {}), ("advantage", {"reward_weight": 0.0, "advantage": 1.0})],
+)
+def test_reward_without_a_critic_is_refused(tiny, optimiser, sizes, field, fields):
+    net = tiny("small")
+    with pytest.raises(errors.FieldError, match="without a critic") as e:
+        ctm.make_student(net, net, None, NOISE, ctm.Student(**fields), optimiser(), **sizes)
+    assert e.value.field == field
+
+
+# ---- the stage -----------------------------------------------------------------------------------
+
+
+def context_of(stage, method, net, task="hopper-medium-replay-v2", needed=(), cond_dim=11):
+    """What `make` is given; `needed` holds triples of a role, a context and an algorithm."""
+    section = Section(method, net, train_state.Optimiser(steps=10))
+    config = Config(tasks.get(task), stages={stage: section})
+    made = {role: Made(context, algorithm) for role, context, algorithm in needed}
+    return Context(stage, config, section, made, NOISE, 4, (4, 3), cond_dim)
+
+
+def student_of(critic_stage, value, task="hopper-medium-replay-v2", cond_dim=22, **fields):
+    """The context of a student that sees two observations of 11 numbers, its critic one."""
+    net = networks.ResidualMLP(hidden=8, blocks=1, embed_dim=8)
+    teacher = context_of("teacher", edm.Teacher(), net, cond_dim=cond_dim)
+    critic = context_of(critic_stage, None, None)
+    needed = [
+        ("teacher", teacher, edm.make(teacher, train_state.Optimiser(steps=10))),
+        ("reward", critic, Algorithm(None, None, value=value)),
+    ]
+    method = ctm.Student(**fields)
+    return context_of("student", method, net, task, needed, cond_dim)
+
+
+@pytest.mark.parametrize(
+    ("critic", "task", "critic_units"),
     [
-        ("distance", "huberr"),
-        ("reward_on", "stat"),
-        ("reward_scale", "gradients"),
-        ("solver", "huen"),
-        ("target", "onlin"),
+        ("reward", "hopper-medium-replay-v2", False),
+        ("iql", "hopper-medium-replay-v2", True),
+        ("reward", "maze2d-umaze-v1", True),
     ],
 )
-def test_unknown_option_is_refused_with_a_hint(field, word):
-    with pytest.raises(errors.UserError, match="Did you mean"):
-        ctm.Student(**{field: word})
+def test_a_return_model_of_actions_alone_has_the_units_of_the_returns(
+    monkeypatch, critic, task, critic_units
+):
+    given, make_student = {}, ctm.make_student
+
+    def noted(*args, **kwargs):
+        given.update(kwargs)
+        return make_student(*args, **kwargs)
+
+    monkeypatch.setattr(ctm, "make_student", noted)
+    context = student_of(critic, lambda params, x, cond, key=None: x[:, 0, 0], task, advantage=1.0)
+    ctm.make(context, train_state.Optimiser(steps=10))
+    assert given["critic_units"] == critic_units
 
 
-@pytest.mark.parametrize("field", ["nfe", "solver_steps", "max_jump"])
-def test_counts_below_one_are_refused(field):
-    with pytest.raises(errors.UserError, match="start at 1"):
-        ctm.Student(**{field: 0})
+def test_critic_of_a_student_sees_the_present_observation_and_draws():
+    seen = {}
+
+    def value(params, x, cond, key=None):
+        seen.update(params=params, cond=cond, key=key)
+        return x[:, 0, 0]
+
+    critic = reward.critic_of(student_of("reward", value))
+    x, cond, key = jnp.ones((2, 4, 3)), jnp.arange(44.0).reshape(2, 22), jax.random.key(3)
+    np.testing.assert_array_equal(critic("weights", x, cond, key), [1, 1])
+    np.testing.assert_array_equal(seen["cond"], cond[:, 11:])
+    assert seen["params"] == "weights"
+    assert seen["key"] is key
+
+
+def test_a_model_without_values_is_no_critic():
+    with pytest.raises(errors.UserError, match="'ddpm', which values nothing"):
+        reward.critic_of(student_of("ddpm", None))
+
+
+def test_what_a_student_needs_follows_from_its_weights(tiny):
+    def needs(**fields):
+        section = Section(ctm.Student(**fields), tiny("mlp"), train_state.Optimiser(steps=1))
+        task = tasks.get("hopper-medium-replay-v2")
+        return ctm.STUDENT.needs(Config(task, critic="iql", stages={"s": section}), "s")
+
+    assert needs(reward_weight=0.0) == {"teacher": "teacher"}
+    for fields in ({"reward_weight": 0.5}, {"reward_weight": 0.0, "advantage": 1.0}):
+        assert needs(**fields) == {"teacher": "teacher", "reward": "iql"}
+
+
+def test_warm_start_from_another_network_is_refused_where_the_user_wrote_it(key, weights):
+    context = student_of("reward", lambda params, x, cond, key=None: x[:, 0, 0])
+    algorithm = ctm.make(context, train_state.Optimiser(steps=10))
+    wider = networks.ResidualMLP(hidden=16, blocks=1, embed_dim=8)
+    frozen = {"teacher": weights(wider, 1, shape=(4, 3), cond_dim=22)}
+    with pytest.raises(errors.FieldError, match=r"student\.method\.warm_start copies"):
+        algorithm.init(key, frozen)

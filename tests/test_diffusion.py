@@ -41,15 +41,34 @@ def test_levels_between_bins_lie_between_them():
     assert (np.diff(levels) < 0).all()
 
 
-@pytest.mark.parametrize("field", [{"bins": 1}, {"sigma_min": 0.0}, {"sigma_max": 0.01}])
-def test_impossible_grid_is_refused(field):
-    with pytest.raises(errors.UserError, match="sigma_min"):
-        dataclasses.replace(NOISE, **field)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bins", 1),
+        ("sigma_min", 0.0),
+        ("sigma_max", 0.01),
+        ("sigma_max", 0.02),
+        ("rho", 0.0),
+        ("sigma_data", -0.5),
+        ("initial_std", 0.0),
+    ],
+)
+def test_impossible_noise_is_refused_by_its_field(field, value):
+    with pytest.raises(errors.FieldError) as e:
+        dataclasses.replace(NOISE, **{field: value})
+    assert e.value.field == field
 
 
 def test_unknown_scaling_is_refused_with_a_hint():
-    with pytest.raises(errors.UserError, match="Did you mean 'boundary'"):
+    with pytest.raises(errors.FieldError, match="Did you mean 'boundary'"):
         dataclasses.replace(NOISE, scaling="boundry")
+
+
+def test_predictions_are_clipped_only_if_the_noise_says_so():
+    x = jnp.linspace(-3, 3, 48).reshape(2, 8, 3)
+    clipped = diffusion.clip(dataclasses.replace(NOISE, clip=True), x)
+    np.testing.assert_array_equal(clipped, np.clip(x, -1, 1))
+    assert diffusion.clip(dataclasses.replace(NOISE, clip=False), x) is x
 
 
 # ---- scalings and weights ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from golden_cases import CASES, METHODS, REFERENCE, raveled
 from helpers import DATA
 
-from ractd_jax import ctm, diffusion, edm, networks, reward, train_state
+from ractd_jax import ctm, ctm_losses, diffusion, edm, networks, reward, train_state
 from ractd_jax.torch_import import convert
 from ractd_jax.types import Batch
 
@@ -146,9 +146,9 @@ def test_no_golden_file_is_missing():
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_array_of_a_file_is_an_input_a_weight_or_a_tested_output(file):
-    found = {name for name in golden(file).arrays if not name.startswith("w/")}
+    recorded = {name for name in golden(file).arrays if not name.startswith("w/")}
     inputs, outputs = INPUTS[kind_of(file)], set(OUTPUTS[kind_of(file)])
-    assert inputs | outputs == found
+    assert inputs | outputs == recorded
     assert not inputs & outputs
 
 
@@ -227,7 +227,7 @@ def test_students_loss_and_gradient_are_those_of_pytorch(
     g, adam, (noise, method) = golden(file), optimiser(), METHODS[preset]
     net, eps = networks.ResidualMLP(**REFERENCE[file]), iter((g.eps, g.dsm_eps))
     monkeypatch.setattr(
-        ctm, "triples", lambda *args: (g.t, jnp.minimum(g.u, g.t + method.max_jump), g.s)
+        ctm_losses, "triples", lambda *args: (g.t, jnp.minimum(g.u, g.t + method.max_jump), g.s)
     )
     monkeypatch.setattr(diffusion, "mixed", lambda *args: g.dsm_t)
     monkeypatch.setattr(jax.random, "normal", lambda *args: next(eps))

@@ -111,7 +111,7 @@ def test_a_transposed_kernel_is_read_as_it_is_stored_also_in_loops(key, layer):
         return jax.jit(often).lower(params, x).compile().as_text()
 
     fan_in = 80 if isinstance(layer, layers.Dense) else 400
-    # Outputs lie beside each other for each feature: the product is the kernel's with x^T.
+    # The outputs of a feature are neighbours in memory: the product is the kernel's with x^T.
     assert "f32[96,16]" in program(16)
     assert f"f32[{fan_in},96]" not in program(16)  # no copy of the kernel in the other order
     assert "f32[96,64]" not in program(64)  # many rows: the plain product
@@ -397,10 +397,10 @@ def test_hidden_layers_see_the_lowest_frequencies_only(key, tiny, weights):
         out = net.apply({"params": params}, x, jnp.ones((1, 1)), jnp.zeros((1, COND)))
         return transform @ np.asarray(out[0])
 
-    for k, others in ((0, True), (1, True), (2, False), (3, False)):
+    for k, mixes in ((0, True), (1, True), (2, False), (3, False)):
         change = np.abs(frequencies(x + transform[k][:, None]) - frequencies(x)).max(axis=1)
         assert change[k] > 1e-4
-        assert (np.delete(change, k) > 1e-4).any() == others
+        assert (np.delete(change, k) > 1e-4).any() == mixes
 
 
 @pytest.mark.slow
@@ -467,19 +467,19 @@ def where_dropout_acts(net, params, *, train):
         options = {"capture_intermediates": True, "mutable": ["intermediates"]}
         return net.apply({"params": params}, *inputs, train=train, rngs={"dropout": key}, **options)
 
-    found = {}
+    zeroed = {}
 
     def walk(tree, path):
         for name, value in tree.items():
             if name.startswith("Dropout"):
                 zeros = any((y == 0).any() for y in value["__call__"])
-                found[path or name] = found.get(path or name, False) or bool(zeros)
+                zeroed[path or name] = zeroed.get(path or name, False) or bool(zeros)
             elif isinstance(value, dict):
                 walk(value, name)
 
     walk(run(params, jax.random.key(0))[1]["intermediates"], "")
-    assert found
-    return {name for name, zeros in found.items() if zeros}, set(found)
+    assert zeroed
+    return {name for name, zeros in zeroed.items() if zeros}, set(zeroed)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The return model judges (action, observation) pairs, alone or as a pessimistic ensemble."""
+"""The return model values (action, observation) pairs, alone or as a pessimistic ensemble."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Constant:
         return jnp.broadcast_to(variables["params"], len(inputs))
 
 
-def judged(members, pessimism, batch=3):
+def value_of(members, pessimism, batch=3):
     model = reward.ReturnModel(members=len(members), pessimism=pessimism)
     x, cond = jnp.zeros((batch, *SHAPE)), jnp.zeros((batch, COND))
     return reward.value(Constant(), jnp.asarray(members), model, x, cond)
@@ -35,16 +35,16 @@ def test_inputs_are_the_first_action_then_the_observation():
 def test_value_is_the_mean_less_pessimism_standard_deviations(pessimism):
     members = np.array([1.0, 2.0, 6.0], np.float32)
     expected = members.mean() - pessimism * members.std()
-    np.testing.assert_allclose(judged(members, pessimism), np.full(3, expected), rtol=1e-5)
+    np.testing.assert_allclose(value_of(members, pessimism), np.full(3, expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize("pessimism", [0.0, 2.0])
 def test_value_of_one_member_is_that_member(pessimism):
-    np.testing.assert_allclose(judged([3.0], pessimism), [3.0] * 3, atol=1e-5)
+    np.testing.assert_allclose(value_of([3.0], pessimism), [3.0] * 3, atol=1e-5)
 
 
 def test_pessimism_keeps_gradients_finite_where_members_agree():
-    gradient = jax.grad(lambda members: judged(members, 1.0).sum())(jnp.array([2.0, 2.0]))
+    gradient = jax.grad(lambda members: value_of(members, 1.0).sum())(jnp.array([2.0, 2.0]))
     assert np.isfinite(gradient).all()
 
 
@@ -58,7 +58,7 @@ def test_value_is_differentiable_in_the_first_action_only(key, tiny, toy):
     assert not np.any(slope[:, 1:])
 
 
-def test_a_plan_is_worth_the_sum_of_its_states(key, tiny, toy):
+def test_the_value_of_a_plan_is_the_sum_of_its_states(key, tiny, toy):
     net, model = tiny("return"), reward.ReturnModel(members=2, pessimism=0.0)
     shapes = jax.eval_shape(net.init, key, jnp.zeros((1, SHAPE[1])))["params"]
     params = jax.tree.map(lambda a: jnp.linspace(-1, 1, 2 * a.size).reshape(2, *a.shape), shapes)
@@ -147,14 +147,126 @@ def test_drawn_members_are_distinct_and_on_average_all_of_them():
     np.testing.assert_allclose(shares, 0.2, atol=0.02)
 
 
-def test_all_members_judge_where_none_are_drawn():
+def test_all_members_are_asked_where_none_are_drawn():
     params = {"w": jnp.arange(5.0)}
     for drawn in (0, 5):
         model = reward.ReturnModel(members=5, drawn=drawn)
         assert reward.draw(params, model, jax.random.key(0)) is params
 
 
-@pytest.mark.parametrize(("members", "drawn"), [(2, 3), (0, 0), (3, -1)])
-def test_impossible_draws_are_refused(members, drawn):
-    with pytest.raises(errors.UserError, match=rf"{drawn} of {members}"):
-        reward.ReturnModel(members=members, drawn=drawn)
+def test_key_of_the_value_draws_the_members_that_are_asked(tiny, optimiser, sizes):
+    algorithm = make(tiny, optimiser, sizes, members=4, drawn=1)
+    params = algorithm.init(jax.random.key(0)).params
+    x, cond = jnp.ones((1, *SHAPE)), jnp.ones((1, COND))
+    members = reward.predict(tiny("return"), params, x, cond)[:, 0]
+    drawn = [algorithm.value(params, x, cond, jax.random.key(i))[0] for i in range(16)]
+    assert {round(float(v), 4) for v in drawn} == {round(float(v), 4) for v in members}
+    np.testing.assert_allclose(algorithm.value(params, x, cond)[0], members.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("drawn", {"members": 2, "drawn": 3}),
+        ("drawn", {"members": 3, "drawn": -1}),
+        ("members", {"members": 0}),
+        ("pessimism", {"pessimism": -0.5}),
+        ("pessimism", {"pessimism": 1.0, "members": 6, "drawn": 1}),
+        ("expectile", {"expectile": 0.0}),
+        ("expectile", {"expectile": 1.0}),
+    ],
+)
+def test_impossible_models_are_refused_by_their_field(field, fields):
+    with pytest.raises(errors.FieldError) as e:
+        reward.ReturnModel(**fields)
+    assert e.value.field == field
+
+
+# ---- L_R -----------------------------------------------------------------------------------------
+
+
+def critic(x):
+    """A return that looks at the first action, and matters more in some rows than in others."""
+    rows = jnp.arange(1.0, len(x) + 1)
+    return rows * jnp.sum(x[:, 0] + 0.1 * x[:, 0] ** 2, axis=-1)
+
+
+def reward_gradient(x, critic=critic, **fields):
+    return np.asarray(jax.grad(lambda x: reward.reward_loss(critic, x, **fields)[0])(x))
+
+
+@pytest.fixture
+def actions():
+    return jnp.linspace(-0.9, 0.9, 6 * int(np.prod(SHAPE))).reshape(6, *SHAPE)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_reward_loss_is_minus_the_mean_value_and_has_its_gradient(actions, clip):
+    """The expansion that is computed equals Eq. 8 as it is written, also outside the data."""
+    actions = actions.at[1, 0, 0].set(1.5)
+
+    def plain(x):
+        return -jnp.mean(critic(jnp.clip(x, -1, 1) if clip else x))
+
+    def fast(x):
+        return reward.reward_loss(critic, x, clip=clip)[0]
+
+    assert float(fast(actions)) == pytest.approx(float(plain(actions)), rel=1e-6)
+    gradient = jax.grad(plain)(actions)
+    assert gradient[:, 0].any()
+    np.testing.assert_allclose(jax.grad(fast)(actions), gradient, rtol=1e-6)
+
+
+def test_reward_loss_reports_the_value_of_each_trajectory(actions):
+    outside = actions.at[1, 0, 0].set(1.5)
+    for clip, seen in ((False, outside), (True, jnp.clip(outside, -1, 1))):
+        values = reward.reward_loss(critic, outside, clip=clip, scale="gradient")[1]
+        np.testing.assert_allclose(values, critic(seen), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", reward.SCALES)
+def test_loss_and_scale_take_one_pass_of_the_critic(actions, scale):
+    calls = []
+
+    def counted(x):
+        calls.append(x)
+        return critic(x)
+
+    reward_gradient(actions, counted, scale=scale)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("scale", reward.SCALES)
+def test_clipped_reward_has_no_gradient_outside_the_range_of_the_data(actions, scale):
+    outside = actions.at[1, 0, 0].set(1.5).at[2, 0, 1].set(-1.5)
+    gradient = reward_gradient(outside, clip=True, scale=scale)
+    assert gradient[1, 0, 0] == 0
+    assert gradient[2, 0, 1] == 0
+    assert (gradient[:, 0] != 0).sum() == gradient[:, 0].size - 2  # all other first actions
+    unclipped = reward_gradient(outside, clip=False, scale=scale)
+    assert (unclipped[:, 0] != 0).all()
+
+
+@pytest.mark.parametrize("scale", reward.SCALES)
+def test_reward_climbs_and_pulls_what_the_critic_sees_alone(actions, scale):
+    gradient = reward_gradient(actions, scale=scale)
+    assert (gradient[:, 0] < 0).all()
+    assert not gradient[:, 1:].any()
+
+
+def test_gradient_scale_makes_the_weight_independent_of_the_unit_of_the_return(actions):
+    pulls = [
+        reward_gradient(actions, lambda x, unit=unit: unit * critic(x), scale="gradient")
+        for unit in (0.01, 1.0, 1000.0)
+    ]
+    for pull in pulls[1:]:
+        np.testing.assert_allclose(pull, pulls[0], rtol=1e-3, atol=1e-6)
+
+
+def test_gradient_scale_makes_the_mean_length_of_the_pull_one(actions):
+    pull = -len(actions) * reward_gradient(actions, scale="gradient")
+    slope = -len(actions) * reward_gradient(actions, scale="none")
+    lengths = np.sqrt((pull**2).sum(axis=(1, 2)))
+    assert lengths.mean() == pytest.approx(1, rel=1e-4)
+    ratio = pull[:, 0] / slope[:, 0]  # one number for the batch: directions and proportions stay
+    np.testing.assert_allclose(ratio, np.full_like(ratio, ratio[0, 0]), rtol=1e-4)

@@ -1,11 +1,13 @@
 """Optimiser, schedule and average are the published ones, checked by hand."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax import train_state
+from ractd_jax import errors, train_state
 
 
 def run(optimiser, steps, gradient=1.0, start=0.0):
@@ -104,3 +106,26 @@ def test_frozen_weights_stay():
     state = train_state.create({"w": jnp.ones(3)}, optimiser, {"teacher": jnp.ones(2)})
     after = train_state.apply_gradients(state, {"w": jnp.ones(3)}, optimiser)
     np.testing.assert_array_equal(after.frozen["teacher"], np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("steps", [-1]),
+        ("batch_size", [0]),
+        ("learning_rate", [0.0, -1e-3, 1e20, float("nan")]),
+        ("weight_decay", [-1e-6]),
+        ("b1", [-0.1, 1.0, 1.5]),
+        ("b2", [-0.1, 1.0]),
+        ("warmup", [-1]),
+        ("ema", [-0.1, 1.1]),
+        ("ema_power", [-1.0]),
+        ("clip", [-1.0]),
+        ("schedule", ["cosin"]),
+    ],
+)
+def test_number_out_of_range_is_refused_by_its_name(field, values):
+    for value in values:
+        with pytest.raises(errors.FieldError, match=re.escape(str(value))) as e:
+            train_state.Optimiser(**{field: value})
+        assert e.value.field == field

@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 
 from ractd_jax import tasks
-from ractd_jax.data import d4rl, hdf5, windows
+from ractd_jax.data import d4rl, hdf5, statistics
 from ractd_jax.data.generate import sac_rollout, simulated
 
 STEPS = 25_000  # of a snapshot
@@ -76,7 +76,7 @@ def main() -> None:
         task = tasks.get(name)
         wanted = min(simulated.RECIPES[name].transitions, args.transitions or 10**9)
         path = simulated.cached(task, transitions=wanted, seed=args.seed)
-        s = windows.summary(hdf5.read(path, task), task)
+        s = statistics.summary(hdf5.read(path, task), task)
         ours = d4rl.Published(*(s[field] for field in d4rl.Published._fields))
         print(row("simulated", task, ours))
         print(row("D4RL", task, d4rl.PUBLISHED[name]), flush=True)

@@ -5,7 +5,7 @@
 Its noise is a slope in x, its gradient a slope of that in the weights. With the residual d held
 fixed, the gradient is that of df/dx d, a Jacobian-vector product, or that product of the gradient:
 
-    reverse over reverse    grad_w of |-sigma grad_x f - eps|^2, what `eda.behavior_loss` comes to
+    reverse over reverse    grad_w of |-sigma grad_x f - eps|^2, what `eda_behavior.behavior_loss` comes to
     reverse over forward    grad_w of jvp_x(f, d)
     forward over reverse    jvp_x of (grad_w f), along d
 """
@@ -18,19 +18,19 @@ import jax
 import jax.numpy as jnp
 
 from ractd_jax import diffusion
-from ractd_jax.methods import dpm_solver, eda
+from ractd_jax.methods import eda_behavior, vp_schedule
 from ractd_jax.nn import denoising_mlp
 
 
-def orders(net, x, t, cond, eps):
+def orders(net, x, t, cond, eps) -> dict:
     """Return `{name: weights -> gradient}`."""
-    sigma = diffusion.expand(dpm_solver.sigma(t))
+    sigma = diffusion.expand(vp_schedule.sigma(t))
 
     def f(params, x):
-        return eda.density(net, params, cond)(x, t)
+        return eda_behavior.density(net, params, cond)(x, t)
 
     def noise(params):
-        return eda.predict_noise(lambda x, t: f(params, x), x, t)
+        return eda_behavior.predict_noise(lambda x, t: f(params, x), x, t)
 
     def loss(params):
         return jnp.mean(jnp.sum((noise(params) - eps) ** 2, axis=(1, 2)))
@@ -63,7 +63,7 @@ def main() -> None:
     net = denoising_mlp.Bottleneck(args.hidden, args.blocks, args.widening)
     keys = jax.random.split(jax.random.key(0), 4)
     x, eps = jax.random.normal(keys[0], (2, args.batch, 1, args.act))
-    t = jax.random.uniform(keys[1], (args.batch,), minval=dpm_solver.T_MIN)
+    t = jax.random.uniform(keys[1], (args.batch,), minval=vp_schedule.T_MIN)
     cond = jax.random.normal(keys[2], (args.batch, args.obs))
     params = net.init(keys[3], x, t[:, None], cond)["params"]
     compiled = {name: jax.jit(run) for name, run in orders(net, x, t, cond, eps).items()}

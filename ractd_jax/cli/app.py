@@ -103,7 +103,8 @@ def _collect(options: flags.Options, config: Config) -> None:
 
     if options.overwrite:
         raise UserError("collect continues what is there; --workdir=DIR begins elsewhere")
-    collect.run(configuration.plain(config.collect), config.seed, options.workdir)
+    fields = configuration.plain(config.collect)
+    collect.run(**fields, seed=config.seed, workdir=options.workdir)
 
 
 def _look(options: flags.Options, config: Config) -> None:
@@ -193,6 +194,9 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
     from ractd_jax.evaluation import finished
     from ractd_jax.training import run_dir
 
+    if not finished.runs(folder):
+        how = finished.command(config, "all", folder, options.named)
+        raise UserError(f"nothing is trained in {folder}; {how} trains the pipeline")
     values: Any = flags.saved(folder, config.stage)
     for name in ("size", "source", "preset", "seed"):
         if values[name] != getattr(config, name):

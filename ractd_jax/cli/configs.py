@@ -96,12 +96,17 @@ def load(name: str, argument: str | None = None) -> ConfigDict:
     return config
 
 
+def shipped(name: str) -> types.ModuleType:
+    """Return the module of a file that comes with the project, as "hopper_mr", "methods.eda"."""
+    _package()
+    return importlib.import_module(f"{PACKAGE}.{name}")
+
+
 def _module(path: pathlib.Path) -> types.ModuleType:
     """Return the module of a configuration file, loaded by its path."""
+    if path.resolve().parent == folder().resolve():
+        return shipped(path.stem)
     _package()
-    shipped = path.resolve().parent == folder().resolve()
-    if shipped:
-        return importlib.import_module(f"{PACKAGE}.{path.stem}")
     spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -169,10 +174,8 @@ def complete(given: Given, sections: dict[str, dict[str, Any]]) -> ConfigDict:
 def _stages(given: Given) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the section of every stage that a task has, as its file has it."""
     found: dict[str, dict[str, Any]] = {}
-    _package()
-    shipped = sorted(path.stem for path in (folder() / "methods").glob("*.py"))
-    for name in shipped:
-        module = importlib.import_module(f"{PACKAGE}.methods.{name}")
+    for path in sorted((folder() / "methods").glob("[!_]*.py")):
+        module = shipped(f"methods.{path.stem}")
         if hasattr(module, "get_sections"):
             found |= module.get_sections(given)
     for stage, method in registry.records().items():

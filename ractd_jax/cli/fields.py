@@ -1,7 +1,6 @@
 """Fields of a configuration, set by their full names: `student.method.nfe=2`."""
 
 import ast
-import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,20 +33,15 @@ def _set(config: ConfigDict, text: str) -> None:
     name, equals, value = text.partition("=")
     if not equals:
         raise errors.UserError(f"--config.{name}: it needs a value, --config.{name}=...")
-    *sections, field = name.split(".")
-    section: Any
-    try:
-        section = functools.reduce(getattr, sections, config)
-        if not isinstance(section, ConfigDict) or field not in section:
-            legal = list(section) if isinstance(section, ConfigDict) else []
-            raise AttributeError(_near(field, legal))
-        if isinstance(section[field], ConfigDict):
-            raise AttributeError(
-                f"it is a section, of {', '.join(map(str, section[field].keys()))}"
-            )
-    except (AttributeError, KeyError) as error:
-        line = " ".join(str(error.args[0]).split())
-        raise errors.UserError(f"no such field: {name}: {line}; see --help=fields") from error
+    section: Any = config
+    for place in name.split("."):
+        legal = list(section.keys()) if isinstance(section, ConfigDict) else []
+        if place not in legal:
+            raise errors.UserError(f"no such field: {name}: {_near(place, legal)}")
+        parent, field, section = section, place, section[place]
+    if isinstance(section, ConfigDict):
+        raise errors.UserError(f"--config.{name} is a section, of {', '.join(section.keys())}")
+    section = parent
     found = _value(section[field], value, section.get_type(field))
     try:
         section[field] = found
@@ -67,11 +61,12 @@ _KINDS = {
 
 
 def _near(field: str, legal: list[str]) -> str:
+    if not legal:
+        return f"there is nothing below it called {field}"
     try:
-        errors.choose("field", field, legal)
+        return errors.choose("field", field, legal)
     except errors.UserError as error:
         return str(error)
-    return field
 
 
 def _value(now: Any, text: str, kind: type) -> Any:

@@ -75,7 +75,7 @@ def parse(argv: Sequence[str]) -> Options:
     config = _configuration(name, values["workdir"])
     for field in given:
         _refuse_label(field, name)
-    set_fields(config, given)
+    set_fields(config, _fields_now(config, given))
     options = {key: values[key] for key in FLAGS if key not in ("method", "debug")}
     return Options(config, name.partition(":")[0], tuple(given), **options)
 
@@ -151,6 +151,17 @@ def saved(workdir: pathlib.Path, stage: str) -> ConfigDict:
 
     plain = registry.plain(finished.saved_config(workdir)) | {"stage": stage}
     return ConfigDict(plain)
+
+
+def _fields_now(config: ConfigDict, given: Sequence[str]) -> list[str]:
+    """Return the fields to set on what the file says.
+
+    Those of stages that are evaluated are set on what their runs were trained with instead
+    (`app.run`): on what the file says they might not even work.
+    """
+    if config.get("stage") not in ("eval", "idql_eval"):
+        return list(given)
+    return [field for field in given if field.partition(".")[0] not in registry.records()]
 
 
 def _refuse_label(field: str, name: str) -> None:

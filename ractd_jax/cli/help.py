@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 
 from ractd_jax import config as configuration
@@ -13,14 +14,13 @@ from ractd_jax.methods import registry
 from ractd_jax.train_state import Optimiser
 
 USAGE = """ractd_jax: one-step diffusion policies for offline reinforcement learning.
-
   python main.py --config=configs/hopper_mr.py:student        or   ractd hopper_mr:student
   python main.py --config=configs/hopper_mr.py:all,size=demo,source=simulated
   ractd eval --workdir=runs/demo
-
 What follows the colon: a stage or a command, then name=value for size, source, preset, seed, seeds.
 Any field is set with --config.<section>.<field>=<value>; --help=fields [section] explains them.
 """
+WIDTH, INDENT = 100, "      "
 SHARED = {
     field: kind
     for field, kind in Config.__annotations__.items()
@@ -53,22 +53,31 @@ def show(word: str, topics: list[str]) -> None:
 
 
 def overview() -> str:
-    """Return usage, the words of the command line and the flags."""
-    lines = [USAGE.rstrip(), "", f"tasks: {', '.join(configs.names())}"]
+    """Return usage, the words of the command line and the flags, on two screens."""
     methods = registry.records().values()
     main = {m.name: m.help for m in methods if m.trained_by_all}
-    rest = {m.name: m.help for m in methods if not m.trained_by_all}
+    rest = [f"{m.name} ({m.label})" for m in methods if not m.trained_by_all]
+    tasks = [name for name in configs.names() if name != "suite"]
+    lines = [*USAGE.rstrip().splitlines(), *_wrapped("tasks", tasks)]
+    lines += ["stages", *_columns(main), *_wrapped("  other methods", rest)]
     for title, meanings in (
-        ("stages", main),
-        ("stages of other methods", rest),
         ("commands", words.COMMANDS),
         ("size=", words.SIZES),
         ("source=", words.SOURCES),
         ("preset=", words.PRESETS),
+        ("flags", {f"--{name}": text for name, (_, text) in flags.FLAGS.items()}),
     ):
-        lines += [title, *(f"  {word:14} {text}" for word, text in meanings.items())]
-    lines += ["flags", *(f"  --{name:12} {text}" for name, (_, text) in flags.FLAGS.items())]
+        lines += [title, *_columns(meanings)]
     return "\n".join(lines)
+
+
+def _columns(meanings: dict[str, str]) -> list[str]:
+    return [f"  {word:13} {text}" for word, text in meanings.items()]
+
+
+def _wrapped(title: str, items: list[str]) -> list[str]:
+    text = f"{title}: {', '.join(items)}"
+    return textwrap.wrap(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def fields(section: str) -> str:
@@ -96,12 +105,14 @@ def fields(section: str) -> str:
 
 def _fields_of(place: str, kind: type, leave: tuple[str, ...] = ()) -> list[str]:
     defaults, meanings = configuration.defaults(kind), configuration.documented(kind)
-    return [
-        f"  {place}.{field.name} = {defaults.get(field.name, '-')}\n      "
-        f"{meanings.get(field.name, '')}"
-        for field in configuration.fields_of(kind)
-        if field.name not in leave
-    ]
+    lines = []
+    for field in configuration.fields_of(kind):
+        if field.name not in leave:
+            lines.append(f"  {place}.{field.name} = {defaults.get(field.name, '-')}")
+            lines += textwrap.wrap(
+                meanings.get(field.name, ""), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT
+            )
+    return lines
 
 
 @contextlib.contextmanager

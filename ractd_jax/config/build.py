@@ -80,12 +80,12 @@ def documented(kind: type) -> dict[str, str]:
     return {name: " ".join(words) for name, words in found.items()}
 
 
-def build(kind: type, values: Mapping[str, Any], place: str = "", *, whole: bool = False) -> Any:
+def build(kind: type, values: Any, place: str = "", *, whole: bool = False) -> Any:
     """Return a dataclass made from a dictionary.
 
     Args:
         kind: the dataclass; its fields are numbers, words, tuples and other dataclasses.
-        values: by field; those that are missing take their defaults.
+        values: a dictionary by field; those that are missing take their defaults.
         place: where the user wrote it, as "student.method", for messages.
         whole: no field may be missing but those that may be None.
 

@@ -1,9 +1,9 @@
-"""The recorded episodes of a task, loaded at first use and said in one line."""
+"""The recorded episodes of a task, loaded at first use and described in one line."""
 
 import functools
 
 from ractd_jax.console import Progress
-from ractd_jax.data import episodes, labels, sources, statistics
+from ractd_jax.data import episodes, labels, statistics
 from ractd_jax.tasks import TaskSpec
 
 
@@ -14,7 +14,7 @@ class Recorded:
         task: the task.
         source: where they come from.
         count: steps to simulate, or to read of a file; 0 for all there are.
-        progress: where to say what they are.
+        progress: where the line is printed.
     """
 
     def __init__(self, task: TaskSpec, source: str, count: int, progress: Progress):
@@ -27,9 +27,11 @@ class Recorded:
         Raises:
             UserError: the data cannot be had or read.
         """
+        from ractd_jax.data import sources  # readers are loaded where data are wanted
+
         task = self._task
-        found = sources.load(task, self._source, transitions=self._count or None)
-        summary, label = statistics.summary(found, task), labels.label(self._source, task)
+        recorded = sources.load(task, self._source, transitions=self._count or None)
+        summary, label = statistics.summary(recorded, task), labels.label(self._source, task)
         text = (
             f"data: {task.name}, {label}: {summary['trajectories']:,} "
             f"episodes, {summary['steps']:,} steps, return {summary['return_mean']:.1f} +- "
@@ -38,4 +40,4 @@ class Recorded:
         if task.env_id and task.kind == "policy":
             text += f", mean score {summary['score_mean']:.1f}"
         self._progress.console.print(text, markup=False, soft_wrap=True)
-        return found
+        return recorded

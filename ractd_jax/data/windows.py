@@ -212,7 +212,7 @@ def _relabelled(
     A share `goal_relabel` of them starts at any row, follows it to the target of its segment, and
     rests there: the target becomes the goal, as in hindsight relabelling (Andrychowicz et al.
     2017). Without them a planner sees no window that reaches its goal before the window's end, and
-    every way between two near places is a detour.
+    every path between two near places is a detour.
     """
     key_kind, key_row = jax.random.split(jax.random.fold_in(key, 1))  # `key` draws all windows
     index = jax.random.randint(key, (batch_size,), 0, len(dataset.starts))

@@ -4,16 +4,20 @@ import warnings
 
 import gymnasium
 
-from ractd_jax.envs import gym_adapter, kitchen, maze2d
+from ractd_jax.envs import gym_adapter, kitchen, locomotion, maze2d
 
-for _module in (kitchen, maze2d):  # whose import has made their ids known
+for _module in (kitchen, locomotion, maze2d):  # whose import has made their ids known
     gymnasium.register_envs(_module)
 
 
 def make_env(env_id: str) -> gymnasium.Env:
-    """Make an environment; v5 changed observations and rewards, v4 has those of D4RL's v2.
+    """Make an environment.
 
-    An id that starts with `gym-d4rl:` names one of an installed `gym` + `d4rl`.
+    D4RL's locomotion was recorded in `ractd_jax/Hopper-v2` and its like. Gymnasium's v4 has their
+    observations and rewards but other masses, v5 not even those.
+
+    Args:
+        env_id: Gymnasium's; one that starts with `gym-d4rl:` is of an installed `gym` + `d4rl`.
     """
     if env_id.startswith(gym_adapter.PREFIX):
         return gym_adapter.make(env_id.removeprefix(gym_adapter.PREFIX))

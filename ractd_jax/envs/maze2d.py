@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ractd_jax import errors, tasks
+from ractd_jax.envs import physics
 
 # '#' wall, 'O' free, 'G' free and the goal
 LAYOUTS = {
@@ -116,11 +117,18 @@ def mjcf(maze: Maze) -> str:
     </mujoco>"""
 
 
+def compiled(maze: Maze) -> mujoco.MjModel:
+    """Return the maze's compiled model, with the original's numbers for the ball."""
+    model = mujoco.MjModel.from_xml_string(mjcf(maze))
+    physics.restore(model, "maze2d")
+    return model
+
+
 def simulate(model: Any, data: Any, action: Any) -> None:
     """Advance MuJoCo's `data` by one step: clip the velocity first, then push.
 
     Args:
-        model: compiled from `mjcf`.
+        model: see `compiled`.
         data: its state.
         action: (2,), in [-1, 1]; times 100 newton.
     """
@@ -195,7 +203,7 @@ class Maze2d(gymnasium.Env):
 
     def __init__(self, maze: str = "umaze", render_mode: str | None = None):
         self.maze, self.render_mode = get(maze), render_mode
-        self.model = mujoco.MjModel.from_xml_string(mjcf(self.maze))
+        self.model = compiled(self.maze)
         self.data = mujoco.MjData(self.model)
         self.target = np.array(self.maze.goal, np.float64)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)

@@ -75,9 +75,9 @@ def measure(
     pipeline = open_pipeline(config, workdir)
     if pipeline.task.kind != "policy":
         raise errors.UserError(f"{pipeline.task.name} is planned: this compares actions")
-    found = pipeline.recorded.episodes.observations
-    rows = np.random.default_rng(seed).choice(len(found), min(states, len(found)), replace=False)
-    obs = np.repeat(found[rows], samples, axis=0)
+    seen = pipeline.recorded.episodes.observations
+    rows = np.random.default_rng(seed).choice(len(seen), min(states, len(seen)), replace=False)
+    obs = np.repeat(seen[rows], samples, axis=0)
 
     def act(stage: str, step: int) -> Actions:
         acting = load_policy(workdir / stage, candidates=1)

@@ -45,11 +45,11 @@ def evaluate_online(pipeline: Pipeline, stage: str) -> list[dict[str, Any]]:
     store.close()
     if not updates:
         raise errors.UserError(f"eval.online: {store.directory} holds no checkpoint")
-    found = [
+    by_update = [
         evaluate(pipeline, parse_row(pipeline.config, f"{stage} update={update}"))
         for update in updates
     ]
-    return [_best(stage, updates, entries) for entries in zip(*found, strict=True)]
+    return [_best(stage, updates, entries) for entries in zip(*by_update, strict=True)]
 
 
 def _best(stage: str, updates: list[int], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -93,25 +93,26 @@ def rows(pipeline: Pipeline) -> list[EvalRow]:
     """
     config = pipeline.config
     if config.eval.rows:
-        found = [parse_row(config, text) for text in config.eval.rows]
-        for row in found:
+        listed = [parse_row(config, text) for text in config.eval.rows]
+        for row in listed:
             finished.require(pipeline, row.stage, "eval.rows")
             if row.candidates > 1:
                 finished.require(pipeline, row.selection.critic, f"eval.rows: {row.name}")
-        return found
-    found = []
+        return listed
+    result = []
     for stage in finished.trained(pipeline):
-        found.append(parse_row(config, stage))
-        if found[-1].candidates > 1:
-            found.append(parse_row(config, f"{stage} candidates=1"))
-        elif is_sampled_again(pipeline, found[-1]):
-            found.append(parse_row(config, f"{stage} candidates={config.eval.candidates}"))
-    if not found:
+        row = parse_row(config, stage)
+        result.append(row)
+        if row.candidates > 1:
+            result.append(parse_row(config, f"{stage} candidates=1"))
+        elif is_sampled_again(pipeline, row):
+            result.append(parse_row(config, f"{stage} candidates={config.eval.candidates}"))
+    if not result:
+        how = finished.command(config, "all", pipeline.workdir)
         raise errors.UserError(
-            f"nothing that acts is trained in {pipeline.workdir}; "
-            f"{finished.command(pipeline, 'all')} trains the pipeline"
+            f"nothing that acts is trained in {pipeline.workdir}; {how} trains the pipeline"
         )
-    return found
+    return result
 
 
 def is_sampled_again(pipeline: Pipeline, row: EvalRow) -> bool:
@@ -141,11 +142,11 @@ def evaluate_all(pipeline: Pipeline) -> list[dict[str, Any]]:
     Raises:
         UserError: something of it is not trained; nothing is trained here.
     """
-    found = rows(pipeline)
+    table = rows(pipeline)
     for stage in pipeline.config.eval.online:
         finished.require(pipeline, stage, "eval.online")
     entries = _data_row(pipeline) if pipeline.task.kind == "policy" else []
-    for row in found:
+    for row in table:
         entries += evaluate(pipeline, row)
     for stage in pipeline.config.eval.online:
         entries += evaluate_online(pipeline, stage)
@@ -154,7 +155,7 @@ def evaluate_all(pipeline: Pipeline) -> list[dict[str, Any]]:
     checkpoints.write_json(settings_file(summary), settings(pipeline.config))
     # Before drawing, which a full disk stops.
     tables.print_results(entries, pipeline.progress.console)
-    figures = draw(pipeline, entries, found)
+    figures = draw(pipeline, entries, table)
     for path in (summary, *figures):
         pipeline.say(f"wrote {path}")
     return entries
@@ -170,14 +171,14 @@ def _data_row(pipeline: Pipeline) -> list[dict[str, Any]]:
 
 
 def draw(
-    pipeline: Pipeline, entries: list[dict[str, Any]], found: list[EvalRow]
+    pipeline: Pipeline, entries: list[dict[str, Any]], table: list[EvalRow]
 ) -> list[pathlib.Path]:
     """Draw learning curves, return distributions, latencies and rollouts; return the paths.
 
     Args:
         pipeline: the pipeline.
         entries: of the table.
-        found: the rows among them that act.
+        table: the rows among them that act.
     """
     folder, task, config = pipeline.workdir / "figures", pipeline.task, pipeline.config
     folder.mkdir(exist_ok=True)
@@ -199,7 +200,7 @@ def draw(
         timed = {e["name"]: e for e in reversed(last)}
         plots.latency_bars(paths[2], [*timed.values()])
     if task.kind == "planner":
-        paths += plans.draw(pipeline, found)
+        paths += plans.draw(pipeline, table)
     elif acting:
         best = "student" if "student" in acting else acting[-1]
         paths += policies.draw(pipeline, best, folder)

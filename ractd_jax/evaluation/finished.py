@@ -21,6 +21,12 @@ def is_finished(run: pathlib.Path) -> bool:
     return checkpoints.run_status(run) == checkpoints.FINISHED
 
 
+def runs(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Return the folders of all finished runs of a pipeline."""
+    folders = sorted(path.parent for path in workdir.glob(f"*/{checkpoints.CONFIG}"))
+    return [folder for folder in folders if is_finished(folder)]
+
+
 def require(pipeline: Pipeline, stage: str, why: str) -> None:
     """Refuse to go on where a stage is not trained.
 
@@ -28,45 +34,46 @@ def require(pipeline: Pipeline, stage: str, why: str) -> None:
         UserError: it is not; the command that trains it is named.
     """
     if not is_finished(pipeline.run(stage)):
-        raise UserError(f"{why}: {stage} is not trained; {command(pipeline, stage)} trains it")
+        how = command(pipeline.config, stage, pipeline.workdir)
+        raise UserError(f"{why}: {stage} is not trained; {how} trains it")
 
 
-def command(pipeline: Pipeline, stage: str) -> str:
-    """Return the command line that trains a stage of a pipeline."""
-    config = pipeline.config
-    words = [stage, f"size={config.size}", f"source={config.source}"]
+def command(config: Config, stage: str, workdir: pathlib.Path, named: str = "") -> str:
+    """Return the command line that trains a stage of a pipeline.
+
+    Args:
+        config: of the pipeline.
+        stage: to be trained, or "all".
+        workdir: of the pipeline.
+        named: the file or name of its configuration; "" where that is not known.
+    """
+    parts = [stage, f"size={config.size}", f"source={config.source}"]
     if config.preset != "default":
-        words.append(f"preset={config.preset}")
+        parts.append(f"preset={config.preset}")
     if config.seed:
-        words.append(f"seed={config.seed}")
-    return (
-        f"`python main.py --config=<configuration of {config.task.name}>:{','.join(words)} "
-        f"--workdir={pipeline.workdir} --resume`"
-    )
+        parts.append(f"seed={config.seed}")
+    named = named or f"<configuration of {config.task.name}>"
+    return f"`python main.py --config={named}:{','.join(parts)} --workdir={workdir} --resume`"
 
 
 def saved_config(workdir: pathlib.Path) -> Config:
     """Return the configuration that the finished runs of a pipeline were trained with.
 
-    Each stage's section is that of its own run; the rest is that of the run that needs most.
+    Each stage's section is that of its own run; the rest is that of the run that is last in the
+    order of tables, which needs most.
 
     Raises:
-        UserError: nothing is trained there.
+        UserError: nothing is trained there, or another version of this project trained it.
     """
-    found: Config | None = None
-    sections = {}
-    for run in sorted(workdir.glob(f"*/{checkpoints.CONFIG}")):
-        folder = run.parent
-        if not is_finished(folder):
-            continue
+    sections, last = {}, None
+    for folder in runs(workdir):
         config, stage = run_dir.read(folder)
         sections[stage] = config.stages[stage]
-        order = registry.get(stage).order
-        if found is None or order >= registry.get(found.stage).order:
-            found = configuration.replace(config, stage=stage)
-    if found is None:
+        if last is None or registry.get(stage).order >= registry.get(last.stage).order:
+            last = configuration.replace(config, stage=stage)
+    if last is None:
         raise UserError(
             f"nothing is trained in {workdir}: train first, for example `python main.py "
             f"--config=configs/hopper_mr.py:all,size=demo,source=simulated --workdir={workdir}`"
         )
-    return configuration.replace(found, stages=dict(found.stages) | sections)
+    return configuration.replace(last, stages=dict(last.stages) | sections)

@@ -1,8 +1,8 @@
 """The table of Consistency-IDQL: its samplers at 1, 2 and 4 network calls, alone and chosen from.
 
-It has the shape of CleanDiffuser's tutorial on consistency policies, whose figures stand beside
-ours: HalfCheetah, D4RL's data, the mean of 150 episodes of one trained model, each action drawn by
-IQL out of 256 candidates. The protocol here is that of `evaluation`.
+It has the shape of the table in CleanDiffuser's tutorial on consistency policies. The tutorial's
+scores stand beside: HalfCheetah, D4RL's data, the mean of 150 episodes of one trained model, each
+action drawn by IQL out of 256 candidates. The protocol here is that of `evaluation`.
 """
 
 from typing import Any
@@ -66,20 +66,20 @@ def show(pipeline: Pipeline) -> list[dict[str, Any]]:
 
 def rows(config: Config) -> list[EvalRow]:
     """Return the rows of the table: each sampler, one candidate and many, by network calls."""
-    found = []
+    result = []
     for stage in SAMPLERS:
         for candidates in dict.fromkeys((1, config.idql_eval.candidates)):
             for calls in config.idql_eval.nfe:
                 how = f"solver=euler sample_bins={calls + 1}"
                 how = how if stage == "edm_bc" else f"nfe={calls}"
-                found.append(parse_row(config, f"{stage} {how} candidates={candidates}"))
-    return found
+                result.append(parse_row(config, f"{stage} {how} candidates={candidates}"))
+    return result
 
 
 def table(entries: list[dict[str, Any]]) -> Table:
     """Return the table of some of `evaluate`'s entries."""
     first, calls = entries[0], list(dict.fromkeys(entry["nfe"] for entry in entries))
-    found = {(e["model"], e["candidates"], e["nfe"]): e for e in entries}
+    by_sampler = {(e["model"], e["candidates"], e["nfe"]): e for e in entries}
     published = any(entry["published"] for entry in entries)
     result = Table(
         title=f"{first['task']}   data: {first['source']}",
@@ -100,7 +100,7 @@ def table(entries: list[dict[str, Any]]) -> Table:
     for n in calls * published:
         result.add_column(f"published\n{n}", justify="right")
     for stage, count in dict.fromkeys((e["model"], e["candidates"]) for e in entries):
-        row = [found[stage, count, n] for n in calls]
+        row = [by_sampler[stage, count, n] for n in calls]
         beside = [e["published"] for e in row] * published
         result.add_row(
             style.label(stage),

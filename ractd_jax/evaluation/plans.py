@@ -109,12 +109,12 @@ def _animate(
         return actions
 
     episode = rollouts.record(act, task, settings.first_seed)
-    words = f", plans anew every {every} steps" if every else ""
+    manner = f", plans anew every {every} steps" if every else ""
     maze.save_gif(
         path,
         task,
         episode["qpos"],
         plans=followed,
         rewards=episode["rewards"],
-        title=style.label(row.name) + words,
+        title=style.label(row.name) + manner,
     )

@@ -50,10 +50,10 @@ class EvalRow(NamedTuple):
 
     def file(self, *manner: str) -> str:
         """Return the name of the file that keeps the row's result: eval.json, eval_nfe_2.json."""
-        words = (self.name.partition(", ")[2], *manner)
+        parts = (self.name.partition(", ")[2], *manner)
         if self.name.partition(",")[0] != self.stage:
-            words = (self.name, *manner)
-        slug = "_".join(filter(None, words)).lower()
+            parts = (self.name, *manner)
+        slug = "_".join(filter(None, parts)).lower()
         for mark in (", ", " ", "="):
             slug = slug.replace(mark, "_")
         return f"eval_{slug}.json" if slug else "eval.json"
@@ -78,35 +78,36 @@ def parse_row(config: Config, text: str) -> EvalRow:
     """
     if not text.split():
         raise errors.UserError("a row of eval.rows is empty: it begins with a stage")
-    stage, *words = text.split()
+    stage, *fields = text.split()
     stage = errors.choose("stage in eval.rows", stage, acting_stages(config))
     method, selection = config.stages[stage].method, registry.selection(config, stage)
     given: dict[str, Any] = {}
     suffixes, update = [], None
-    if len({word.partition("=")[0] for word in words}) < len(words):
+    if len({field.partition("=")[0] for field in fields}) < len(fields):
         raise errors.UserError(f"{text!r} in eval.rows says one field twice")
     legal = (*registry.get(stage).sampling_fields, "candidates", "update")
-    for word in words:
-        name, _, value = word.partition("=")
+    for field in fields:
+        name, _, value = field.partition("=")
         errors.choose(f"field of {stage} in eval.rows", name, legal)
         if name == "candidates":
-            selection = configuration.replace(selection, candidates=_value(word, value, int))
+            selection = configuration.replace(selection, candidates=_value(field, value, int))
             suffixes.append(f"1 of {selection.candidates}")
         elif name == "update":
-            update = _value(word, value, int)
+            update = _value(field, value, int)
             suffixes.append(f"update={update}")
         else:
-            given[name] = _value(word, value, type(getattr(method, name)))
+            given[name] = _value(field, value, type(getattr(method, name)))
     if selection.candidates > 1 and config.task.kind == "planner":
         raise errors.UserError(
             f"eval.rows: {text!r}: plans are not chosen among candidates; leave them out"
         )
     if given:
-        method = configuration.build(
-            type(method), configuration.plain(method) | given, f"{text!r} in eval.rows"
-        )
-        config = configuration.replace(config, **{f"{stage}__method": method})
-        registry.make(config, stage)  # it says so now if they cannot work
+        try:  # they say so now if they cannot work
+            method = configuration.build(type(method), configuration.plain(method) | given)
+            config = configuration.replace(config, **{f"{stage}__method": method})
+            registry.make(config, stage)
+        except errors.FieldError as error:
+            raise errors.UserError(f"eval.rows: {text!r}: {error}") from None
     head, calls = getattr(method, "sampler", stage), registry.calls(config, stage)
     names = [head, f"NFE {calls}"] if given else [head]
     names += [f"{name}={value}" for name, value in given.items() if name not in _SHOWN]
@@ -114,7 +115,8 @@ def parse_row(config: Config, text: str) -> EvalRow:
     return EvalRow(stage, registry.sampling(config, stage), calls, selection, name, update)
 
 
-def _value(word: str, text: str, kind: type) -> Any:
+def _value(field: str, text: str, kind: type) -> Any:
+    """Return the value of `field`, "nfe=2", whose text is "2", as a value of a kind."""
     if kind is str:
         return text
     value = None
@@ -125,7 +127,7 @@ def _value(word: str, text: str, kind: type) -> Any:
     except (SyntaxError, TypeError, ValueError):
         value = None
     if type(value) is not int:  # True is one too
-        raise errors.UserError(f"{word!r} in eval.rows: {kind.__name__} expected")
-    if value < 1 and word.partition("=")[0] in ("candidates", "update"):
-        raise errors.UserError(f"{word!r} in eval.rows: at least 1")
+        raise errors.UserError(f"{field!r} in eval.rows: {kind.__name__} expected")
+    if value < 1 and field.partition("=")[0] in ("candidates", "update"):
+        raise errors.UserError(f"{field!r} in eval.rows: at least 1")
     return value

@@ -18,7 +18,7 @@ from ractd_jax import train_state
 from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import iql
 from ractd_jax.nn import mlp
-from ractd_jax.types import Algorithm, Batch, Levels, Params, Transition
+from ractd_jax.types import Algorithm, Batch, Cond, Params, Transition, Values
 
 Actions = Float[Array, "batch dim"]
 
@@ -34,7 +34,7 @@ class Layers(iql.Layers):
 
     Attributes:
         hidden: width of each hidden layer.
-        activation: after each, see `mlp.ACTIVATIONS`.
+        activation: after each, see `activations.ACTIVATIONS`.
         layer_norm: "" for none, "before" or "after" the activation.
     """
 
@@ -47,7 +47,7 @@ class Layers(iql.Layers):
         return mlp.MLP(self.hidden, act_dim, self.activation, self.layer_norm)
 
 
-def predict(net: iql.PlainNetwork, params: Params, cond: Float[Array, "batch cond"]) -> Actions:
+def predict(net: iql.PlainNetwork, params: Params, cond: Cond) -> Actions:
     """Return pi(s).
 
     Args:
@@ -63,7 +63,7 @@ def predict(net: iql.PlainNetwork, params: Params, cond: Float[Array, "batch con
     return jnp.tanh(net.apply({"params": params}, cond))
 
 
-def loss(prediction: Actions, action: Actions) -> Levels:
+def loss(prediction: Actions, action: Actions) -> Values:
     """Return the squared error of each action, its mean over the action's numbers.
 
     Example:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from ractd_jax import diffusion, edm, networks
 from ractd_jax.nn import denoising_mlp
-from ractd_jax.types import Levels, Network, Params, Trajectory
+from ractd_jax.types import Cond, Levels, Network, Params, Trajectory
 
 Map = Callable[[Trajectory, Levels], Trajectory]  # f: (x, t) -> x_0
 NETWORKS = {
@@ -76,7 +76,7 @@ def consistency_map(
     net: Network,
     params: Params,
     noise: diffusion.Noise,
-    cond: Float[Array, "batch cond"],
+    cond: Cond,
     *,
     clip: bool = False,
     **kwargs: Any,

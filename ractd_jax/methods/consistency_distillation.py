@@ -25,7 +25,7 @@ from ractd_jax.methods.consistency import (
     level,
     sample,
 )
-from ractd_jax.types import Algorithm, Batch, Denoiser, Levels, Network, Trajectory, Transition
+from ractd_jax.types import Algorithm, Batch, Denoiser, Network, Trajectory, Transition, Values
 
 WEIGHTS = ("interval", "one")
 
@@ -68,7 +68,7 @@ def cd_loss(
     method: Distillation,
     x_0: Trajectory,
     key: PRNGKeyArray,
-) -> Levels:
+) -> Values:
     """Return L_CD of each example; the gradient reaches `model` only (CM, Eq. 7).
 
     Args:

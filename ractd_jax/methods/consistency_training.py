@@ -27,7 +27,7 @@ from ractd_jax.methods.consistency import (
     level,
     sample,
 )
-from ractd_jax.types import Algorithm, Batch, Levels, Network, Trajectory, Transition
+from ractd_jax.types import Algorithm, Batch, Network, Trajectory, Transition, Values
 
 ROUNDINGS = ("floor", "ceil")
 TARGET_DROPOUTS = ("same", "own", "none")
@@ -132,7 +132,7 @@ def ct_loss(
     n: Int[Array, ""],
     x_0: Trajectory,
     key: PRNGKeyArray,
-) -> Levels:
+) -> Values:
     """Return L_CT of each example; the gradient reaches `model` only (iCT, section 3).
 
     Args:

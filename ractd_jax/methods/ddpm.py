@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from ractd_jax import diffusion, errors, networks, train_state
 from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import vp_schedule
-from ractd_jax.types import Algorithm, Batch, Levels, Network, Params, Trajectory
+from ractd_jax.types import Algorithm, Batch, Network, Params, Trajectory, Values
 
 Steps = Int[Array, " batch"]  # the step of the schedule that each trajectory is at
 Predictor = Callable[[Trajectory, Steps], Trajectory]  # (x_t, t) -> eps
@@ -77,7 +77,7 @@ def visited(ddpm: Ddpm) -> Int[Array, " sample_steps_1"]:
 # ---- loss ----------------------------------------------------------------------------------------
 
 
-def loss(predictor: Predictor, ddpm: Ddpm, x_0: Trajectory, key: PRNGKeyArray) -> Levels:
+def loss(predictor: Predictor, ddpm: Ddpm, x_0: Trajectory, key: PRNGKeyArray) -> Values:
     """Return the squared error of the predicted noise at a random step (Ho et al. 2020, Eq. 14).
 
     Args:

@@ -26,7 +26,7 @@ from ractd_jax.config import Config
 from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import ddpm, diffuser_value, vp_schedule
 from ractd_jax.methods.inpainting import Known, apply, first_weights, inpaint, noisy_plans
-from ractd_jax.types import Algorithm, Batch, Levels, Network, Trajectory
+from ractd_jax.types import Algorithm, Batch, Network, Trajectory, Values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def loss(
     x_0: Trajectory,
     key: PRNGKeyArray,
     act_dim: int,
-) -> Levels:
+) -> Values:
     """Return the weighted squared error of the predicted x_0; what is known counts as right.
 
     Args:
@@ -100,12 +100,12 @@ def loss(
 
 
 def guide(
-    value: Callable[[Trajectory], Levels],
+    value: Callable[[Trajectory], Values],
     known: Known,
     x: Trajectory,
     size: Float[Array, ""],
     steps: int,
-) -> tuple[Trajectory, Levels]:
+) -> tuple[Trajectory, Values]:
     """Climb the value, x <- x + size dV/dx, `steps` times; return (x, V before the last time).
 
     Janner et al. 2022, Algorithm 1.
@@ -136,8 +136,8 @@ def sample(
     known: Known,
     keys: Key[Array, " batch"],
     shape: tuple[int, int],
-    value: Callable[[Trajectory, ddpm.Steps], Levels] | None = None,
-) -> tuple[Trajectory, Levels]:
+    value: Callable[[Trajectory, ddpm.Steps], Values] | None = None,
+) -> tuple[Trajectory, Values]:
     """Draw one plan a key; return the plans and their values, 0 where nothing guides.
 
     Args:
@@ -306,5 +306,6 @@ METHODS = (
         sampling_fields=("guide_scale", "guide_stop", "plans"),
         calls=lambda fields: fields.steps,
         horizon=diffuser_value.horizon,
+        heeds_precision=True,
     ),
 )

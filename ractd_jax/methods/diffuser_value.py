@@ -16,7 +16,7 @@ from ractd_jax.config import Config
 from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods.ddpm import Steps
 from ractd_jax.methods.inpainting import apply, first_weights, inpaint, noisy_plans
-from ractd_jax.types import Algorithm, Batch, Levels, Network, Params, Trajectory
+from ractd_jax.types import Algorithm, Batch, Network, Params, Trajectory, Values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DiffuserValue:
     """The value has no fields of its own: horizon and schedule are those of `diffuser.method`."""
 
 
-def value_of(net: Network, params: Params, x: Trajectory, t: Steps, **kwargs: Any) -> Levels:
+def value_of(net: Network, params: Params, x: Trajectory, t: Steps, **kwargs: Any) -> Values:
     """Return V(x_t, t): the mean of what a network gives for each plan.
 
     Args:
@@ -117,6 +117,7 @@ METHODS = (
         horizon=horizon,
         depends=_depends,
         row=False,
+        heeds_precision=True,
         tasks=("policy",),
     ),
 )

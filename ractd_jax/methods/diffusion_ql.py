@@ -23,7 +23,7 @@ from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import ddpm, iql, vp_schedule
 from ractd_jax.nn import denoising_mlp, mlp
 from ractd_jax.nn.mlp import init_twins, twins
-from ractd_jax.types import Algorithm, Network, Params, Transition
+from ractd_jax.types import Algorithm, Network, Params, Scalar, Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,22 +32,15 @@ class Layers(iql.Layers):
 
     Attributes:
         hidden: width of each hidden layer.
-        activation: after each, see `mlp.ACTIVATIONS`.
+        activation: after each, see `activations.ACTIVATIONS`.
         layer_norm: of the critic: "" for none, "before" or "after" the activation.
-        embed_dim: size of the embedding of the policy's step: even, at least 4.
+        embed_dim: size of the embedding of the policy's step.
     """
 
     hidden: tuple[int, ...] = (256, 256, 256)
     activation: str = "mish"
     layer_norm: str = ""
     embed_dim: int = 16
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.embed_dim < 4 or self.embed_dim % 2:
-            raise errors.FieldError(
-                "embed_dim", f"{{field}} is {self.embed_dim}: an even number, at least 4"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +77,7 @@ def critic_loss(
     q_next: Float[Array, "ens batch"],
     discount: float,
     batch: Transition,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Return the squared errors of the critics, added.
 
     Args:
@@ -97,7 +90,7 @@ def critic_loss(
     return jnp.mean(jnp.sum((q - jax.lax.stop_gradient(goal)[None]) ** 2, axis=0))
 
 
-def q_loss(q: Float[Array, "2 batch"], key: PRNGKeyArray) -> Float[Array, ""]:
+def q_loss(q: Float[Array, "2 batch"], key: PRNGKeyArray) -> Scalar:
     """Return -E[Q_i] / E|Q_j|, {i, j} = {1, 2} at random: the same for rewards of any unit (Eq. 3).
 
     Args:

@@ -32,7 +32,8 @@ from ractd_jax.methods.eda_behavior import (
     draw,
     noisy,
 )
-from ractd_jax.types import Algorithm, Levels, Network, Params, Trajectory
+from ractd_jax.nn import shapes
+from ractd_jax.types import Algorithm, Cond, Network, Params, Trajectory, Values
 
 CHUNK = 256  # states whose candidates are drawn at once
 
@@ -75,16 +76,13 @@ class Dropout:
         dropout: in front of each block.
 
     Raises:
-        FieldError: it is outside [0, 1).
+        FieldError: it is outside [0, 1].
     """
 
     dropout: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.dropout < 1:
-            raise errors.FieldError(
-                "dropout", f"{{field}} is {self.dropout}: at least 0 and below 1"
-            )
+        shapes.check_fields(self)
 
 
 class Proposals(NamedTuple):
@@ -97,7 +95,7 @@ class Proposals(NamedTuple):
     """
 
     x: Float[Array, "batch cand horizon dim"]
-    cond: Float[Array, "batch cond"]
+    cond: Cond
     values: Float[Array, "batch cand"]
 
 
@@ -106,7 +104,7 @@ class Proposals(NamedTuple):
 
 def alignment_loss(
     gap: Float[Array, "batch cand"], values: Float[Array, "batch cand"], alpha: float, beta: float
-) -> Levels:
+) -> Values:
     """Return the cross entropy between what the critic and what the policy prefers.
 
     Args:
@@ -158,7 +156,7 @@ def sample(data: Proposals, key: Key[Array, ""], *, batch_size: int, horizon: in
 
 def make_eda(
     net: Network,
-    critic: Callable[[Params, Trajectory, Float[Array, "batch cond"]], Levels],
+    critic: Callable[[Params, Trajectory, Cond], Values],
     method: Eda,
     optimiser: train_state.Optimiser,
     *,

@@ -16,15 +16,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from ractd_jax import diffusion, errors, train_state
 from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import dpm_solver, vp_schedule
 from ractd_jax.nn import denoising_mlp
-from ractd_jax.types import Algorithm, Batch, Levels, Network, Params, Trajectory, Transition
+from ractd_jax.types import (
+    Algorithm,
+    Batch,
+    Cond,
+    Levels,
+    Network,
+    Params,
+    Trajectory,
+    Transition,
+    Values,
+)
 
-Density = Callable[[Trajectory, Levels], Levels]  # (x_t, t) -> f
+Density = Callable[[Trajectory, Levels], Values]  # (x_t, t) -> f
 SAMPLING_FIELDS = ("nfe", "spacing", "clip")
 
 
@@ -79,7 +89,7 @@ def noisy(t: Levels, x_0: Trajectory, eps: Trajectory) -> Trajectory:
     return vp_schedule.add_noise(alpha, vp_schedule.sigma(t), x_0, eps)
 
 
-def behavior_loss(f: Density, x_0: Trajectory, key: PRNGKeyArray) -> Levels:
+def behavior_loss(f: Density, x_0: Trajectory, key: PRNGKeyArray) -> Values:
     """Return the squared error of the predicted noise, summed, at a random time of each example.
 
     Its gradient in the weights is of second order; on CPUs all ways to order the two derivatives
@@ -97,9 +107,7 @@ def behavior_loss(f: Density, x_0: Trajectory, key: PRNGKeyArray) -> Levels:
     return jnp.sum(error**2, axis=(1, 2))
 
 
-def density(
-    net: Network, params: Params, cond: Float[Array, "batch cond"], **kwargs: Any
-) -> Density:
+def density(net: Network, params: Params, cond: Cond, **kwargs: Any) -> Density:
     """Return f(., . | cond); `kwargs` are `train` and `rngs` for the network's dropout."""
     return lambda x, t: net.apply({"params": params}, x, t[:, None], cond, **kwargs)
 

@@ -24,7 +24,7 @@ from ractd_jax.method import Context, Method, Reads
 from ractd_jax.methods import iql
 from ractd_jax.nn import mlp
 from ractd_jax.nn.mlp import init_twins, twins
-from ractd_jax.types import Algorithm, Levels, Transition
+from ractd_jax.types import Algorithm, Levels, Scalar, Transition
 
 Actions = Float[Array, "batch dim"]
 Velocity = Callable[[Actions, Levels], Actions]  # (a_t, t) -> da/dt
@@ -37,7 +37,7 @@ class Layers(iql.Layers):
 
     Attributes:
         hidden: width of each hidden layer.
-        activation: after each, see `mlp.ACTIVATIONS`.
+        activation: after each, see `activations.ACTIVATIONS`.
         layer_norm: of the critic: "" for none, "before" or "after" the activation.
     """
 
@@ -78,7 +78,7 @@ class Fql:
 # ---- the flow ------------------------------------------------------------------------------------
 
 
-def flow_loss(velocity: Velocity, action: Actions, key: PRNGKeyArray) -> Float[Array, ""]:
+def flow_loss(velocity: Velocity, action: Actions, key: PRNGKeyArray) -> Scalar:
     """Return the squared error of the velocity on straight lines from noise to the data.
 
     Args:
@@ -117,7 +117,7 @@ def follow(velocity: Velocity, z: Actions, steps: int) -> Actions:
 
 def critic_loss(
     q: Float[Array, "ens batch"], q_next: Float[Array, "ens batch"], method: Fql, batch: Transition
-) -> Float[Array, ""]:
+) -> Scalar:
     """Return the squared error of the critics (L_Q).
 
     Args:
@@ -133,7 +133,7 @@ def critic_loss(
 
 def policy_loss(
     action: Actions, goal: Actions, q: Callable[[Actions], Float[Array, "ens batch"]], method: Fql
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Scalar, Scalar]:
     """Return (distillation, -Q) of the policy's actions, the two parts of L_mu.
 
     The former is not multiplied by alpha yet.

@@ -12,16 +12,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ractd_jax.methods import vp_schedule
 from ractd_jax.methods.ddpm import Steps
-from ractd_jax.types import Network, Params, Trajectory
+from ractd_jax.types import Cond, Network, Params, Trajectory
 
 Known = Callable[[Trajectory], Trajectory]  # puts the known states in their places
 
 
-def inpaint(x: Trajectory, cond: Float[Array, "batch cond"], act_dim: int) -> Trajectory:
+def inpaint(x: Trajectory, cond: Cond, act_dim: int) -> Trajectory:
     """Return x with the states of `cond` in their places: the first, then, if there, the last.
 
     Janner et al. 2022, section 3.2 and Algorithm 1.

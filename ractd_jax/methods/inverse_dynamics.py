@@ -21,8 +21,8 @@ from jaxtyping import Array, Float
 
 from ractd_jax import errors, networks, train_state
 from ractd_jax.method import Context, Method, Reads
-from ractd_jax.methods import iql
-from ractd_jax.types import Algorithm, Batch, Levels, Params
+from ractd_jax.nn import shapes
+from ractd_jax.types import Algorithm, Batch, Cond, Params, Values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Layers:
     hidden: tuple[int, ...] = (64, 64)
 
     def __post_init__(self):
-        iql.check_widths("hidden", self.hidden)
+        shapes.check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,7 @@ class Inverse:
         errors.above("gain", self.gain, 0)
 
 
-def predict(
-    net: Any, params: Params, inverse: Inverse, pair: Float[Array, "batch cond"]
-) -> Float[Array, "batch act"]:
+def predict(net: Any, params: Params, inverse: Inverse, pair: Cond) -> Float[Array, "batch act"]:
     """Return the actions between two states.
 
     Args:
@@ -80,7 +78,7 @@ def predict(
     return net.apply({"params": params}, state, inverse.gain * (after - state))
 
 
-def loss(prediction: Float[Array, "batch act"], action: Float[Array, "batch act"]) -> Levels:
+def loss(prediction: Float[Array, "batch act"], action: Float[Array, "batch act"]) -> Values:
     """Return the absolute error of each action.
 
     Example:

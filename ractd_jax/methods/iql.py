@@ -20,11 +20,9 @@ from jaxtyping import Array, Float
 
 from ractd_jax import errors, train_state
 from ractd_jax.method import Context, Method, Reads
-from ractd_jax.nn import mlp
+from ractd_jax.nn import mlp, shapes
 from ractd_jax.nn.mlp import init_twins, twins
-from ractd_jax.types import Algorithm, Levels, Params, Transition
-
-LAYER_NORMS = ("", "before", "after")
+from ractd_jax.types import Algorithm, Params, Scalar, Transition, Values
 
 
 @runtime_checkable
@@ -46,7 +44,7 @@ class Layers:
 
     Attributes:
         hidden: width of each hidden layer.
-        activation: after each, see `mlp.ACTIVATIONS`.
+        activation: after each, see `activations.ACTIVATIONS`.
         layer_norm: of critics and values: "" for none, "before" or "after" the activation.
 
     Raises:
@@ -62,9 +60,7 @@ class Layers:
     layer_norm: str = "before"
 
     def __post_init__(self):
-        check_widths("hidden", self.hidden)
-        errors.choose_field("activation", self.activation, mlp.ACTIVATIONS)
-        errors.choose_field("layer_norm", self.layer_norm, LAYER_NORMS)
+        shapes.check_fields(self)
 
     def critic(self) -> mlp.MLP:
         """Return a network of one number, normalised as `layer_norm` says."""
@@ -73,18 +69,6 @@ class Layers:
     def plain(self, out: int) -> mlp.MLP:
         """Return a network of `out` numbers without normalisation."""
         return mlp.MLP(self.hidden, out, self.activation, "")
-
-
-def check_widths(field: str, widths: tuple[int, ...]) -> None:
-    """Refuse hidden layers that are none, or of no width.
-
-    Raises:
-        FieldError: naming the field.
-    """
-    if not widths:
-        raise errors.FieldError(field, "{field} is empty: at least 1 layer")
-    for width in widths:
-        errors.at_least(field, width, 1)
 
 
 def check_discount(discount: float) -> None:
@@ -146,7 +130,7 @@ def critic_loss(
     target: Params,
     method: Iql,
     batch: Transition,
-) -> tuple[Float[Array, ""], Levels, dict[str, Float[Array, ""]]]:
+) -> tuple[Scalar, Values, dict[str, Scalar]]:
     """Return the losses of Q and V, added, the advantage of each action, and metrics.
 
     IQL Eqs. 5 and 6.

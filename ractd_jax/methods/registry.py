@@ -116,7 +116,7 @@ def configure(values: Mapping[str, Any], *, whole: bool = False) -> Config:
     return configuration.replace(found, stages=built)
 
 
-def section(stage: str, values: Mapping[str, Any], *, whole: bool = False) -> Section:
+def section(stage: str, values: Any, *, whole: bool = False) -> Section:
     """Return the typed section of a stage; see `configure`."""
     if not isinstance(values, Mapping):
         raise errors.UserError(f"{stage} is {values!r}: a section, of fields")
@@ -129,12 +129,17 @@ def section(stage: str, values: Mapping[str, Any], *, whole: bool = False) -> Se
     kind = network.pop("kind", next(iter(kinds)))
     if len(kinds) > 1 or kind not in kinds:
         errors.choose(f"{place}.kind", kind, kinds)
-    fields = dict(values) | {
-        "method": configuration.build(
-            method.fields, values.get("method", {}), f"{stage}.method", whole=whole
-        ),
-        "network": configuration.build(kinds[kind], network, place, whole=whole),
-    }
+    steps = {"data": {}} if method.reads is Reads.TRANSITIONS and not whole else {}
+    fields = (
+        steps
+        | dict(values)
+        | {
+            "method": configuration.build(
+                method.fields, values.get("method", {}), f"{stage}.method", whole=whole
+            ),
+            "network": configuration.build(kinds[kind], network, place, whole=whole),
+        }
+    )
     return configuration.build(Section, fields, stage, whole=whole)
 
 

@@ -80,8 +80,9 @@ def load_model(
     if acts and algorithm.act is None:
         raise UserError(f"{run} holds a model of the stage {stage}, which values and does not act")
     saved = restore.restore(run, like, update)
-    if registry.get(stage).heeds_precision:
-        # Once, here: the network would do the same to the same weights at every call.
+    if registry.get(stage).heeds_precision and not algorithm.inference_params:
+        # Once, here: the network would do the same to the same weights at every call. Parameters
+        # that hold more than the weights (`inference_params`) are left to it.
         params = networks.cast_weights(saved["params"], config.training.precision)
         saved = saved | {"params": params}
     return Model(algorithm, saved, config, stage)

@@ -75,7 +75,8 @@ def save_gif(
             cannot be written.
     """
     env = make_env(task.env_id)
-    model, seconds = env.unwrapped.model, env.unwrapped.dt
+    unwrapped: Any = env.unwrapped  # MuJoCo's have more than Gymnasium's interface
+    model, seconds = unwrapped.model, unwrapped.dt
     env.close()
     if not len(qpos) or qpos.shape[1] != model.nq:
         raise errors.UserError(
@@ -91,10 +92,10 @@ def save_gif(
     returns = None if rewards is None else np.cumsum(rewards)
     frames = []
     for index, step in enumerate(steps):
-        words = [title, f"step {step + 1}"]
-        words += [] if returns is None else [f"return {returns[step]:,.0f}"]
+        texts = [title, f"step {step + 1}"]
+        texts += [] if returns is None else [f"return {returns[step]:,.0f}"]
         recent = trail[max(0, index - 60) : index + 1]
-        frames.append(draw_frame(poses[index], trail=recent, caption=words))
+        frames.append(draw_frame(poses[index], trail=recent, caption=texts))
     # One palette for all frames: no flicker, and the unchanged part of a frame costs nothing.
     palette = frames[len(frames) // 2].quantize(48, kmeans=1)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -108,10 +109,11 @@ def save_gif(
 
 def pose(model: Any, qpos: Float[np.ndarray, " nq"]) -> Pose:
     """Return the capsules of a MuJoCo model at the positions `qpos`."""
-    data = mujoco.MjData(model)
+    library: Any = mujoco  # an extension, whose types are not known
+    data = library.MjData(model)
     data.qpos[:] = qpos
-    mujoco.mj_kinematics(model, data)
-    geoms = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE)
+    library.mj_kinematics(model, data)
+    geoms = np.flatnonzero(model.geom_type == library.mjtGeom.mjGEOM_CAPSULE)
     axis = data.geom_xmat[geoms].reshape(-1, 3, 3)[:, :, 2] * model.geom_size[geoms, 1:2]
     middle, side = data.geom_xpos[geoms], [0, 2]
     names = [model.body(model.geom_bodyid[geom]).name for geom in geoms]
@@ -159,8 +161,8 @@ def draw_frame(
             draw.line((a, b), fill=color, width=round(2 * r))
             draw.circle(a, r, fill=color)
             draw.circle(b, r, fill=color)
-    for place, words in zip((14, 250, 350), caption or [], strict=False):
-        draw.text((place * _FINE, 12 * _FINE), words, style.INK, _font(14))
+    for place, phrase in zip((14, 250, 350), caption or [], strict=False):
+        draw.text((place * _FINE, 12 * _FINE), phrase, style.INK, _font(14))
     return image.reduce(_FINE)
 
 

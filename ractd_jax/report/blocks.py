@@ -41,28 +41,28 @@ def rank(method: study.Method) -> tuple:
 def table(entries: list[study.Entry], family: str) -> str:
     """Return the scores of a family of tasks as a Markdown table, the longer list downwards."""
     names = [t for t in FAMILIES[family] if any(e["task"] == t for e in entries)]
-    found = study.scores(e for e in entries if e["task"] in names)
-    methods = sorted(found, key=rank)
+    by_method = study.scores(e for e in entries if e["task"] in names)
+    methods = sorted(by_method, key=rank)
     columns = [["task", *names]]
     for method in methods:
-        cells = [study.cell(found[method].get(task, {})) for task in names]
+        cells = [study.cell(by_method[method].get(task, {})) for task in names]
         columns.append([_heading(method), *cells])
     if len(names) > 1:
         columns[0].append(f"mean of {len(names)}")
         for column, method in zip(columns[1:], methods, strict=True):
-            runs = study.matrix(found[method], names)
+            runs = study.matrix(by_method[method], names)
             column.append(f"{study.mean(runs):.1f}" if all(map(len, runs)) else "")
     return _rows(columns if len(methods) > len(names) else [*zip(*columns, strict=True)])
 
 
 def _heading(method: study.Method) -> str:
     """Return a method's name with its network calls and candidates, unless it says them itself."""
-    words = [method.label]
+    parts = [method.label]
     if method.nfe is not None and "NFE" not in method.label:
-        words.append(f"NFE {method.nfe}")
+        parts.append(f"NFE {method.nfe}")
     if (method.candidates or 1) > 1 and "1 of" not in method.label:
-        words.append(f"1 of {method.candidates}")
-    return ", ".join(words)
+        parts.append(f"1 of {method.candidates}")
+    return ", ".join(parts)
 
 
 def protocol(entries: list[study.Entry]) -> str:
@@ -101,8 +101,8 @@ def own(entry: study.Entry) -> bool:
 def ranking(entries: list[study.Entry]) -> str:
     """Return the mean over all tasks of every method that did every task, the best first."""
     names = [t for t in FAMILIES["gym"] if any(e["task"] == t for e in entries)]
-    found = study.scores(entries)
-    runs = {method: study.matrix(found[method], names) for method in found}
+    by_method = study.scores(entries)
+    runs = {method: study.matrix(by_method[method], names) for method in by_method}
     runs = {method: scores for method, scores in runs.items() if all(map(len, scores))}
     head = ["method", "NFE", "candidates", f"mean of {len(names)}", "95 %", "IQM", "training seeds"]
     rows = [head]
@@ -113,8 +113,8 @@ def ranking(entries: list[study.Entry]) -> str:
         many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
         if method.stage == "dataset":
             numbers[1], many = "", ""
-        words = [method.label, str(method.nfe or ""), str(method.candidates or "")]
-        rows.append([*words, *numbers, f"{study.iqm(scores):.1f}", many])
+        cells = [method.label, str(method.nfe or ""), str(method.candidates or "")]
+        rows.append([*cells, *numbers, f"{study.iqm(scores):.1f}", many])
     return _rows(rows)
 
 
@@ -123,12 +123,12 @@ def rivals(entries: list[study.Entry]) -> str:
     head = ["task", "method", "NFE", "candidates", "score", "ms an action", "minutes of training"]
     rows = [head]
     for task in FAMILIES["gym"]:
-        here = [e for e in entries if e["task"] == task]
-        if all(map(own, here)):
+        of_task = [e for e in entries if e["task"] == task]
+        if all(map(own, of_task)):
             continue
-        found = study.scores(here)
-        for method in sorted(found, key=rank):
-            seeds = found[method][task]
+        by_method = study.scores(of_task)
+        for method in sorted(by_method, key=rank):
+            seeds = by_method[method][task]
             numbers = (method.nfe or "", method.candidates or "", study.cell(seeds))
             took = (_median(seeds, "action_ms"), _median(seeds, "training_seconds", 60.0))
             rows.append([*map(str, (task, method.label, *numbers, *took))])
@@ -145,11 +145,11 @@ def idql(entries: list[study.Entry]) -> str:
     """Return Consistency-IDQL's table: a sampler a row, its network calls the columns."""
     calls = sorted({e["nfe"] for e in entries})
     rows = [["task", "sampler", "candidates", *(f"NFE {n}" for n in calls), "published, 1 of 256"]]
-    found: dict[tuple, dict[int, dict[int, study.Entry]]] = {}
+    by_sampler: dict[tuple, dict[int, dict[int, study.Entry]]] = {}
     for e in entries:
-        row = found.setdefault((e["task"], e["model"], e["candidates"]), {})
+        row = by_sampler.setdefault((e["task"], e["model"], e["candidates"]), {})
         row.setdefault(e["nfe"], {})[e["training_seed"]] = e
-    for (task, stage, candidates), row in found.items():
+    for (task, stage, candidates), row in by_sampler.items():
         cells = [study.cell(row.get(n, {})) for n in calls]
         known = [next(iter(seeds.values()))["published"] for seeds in row.values()]
         shown = " / ".join(f"{figure:.1f}" for figure in known if figure)
@@ -165,27 +165,27 @@ def kept(entries: list[study.Entry], folder: pathlib.Path | None) -> list[study.
         folder: of results, with `KEPT` among its variants.
     """
     again = variants.load(folder, "variants") if folder else []
-    found = [e | {"variant": KEPT} for e in entries if "published" not in e]
-    found += [e for e in again if e["variant"] == KEPT]
-    return found if any("updates" in e for e in found) else []
+    runs = [e | {"variant": KEPT} for e in entries if "published" not in e]
+    runs += [e for e in again if e["variant"] == KEPT]
+    return runs if any("updates" in e for e in runs) else []
 
 
 def online(entries: list[study.Entry]) -> str:
     """Return the scores of the last and of the best checkpoint of every run that has both."""
     rows = [["task", "method", "last checkpoint (offline)", "best checkpoint (online)", "of"]]
     for task in (*FAMILIES["gym"], *FAMILIES["maze2d"]):
-        here = [e for e in entries if e["task"] == task]
+        of_task = [e for e in entries if e["task"] == task]
 
         def run(e: study.Entry, row: str) -> tuple:
             return row, e["nfe"], e["candidates"], e["training_seed"], e["variant"]
 
-        last = {run(e, e["stage"]): e for e in here}
-        found: dict[str, dict[int, tuple[study.Entry, study.Entry]]] = {}
-        for best in (e for e in here if "updates" in e):
+        last = {run(e, e["stage"]): e for e in of_task}
+        by_stage: dict[str, dict[int, tuple[study.Entry, study.Entry]]] = {}
+        for best in (e for e in of_task if "updates" in e):
             row = best["stage"].removesuffix(study.ONLINE)
             if same := last.get(run(best, row)):
-                found.setdefault(row, {})[best["training_seed"]] = same, best
-        for stage, pairs in sorted(found.items()):
+                by_stage.setdefault(row, {})[best["training_seed"]] = same, best
+        for stage, pairs in sorted(by_stage.items()):
             cells = [study.cell({seed: pair[i] for seed, pair in pairs.items()}) for i in (0, 1)]
             counts = sorted({str(len(best["updates"])) for _, best in pairs.values()})
             of = f"{' or '.join(counts)} checkpoints, training seeds: {len(pairs)}"
@@ -200,11 +200,11 @@ def variants_table(entries: list[study.Entry]) -> str:
     """
     names = [name for name in tasks.TASKS if any(e["task"] == name for e in entries)]
     head = ["variant", "method", "NFE", *names, *["ms a decision"] * (len(names) == 1)]
-    rows, found = [head], {}
+    rows, by_variant = [head], {}
     for e in entries:
         key = (e["variant"].partition("/")[2], e["stage"], e["nfe"])
-        found.setdefault(key, {}).setdefault(e["task"], {})[e["training_seed"]] = e
-    for (variant, stage, calls), by_task in found.items():
+        by_variant.setdefault(key, {}).setdefault(e["task"], {})[e["training_seed"]] = e
+    for (variant, stage, calls), by_task in by_variant.items():
         cells = [study.cell(by_task.get(name, {})) for name in names]
         if len(names) == 1:
             cells.append(_median(by_task[names[0]], "action_ms"))
@@ -215,18 +215,18 @@ def variants_table(entries: list[study.Entry]) -> str:
 def diversity(entries: list[study.Entry]) -> str:
     """Return spread, coverage and return of policies, means over training seeds."""
     rows = [["task", "policy", "training seeds", "spread", "coverage", "return"]]
-    found: dict[tuple[str, str], list[study.Entry]] = {}
+    by_policy: dict[tuple[str, str], list[study.Entry]] = {}
     for e in entries:
-        found.setdefault((e["task"], e["stage"]), []).append(e)
+        by_policy.setdefault((e["task"], e["stage"]), []).append(e)
     places = [*tasks.TASKS]
     for (task, stage), runs in sorted(
-        found.items(),
+        by_policy.items(),
         key=lambda row: places.index(row[0][0]) if row[0][0] in places else len(places),
     ):
-        spread, coverage, worth = (
+        spread, coverage, value = (
             float(np.mean([e[field] for e in runs])) for field in ("spread", "coverage", "return")
         )
-        numbers = [f"{spread:.3f}", f"{100 * coverage:.0f} %", f"{worth:+.2f}"]
+        numbers = [f"{spread:.3f}", f"{100 * coverage:.0f} %", f"{value:+.2f}"]
         rows.append([task, style.label(stage), str(len(runs)), *numbers])
     return _rows(rows)
 
@@ -243,21 +243,21 @@ def make(entries: list[study.Entry], folder: pathlib.Path | None = None) -> dict
     """
     made = {}
     if folder is not None:
-        for suite, found in variants.suites(variants.load(folder, "variants")).items():
-            made[suite] = Block(protocol(found), variants_table(found))
+        for suite, selected in variants.suites(variants.load(folder, "variants")).items():
+            made[suite] = Block(protocol(selected), variants_table(selected))
         if measured := variants.load(folder, "diversity"):
             made["diversity"] = Block("", diversity(measured))
     if tutorial := [e for e in entries if "published" in e]:
         made["idql"] = Block(protocol(tutorial), idql(tutorial))
     entries = [e for e in entries if "published" not in e]
-    if found := kept(entries, folder):
-        made["online"] = Block("", online(found))
+    if selected := kept(entries, folder):
+        made["online"] = Block("", online(selected))
     entries = [e for e in entries if "updates" not in e]
     for family, names in FAMILIES.items():
-        here = [e for e in entries if e["task"] in names]
-        here = pipeline(here) if family == "gym" else here
-        if here:
-            made[family] = Block(protocol(here), table(here, family))
+        of_family = [e for e in entries if e["task"] in names]
+        of_family = pipeline(of_family) if family == "gym" else of_family
+        if of_family:
+            made[family] = Block(protocol(of_family), table(of_family, family))
     gym = [e for e in entries if e["task"] in FAMILIES["gym"]]
     if not all(map(own, gym)):
         made["ranking"] = Block("", ranking(gym))

@@ -7,6 +7,7 @@ Axes are positions (see `envs.maze2d`): x downwards, y to the right.
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -137,7 +138,7 @@ def save_gif(
         positions: after each step.
         plans: what was being followed at each step; () for none.
         rewards: of each step; if given, the caption carries the return so far.
-        title: the caption's first words.
+        title: the caption's first phrase.
         fps: frames a second, as near as whole steps allow.
 
     Raises:
@@ -147,7 +148,8 @@ def save_gif(
     height, width = len(maze.rows), len(maze.rows[0])
     figure = _figure(height, width, 3.6)
     figure.set_dpi(100)
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.94))  # the rest is the caption's
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0, 1, 0.94))  # the rest is the caption's
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     draw_maze(axes, maze, np.array(maze.goal, np.float64))
@@ -169,10 +171,10 @@ def save_gif(
                 draw.circle(place, 1.2, style.color("student"))
         draw.line(pixels(positions[: step + 1]), style.color("teacher"), 2)
         draw.circle(pixels(positions[step : step + 1])[0], radius, style.color("teacher"))
-        words = f"{title}   step {step + 1}"
+        phrase = f"{title}   step {step + 1}"
         if rewards is not None:
-            words += f"   return {rewards[: step + 1].sum():.0f}"
-        draw.text((10, 5), words, style.INK, font_size=12)
+            phrase += f"   return {rewards[: step + 1].sum():.0f}"
+        draw.text((10, 5), phrase, style.INK, font_size=12)
         frames.append(frame)
     palette = frames[len(frames) // 2].quantize(48, kmeans=1)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -185,8 +187,9 @@ def save_gif(
 
 def _draw_ways(axes: Axes, plans: Sequence[Positions], paths: Sequence[Positions]) -> None:
     """Draw plans dashed, paths with a dot where they begin."""
-    dashed = {"ls": (0, (3, 2)), "lw": 0.9, "alpha": 0.8}
-    for ways, look in ((plans, dashed), (paths, {"lw": 1.8})):
+    dashed: dict[str, Any] = {"ls": (0, (3, 2)), "lw": 0.9, "alpha": 0.8}
+    solid: dict[str, Any] = {"lw": 1.8}
+    for ways, look in ((plans, dashed), (paths, solid)):
         for way, color in zip(ways, itertools.cycle(_PATHS), strict=False):
             axes.plot(way[:, 1], way[:, 0], color=color, solid_capstyle="round", **look)
     for way, color in zip(paths, itertools.cycle(_PATHS), strict=False):

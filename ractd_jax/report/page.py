@@ -100,17 +100,17 @@ def page(
     for family, names in FAMILIES.items():
         if family not in made:
             continue
-        here = [e for e in entries if e["task"] in names]
+        of_family = [e for e in entries if e["task"] in names]
         parts += _section(family, made.pop(family))
         if family != "gym":
-            parts += [_by_task(family, names, here), *_all_tasks(family, names, here)]
+            parts += [_by_task(family, names, of_family), *_all_tasks(family, names, of_family)]
             continue
-        parts += [_by_task(family, names, blocks.pipeline(here))]
+        parts += [_by_task(family, names, blocks.pipeline(of_family))]
         if "ranking" in made:
             parts += _section(f"{family}: methods that did every task", made.pop("ranking"))
-        parts += _all_tasks(family, names, here)
+        parts += _all_tasks(family, names, of_family)
         for task in names if "rivals" in made else ():
-            there = [e for e in here if e["task"] == task]
+            there = [e for e in of_family if e["task"] == task]
             if any(not blocks.own(e) for e in there):
                 parts += _section(f"{task}: all methods", Block("", blocks.rivals(there)))
                 parts += [_by_task(task, [task], there)]
@@ -139,8 +139,8 @@ def figures(entries: list[study.Entry], folder: pathlib.Path | None = None) -> d
             drawn[f"figure3_{task.partition('-')[0]}"] = study_plots.modes(own, task)
     varied = variants.suites(variants.load(folder, "variants")) if folder else {}
     varied["online"] = blocks.kept(entries, folder)
-    for suite, found in varied.items():
-        if figure := study_plots.over_training(found):
+    for suite, selected in varied.items():
+        if figure := study_plots.over_training(selected):
             drawn[suite] = figure
     return drawn
 
@@ -173,8 +173,8 @@ def _all_tasks(name: str, names: list[str], entries: list[study.Entry]) -> list[
 
 def _runs(present: list[str], entries: list[study.Entry]) -> study_plots.Scores:
     """Return the scores of each method's training seeds, task by task."""
-    found = study.scores(entries)
-    return {m: study.matrix(found[m], present) for m in sorted(found, key=blocks.rank)}
+    by_method = study.scores(entries)
+    return {m: study.matrix(by_method[m], present) for m in sorted(by_method, key=blocks.rank)}
 
 
 def keep_pictures(summary: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -189,19 +189,19 @@ def keep_pictures(summary: pathlib.Path, folder: pathlib.Path) -> list[pathlib.P
     return kept
 
 
-def _add(found: pathlib.Path, args: argparse.Namespace) -> list[pathlib.Path]:
-    if found.name == "diversity.json":
+def _add(path: pathlib.Path, args: argparse.Namespace) -> list[pathlib.Path]:
+    if path.name == "diversity.json":
         if args.variant:
-            raise errors.UserError(f"{found}: diversity is not kept by variant")
-        return [variants.add_diversity(found, args.results)]
+            raise errors.UserError(f"{path}: diversity is not kept by variant")
+        return [variants.add_diversity(path, args.results)]
     if args.variant:
-        return [variants.add(found, args.results, args.variant)]
-    return [study.add(found, args.results), *keep_pictures(found, args.docs / "figures")]
+        return [variants.add(path, args.results, args.variant)]
+    return [study.add(path, args.results), *keep_pictures(path, args.docs / "figures")]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Add results, or write tables and page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--add", nargs="+", metavar="JSON", help="summary.json, diversity.json")
     parser.add_argument("--variant", help="keep them apart as SUITE/NAME, as in table4/both")
     parser.add_argument("--results", default="results", type=pathlib.Path, help="[results]")
@@ -222,13 +222,13 @@ def main(argv: list[str] | None = None) -> int:
         checkpoints.write_text(
             text, blocks.rewrite(text.read_text(), blocks.make(entries, args.results))
         )
-        here = args.docs / "figures"
-        pictures = [*sorted(here.glob("maze2d_*_plans.png")), *sorted(here.glob("*.gif"))]
+        drawn = args.docs / "figures"
+        pictures = [*sorted(drawn.glob("maze2d_*_plans.png")), *sorted(drawn.glob("*.gif"))]
         checkpoints.write_text(path, page(entries, pictures, args.results))
         print(f"wrote {text} and {path}")
         for name, figure in figures(entries, args.results).items():
-            plots.save(figure, here / f"{name}.png")
-            print(f"wrote {here / name}.png")
+            plots.save(figure, drawn / f"{name}.png")
+            print(f"wrote {drawn / name}.png")
     except (errors.UserError, OSError) as error:  # a full disk, a folder that may not be written
         print(f"error: {error}", file=sys.stderr)
         return 2

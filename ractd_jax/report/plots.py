@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -171,20 +171,21 @@ def latency_bars(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
 def _loss_panel(panel: Axes, stage: str, records: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for record in records for name in record))
     names = [n for n in names if not any(n == x or n.endswith(f"_{x}") for x in _NOT_LOSSES)]
-    signed, lines = None, []
+    right, lines = None, []
     for index, name in enumerate(names):
         points = [(r["step"], r[name]) for r in records if isinstance(r.get(name), int | float)]
         steps, values = np.array(points, float).reshape(-1, 2).T
         if not np.isfinite(values).any():
             continue
         positive = bool((values > 0).all())
-        if not positive and signed is None:
-            signed = panel.twinx()
-        axes = panel if positive else signed
-        look = {"color": TERMS[index % len(TERMS)], "ls": "-" if positive else "--"}
+        if not positive and right is None:
+            right = panel.twinx()
+        axes = panel if positive or right is None else right
+        look: dict[str, Any] = {"color": TERMS[index % len(TERMS)], "ls": "-" if positive else "--"}
         smooth = _smooth(values)
         if smooth is not values:
-            axes.plot(steps, values, **look | {"ls": "-"}, lw=0.7, alpha=0.3)
+            faint: dict[str, Any] = {**look, "ls": "-", "lw": 0.7, "alpha": 0.3}
+            axes.plot(steps, values, **faint)
         note = name if positive else f"{name} (right)"
         lines += axes.plot(steps, smooth, **look, lw=1.7, label=note)
         if positive:
@@ -194,13 +195,13 @@ def _loss_panel(panel: Axes, stage: str, records: list[dict[str, Any]]) -> None:
             panel.yaxis.set_minor_locator(NullLocator())
     dress(panel, style.label(stage), "updates", grid="both")
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    if signed is not None:
-        dress(signed, "", "", grid="")
-        signed.spines["right"].set_visible(True)
+    if right is not None:
+        dress(right, "", "", grid="")
+        right.spines["right"].set_visible(True)
     if lines:
         above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
-        look = {"fontsize": 8.5, "frameon": False, "handlelength": 1.3, "columnspacing": 1.2}
-        panel.legend(handles=lines, ncols=min(3, len(lines)), **above, **look)
+        compact = {"fontsize": 8.5, "frameon": False, "handlelength": 1.3, "columnspacing": 1.2}
+        panel.legend(handles=lines, ncols=min(3, len(lines)), **above, **compact)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -224,7 +225,7 @@ def _density(values: np.ndarray, grid: np.ndarray, smallest: float) -> np.ndarra
     return np.exp(-0.5 * ((grid[:, None] - values) / width) ** 2).sum(1)
 
 
-def dress(axes: Axes, title: str, xlabel: str, grid: str) -> None:
+def dress(axes: Axes, title: str, xlabel: str, grid: Literal["x", "y", "both", ""]) -> None:
     """Give axes the house's look.
 
     Args:

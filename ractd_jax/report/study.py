@@ -58,34 +58,35 @@ def distinct(entries: Iterable[Entry]) -> list[Entry]:
     Raises:
         UserError: two of them would fill the same cell of a table.
     """
-    found: dict[tuple, Entry] = {}
+    by_cell: dict[tuple, Entry] = {}
     for e in entries:
         kind = (e.get("variant"), "published" in e, "spread" in e)
         acts = (e["stage"], e.get("sampler"), e.get("nfe"), e.get("candidates"))
         key = (e["task"], e["training_seed"], *acts, *kind)
-        if key in found:
+        if key in by_cell:
             two = (
-                ", ".join(str(x[f]) for f in ("source", "size", "preset")) for x in (e, found[key])
+                ", ".join(str(x[f]) for f in ("source", "size", "preset"))
+                for x in (e, by_cell[key])
             )
             raise errors.UserError(
                 f"two results of {e['stage']} on {e['task']}, training seed {e['training_seed']} "
                 f"({'; and '.join(two)}): one table shows one of them, keep the other in a folder "
                 "of its own (--results)"
             )
-        found[key] = e
-    return list(found.values())
+        by_cell[key] = e
+    return list(by_cell.values())
 
 
 def name(entry: Entry) -> str:
     """Return the name of a pipeline's results: task, size, seed; source and preset if unusual."""
-    words = [entry["task"], entry["size"], f"seed{entry['training_seed']}"]
+    parts = [entry["task"], entry["size"], f"seed{entry['training_seed']}"]
     if entry["preset"] != "default":
-        words.insert(2, entry["preset"])
+        parts.insert(2, entry["preset"])
     if not entry["source"].startswith("simulated"):
-        words.insert(2, entry["source"].lower().replace(" ", "-"))
+        parts.insert(2, entry["source"].lower().replace(" ", "-"))
     if "published" in entry:  # of the stage idql_eval
-        words.append("idql")
-    return re.sub(r"[^a-zA-Z0-9._-]", "_", "-".join(words))
+        parts.append("idql")
+    return re.sub(r"[^a-zA-Z0-9._-]", "_", "-".join(parts))
 
 
 def model(entry: Entry) -> str:

@@ -134,10 +134,10 @@ def over_training(entries: list[study.Entry]) -> Figure | None:
         for task, runs in by_task.items():
             axes = panels[tasks.index(task)]
             points = [dict(zip(run["updates"], run["scores"], strict=True)) for run in runs]
-            for found in points:
-                axes.plot([*found], [*found.values()], color=color, lw=0.8, alpha=0.4)
+            for curve in points:
+                axes.plot([*curve], [*curve.values()], color=color, lw=0.8, alpha=0.4)
             common = sorted(set.intersection(*map(set, points)))
-            middle = [np.mean([found[update] for found in points]) for update in common]
+            middle = [np.mean([curve[update] for curve in points]) for update in common]
             axes.plot(common, middle, "o-", color=color, lw=2, ms=4, label=label)
     for i, (axes, task) in enumerate(zip(panels, tasks, strict=False)):
         plots.dress(axes, task.removesuffix("-v2"), "updates", grid="both")
@@ -160,10 +160,10 @@ def modes(entries: list[study.Entry], task: str) -> Figure:
         entries: of the study, one candidate, some of them of the task.
         task: episodes of all its training seeds are put together.
     """
-    here, scores = [e for e in entries if e["task"] == task], {}
+    of_task, scores = [e for e in entries if e["task"] == task], {}
     for stage in ("dataset", "teacher", "ctd", "student"):
-        runs = [e["returns"] for e in here if e["stage"] == stage]
+        runs = [e["returns"] for e in of_task if e["stage"] == stage]
         if runs:  # the same data for all seeds
             runs = runs[:1] if stage == "dataset" else runs
             scores[stage] = benchmark.get(task).score(np.concatenate(runs))
-    return plots.distributions(scores, f"{task}, {here[0]['source'].partition(' (')[0]} data")
+    return plots.distributions(scores, f"{task}, {of_task[0]['source'].partition(' (')[0]} data")

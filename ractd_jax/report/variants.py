@@ -52,13 +52,13 @@ def add(summary: pathlib.Path, results: pathlib.Path, variant: str) -> pathlib.P
     return path
 
 
-def add_diversity(found: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
+def add_diversity(measured: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
     """Copy a pipeline's diversity.json into `results/diversity`; return the copy.
 
     Raises:
         UserError: the file is missing or is none.
     """
-    entries = study.read(found, FIELDS["diversity"])
+    entries = study.read(measured, FIELDS["diversity"])
     path = results / "diversity" / f"{study.name(entries[0])}.json"
     checkpoints.write_json(path, entries)
     return path
@@ -66,7 +66,7 @@ def add_diversity(found: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
 
 def suites(entries: list[study.Entry]) -> dict[str, list[study.Entry]]:
     """Return the entries of each suite."""
-    found: dict[str, list[study.Entry]] = {}
+    by_suite: dict[str, list[study.Entry]] = {}
     for entry in entries:
-        found.setdefault(entry["variant"].partition("/")[0], []).append(entry)
-    return found
+        by_suite.setdefault(entry["variant"].partition("/")[0], []).append(entry)
+    return by_suite

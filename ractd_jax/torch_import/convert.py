@@ -37,6 +37,7 @@ from ractd_jax.training import (
     checkpoints,
     config_checks,
     examples,
+    opening,
     restore,
     run_dir,
 )

@@ -1,4 +1,4 @@
-"""Weights of the published PyTorch code as parameters of `networks`, and its normaliser.
+"""Weights of the published PyTorch code as parameters of `networks`, and its normalizer.
 
 The published modules and ours hold the same numbers in other layouts: a linear weight is
 transposed, a convolution's (out, in, width) becomes (width, in, out), and so does a transposed
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd_jax.data import normalization, windows
+from ractd_jax.data import normalization
 from ractd_jax.errors import UserError
 from ractd_jax.torch_import import pickle_reader
 from ractd_jax.types import Params
@@ -155,20 +155,24 @@ def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, pickle_reader.Tens
 
 def normalizer_of(
     file: pickle_reader.TorchFile, state: Mapping[str, Any]
-) -> windows.Normalizer | None:
-    """Return the normaliser in a published policy's state dict, or None if there is none."""
+) -> normalization.Normalizer | None:
+    """Return the normalizer in a published policy's state dict, or None if there is none."""
 
-    def limits(field, shape):
+    def arrays(field: str) -> tuple[np.ndarray, np.ndarray]:
         names = (f"normalizer.params_dict.{field}.{part}" for part in ("scale", "offset"))
-        arrays = (file.array(state[name]).astype(np.float32) for name in names)
-        return normalization.Limits(*(a.reshape(shape or a.shape) for a in arrays))
+        scale, offset = (file.array(state[name]).astype(np.float32) for name in names)
+        return scale, offset
 
     try:
-        fields = limits("observations", None), limits("actions", None), limits("rewards", (1,))
-    except (AttributeError, KeyError, ValueError):
+        observations, actions = arrays("observations"), arrays("actions")
+        scale, offset = (array.reshape(()) for array in arrays("rewards"))
+    except (AttributeError, KeyError, ValueError):  # no such tensors, or no number
         return None
-    observations, actions, returns = fields
-    return windows.Normalizer(observations, actions, normalization.Limits(*(a[0] for a in returns)))
+    return normalization.Normalizer(
+        normalization.Affine(*observations),
+        normalization.Affine(*actions),
+        normalization.Affine(scale, offset),
+    )
 
 
 def state_dicts(content: Any) -> dict[str, dict]:

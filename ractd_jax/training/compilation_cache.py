@@ -15,6 +15,7 @@ from ractd_jax.nn.cpu import cpuinfo
 
 FOLDER = "~/.cache/ractd_jax"
 LARGEST = 2**30  # bytes; the programs used longest ago make room
+_DIRECTORY = "jax_compilation_cache_dir"  # JAX's name of the setting
 SHORTEST = 0.1  # seconds of compiling that are worth a file
 
 
@@ -27,10 +28,10 @@ def keep(folder: str = FOLDER) -> pathlib.Path | None:
     Returns:
         The folder in it that belongs to machines like this one, None if nothing was changed.
     """
-    if not folder or jax.config.jax_compilation_cache_dir:
+    if not folder or getattr(jax.config, _DIRECTORY):
         return None
     path = pathlib.Path(folder).expanduser() / _machine()
-    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update(_DIRECTORY, str(path))
     jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
     return path

@@ -13,8 +13,8 @@ Several seeds can share one program: with their states and keys stacked the loop
 the same data and each with its own draws, as if each were alone.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,11 @@ from ractd_jax import errors
 from ractd_jax.train_state import TrainState
 from ractd_jax.training import multihost
 from ractd_jax.types import Algorithm
+
+if TYPE_CHECKING:  # which does not take JAX's name for it
+    from jaxlib._jax import Device
+else:
+    Device = jax.Device
 
 AXIS = "devices"
 
@@ -42,7 +47,7 @@ class Progress(NamedTuple):
     finite: bool
 
 
-def devices_for(wanted: int, batch_size: int) -> list[jax.Device]:
+def devices_for(wanted: int, batch_size: int) -> list[Device]:
     """Return the devices to train on.
 
     Args:
@@ -52,30 +57,30 @@ def devices_for(wanted: int, batch_size: int) -> list[jax.Device]:
     Raises:
         UserError: there are not so many, or they cannot share the batch evenly.
     """
-    here = jax.devices()
-    count = wanted or len(here)
-    if multihost.several() and count != len(here):
+    present = jax.devices()
+    count = wanted or len(present)
+    if multihost.several() and count != len(present):
         raise errors.UserError(
-            f"training.devices = {wanted}: several processes train on all their {len(here)} (0)"
+            f"training.devices = {wanted}: several processes train on all their {len(present)} (0)"
         )
-    if not 0 < count <= len(here):
+    if not 0 < count <= len(present):
         raise errors.UserError(
-            f"training.devices = {wanted}: this machine has {len(here)} (0 takes them all)"
+            f"training.devices = {wanted}: this machine has {len(present)} (0 takes them all)"
         )
     if batch_size % count:
         raise errors.UserError(
             f"{count} devices cannot share batches of {batch_size} evenly: change "
             "optimiser.batch_size of the stage, or name a divisor with --config.training.devices"
         )
-    return here[:count]
+    return present[:count]
 
 
 def make_loop(
     algorithm: Algorithm,
     sample: Callable,
     key: Key[Array, "*seeds"],
-    devices: Sequence[jax.Device] = (),
-) -> Callable:
+    devices: Sequence[Device] = (),
+) -> Callable[..., Any]:
     """Compile `(state, dataset, n) -> (state, mean metrics, finite)`, n updates in one dispatch.
 
     The count is a traced number, hence a while loop rather than a scan: the last, shorter dispatch
@@ -106,8 +111,8 @@ def make_loop(
         return state, jax.lax.pmean(metrics, AXIS) if many else metrics
 
     def one(state, dataset):
-        each = jax.vmap(update, (0, 0, None)) if key.ndim else update
-        return each(key, state, dataset)
+        update_all = jax.vmap(update, (0, 0, None)) if key.ndim else update
+        return update_all(key, state, dataset)
 
     def loop(state, dataset, n):
         def more(carry):
@@ -136,28 +141,28 @@ def make_loop(
     return jax.jit(loop, donate_argnums=0)
 
 
-def _mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+def _mesh(devices: Sequence[Device]) -> jax.sharding.Mesh:
     return jax.make_mesh(
         (len(devices),), (AXIS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,)
     )
 
 
-def replicate(tree, devices: Sequence[jax.Device]):
+def replicate(tree: Any, devices: Sequence[Device]) -> Any:
     """Return the tree with a copy of every array on each of the devices."""
     return jax.device_put(tree, jax.NamedSharding(_mesh(devices), jax.P()))
 
 
-def one_copy(tree):
+def one_copy(tree: Any) -> Any:
     """Return the first device's copy of every array: what is saved, whatever it was trained on."""
     return jax.tree.map(lambda a: a.addressable_data(0), tree)
 
 
-def stack(trees: Sequence):
+def stack(trees: Sequence[Any]) -> Any:
     """Return the trees as one, every array with a row for each."""
     return jax.tree.map(lambda *a: jnp.stack(a), *trees)
 
 
-def row(tree, i: int):
+def row(tree: Any, i: int) -> Any:
     """Return tree number i of a stack."""
     return jax.tree.map(lambda a: a[i], tree)
 
@@ -165,21 +170,28 @@ def row(tree, i: int):
 def fit(
     algorithm: Algorithm,
     state: TrainState,
-    dataset,
+    dataset: Any,
     sample: Callable,
     *,
     steps: int,
     updates_per_dispatch: int,
     key: Key[Array, "*seeds"],
-    devices: Sequence[jax.Device] = (),
-):
+    devices: Sequence[Device] = (),
+) -> Iterator[tuple[TrainState, Progress]]:
     """Train until `state.step` is `steps`; yield `(state, Progress)` after every dispatch.
 
     A dispatch ends at multiples of `updates_per_dispatch`, whatever step the state starts from. The
     yielded state is donated to the next dispatch: copy or save it before asking for more.
 
-    With several `devices` (see `make_loop`) the state may come from any number of them. With a
-    stack of states and of keys, several seeds are trained together.
+    Args:
+        algorithm: what to train.
+        state: what it starts from, from any number of devices; of several seeds, a stack.
+        dataset: what `sample` draws from.
+        sample: see `make_loop`.
+        steps: number of the last update.
+        updates_per_dispatch: between two looks at the numbers.
+        key: see `make_loop`.
+        devices: see `make_loop`.
     """
     loop = make_loop(algorithm, sample, key, devices)
     if len(devices) > 1:

@@ -30,9 +30,10 @@ def join(detect: bool = False) -> None:
     if not detect and ADDRESS not in os.environ:
         return
     try:
-        words = {"num_processes": COUNT, "process_id": INDEX}
-        numbers = {k: int(os.environ[v]) for k, v in words.items() if v in os.environ}
-        jax.distributed.initialize(**numbers)
+        count, index = (
+            int(os.environ[name]) if name in os.environ else None for name in (COUNT, INDEX)
+        )
+        jax.distributed.initialize(num_processes=count, process_id=index)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(
             f"the processes do not find each other: {str(error).splitlines()[0]}; {ADDRESS}, "

@@ -43,11 +43,25 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
             f"{path} has no config and stage, so {run} holds no run of ours: choose the folder of "
             "one, such as runs/<task>/<...>/student"
         )
+    known = registry.records()
+    if stage not in known:
+        raise UserError(
+            f"{run} is of the stage {stage!r}, whose method is not known here: bring it with "
+            "--method=FILE (methods.registry.load), or install the package that has it"
+        )
     with of_this_version(run):
-        config = registry.configure(values, whole=True)
+        # A stage of a method that is not here does not matter to the others.
+        foreign = {n for n, v in values.items() if n not in known and _is_section(v)}
+        config = registry.configure(
+            {name: value for name, value in values.items() if name not in foreign}, whole=True
+        )
         if stage not in config.stages:
             raise LookupError(f"a stage {stage!r}")
     return config, stage
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) and {"method", "network", "optimiser"} <= value.keys()
 
 
 @contextlib.contextmanager

@@ -37,6 +37,11 @@ def check(config: Config, stage: str, algorithm: Algorithm) -> None:
         raise errors.UserError(
             f"{text}its record says values={method.values}, its algorithm does not"
         )
+    if (config.stages[stage].data is not None) != (method.reads is Reads.TRANSITIONS):
+        raise errors.UserError(
+            f"{text}its section `data` says how it sees single steps, but its record says that it "
+            f"reads {method.reads.value}"
+        )
     key = jax.eval_shape(lambda: jax.random.key(0))
     frozen = restore.frozen_shapes(config, stage)
     state = jax.eval_shape(algorithm.init, key, *([frozen] if frozen else []))

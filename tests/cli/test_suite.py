@@ -8,10 +8,13 @@ import sys
 import pytest
 from helpers import write_episodes
 
-from configs import suite as configuration
-from ractd_jax import errors, suite, tasks
+from ractd_jax import errors, tasks
+from ractd_jax.cli import configs, suite
 from ractd_jax.evaluation import evaluate
+from ractd_jax.methods import registry
 from ractd_jax.training import checkpoints
+
+configuration = configs.shipped("suite")
 
 FIELDS = (
     "reward.optimiser.steps=2",
@@ -82,7 +85,7 @@ def test_every_suite_is_made_of_real_tasks_stages_and_fields(name):
     ("changes", "says"),
     [
         ({"stages": ("studnet",)}, "Did you mean 'student'"),
-        ({"fields": ("student.optimiser.stepz=1",)}, "there is no student.optimiser.stepz"),
+        ({"fields": ("student.optimiser.stepz=1",)}, "no such field: student.optimiser.stepz"),
         ({"fields": ("student.optimizer.steps=1",)}, "fields of the suite"),
         ({"fields": ("student.optimiser.steps=many",)}, "fields of the suite"),
         ({"fields": ("size=paper",)}, "change the word and not what it stands for"),
@@ -107,7 +110,7 @@ def mark(config, workdir, folder, *needed):
     """Stand in for the work: leave what a finished run leaves."""
     run = pathlib.Path(workdir) / config["stage"]
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps({"config": config}))
+    (run / "config.json").write_text(json.dumps({"config": config, "stage": config["stage"]}))
     (run / "finished").write_text("")
 
 
@@ -171,7 +174,9 @@ def test_an_evaluation_is_done_if_it_was_of_these_models_and_with_these_settings
     summary = folder / first.config["eval"]["summary"]
     assert not suite.finished(first, set(first.needs))
     checkpoints.write_json(summary, [])
-    checkpoints.write_json(evaluate.beside(summary), evaluate.asked(first.config))
+    checkpoints.write_json(
+        evaluate.settings_file(summary), evaluate.settings(registry.configure(first.config))
+    )
     assert suite.finished(first, set(first.needs))
     assert not suite.finished(first, set())  # its model is to be trained
     assert not suite.finished(entry("eval.episodes=7"), set(first.needs))

@@ -1,26 +1,39 @@
 """Data of no benchmark: sizes and limits come from it, and a policy never leaves the limits."""
 
+import json
 import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, load
 
 import ractd_jax
-from configs import custom
-from ractd_jax import cli, errors, tasks
+from ractd_jax import config as configuration
+from ractd_jax import errors, tasks
+from ractd_jax.cli import app, flags
 from ractd_jax.data import hdf5, normalization, sources, validation, windows
+from ractd_jax.methods import registry
 from ractd_jax.policies import policy
-from ractd_jax.training import pipeline
+from ractd_jax.training import opening, trainer
 from ractd_jax.types import Algorithm
 
 N = 60
 
 
 def task_of(**fields):
-    config = custom.get_config().to_dict()
-    return tasks.from_config(config | {"custom": config["custom"] | fields})
+    return tasks.TaskSpec(tasks.CUSTOM, **fields)
+
+
+def pipeline_of(path, workdir, stage="teacher", **task):
+    """Open the pipeline of a small teacher on a file."""
+    config, _ = load("custom", f"{stage},size=demo,source={path}")
+    config.task.update(task)
+    config.teacher.network.update(hidden=8, blocks=1, embed_dim=8)
+    config.teacher.method.sample_bins = 3
+    config.teacher.optimiser.update(steps=4, batch_size=8)
+    config.training.update(updates_per_dispatch=2, compilation_cache="")
+    return opening.open_pipeline(registry.configure(config.to_dict()), workdir)
 
 
 @pytest.fixture
@@ -63,29 +76,31 @@ def test_terminals_other_than_0_and_1_are_refused(arrays):
 
 def test_data_without_episode_ends_are_refused(arrays):
     arrays["timeouts"] = np.zeros(N, bool)
-    refused(arrays, "no episode is complete.*custom.max_episode_steps=<k> ends them")
+    refused(arrays, "no episode is complete.*task.max_episode_steps=<k> ends them")
 
 
 def test_sizes_and_limits_are_those_of_the_data(path):
     read = sources.load(task_of(), str(path))
-    assert validation.measure(task_of(), read) == {
-        "obs_dim": 5,
-        "act_dim": 2,
-        "max_episode_steps": 20,
-        "action_low": [-3.0, -40.0],
-        "action_high": [3.0, 40.0],
-    }
-    assert task_of(**validation.measure(task_of(), read)).action_high == (3.0, 40.0)
+    measured = validation.measure(task_of(), read)
+    assert measured == task_of(
+        obs_dim=5,
+        act_dim=2,
+        max_episode_steps=20,
+        action_low=(-3.0, -40.0),
+        action_high=(3.0, 40.0),
+    )
+    assert validation.measure(measured, read) == measured
+    assert len(sources.load(measured, str(path)).rewards) == N
 
 
 def test_actions_in_any_units_reach_the_unit_box_and_come_back(path):
     read = sources.load(task_of(), str(path))
-    data, limits = windows.build(
+    data, normalizer = windows.build(
         read, horizon=4, discount=0.9, termination_penalty=0.0, drop_last=False
     )
     np.testing.assert_allclose(data.actions.min(axis=0), -1, atol=1e-6)
     np.testing.assert_allclose(data.actions.max(axis=0), 1, atol=1e-6)
-    back = normalization.unnormalize(np.asarray(data.actions), limits.actions)
+    back = normalization.unnormalize(np.asarray(data.actions), normalizer.actions)
     np.testing.assert_allclose(back, read.actions, rtol=1e-5, atol=1e-4)
 
 
@@ -99,19 +114,17 @@ def test_named_limits_are_kept_to(arrays):
     one = {"action_low": (-41.0,), "action_high": (41.0,)}
     assert validation.check(arrays, task_of(**one), "robot.hdf5").actions.min() == -41
     refused(arrays, "3 numbers, its actions have 2", action_low=(1.0, 2.0, 3.0))
-    refused(arrays, "not below the upper", action_low=(1.0,), action_high=(1.0,))
+    refused(arrays, r"leave \[1, 1\]", action_low=(1.0,), action_high=(1.0,))
 
 
 def test_a_limit_that_is_not_named_is_the_recorded_one(arrays, tmp_path):
     arrays["actions"] = np.linspace([2.0, 2.0], [5.0, 4.0], N)
     arrays["actions"][7] = 1.9999, 3.0
     hdf5.write(tmp_path / "robot.hdf5", arrays, {})
-    config = custom.get_config(f"teacher,source={tmp_path / 'robot.hdf5'}").to_dict()
-    config["custom"]["action_low"] = (2.0,)
-    job = pipeline.Experiment(config, str(tmp_path / "run"))
-    assert job.transitions.actions[7].tolist() == [2.0, 3.0]
-    assert job.config["custom"]["action_low"] == [2.0, 2.0]
-    assert job.config["custom"]["action_high"] == [5.0, 4.0]
+    job = pipeline_of(tmp_path / "robot.hdf5", tmp_path / "run", action_low=(2.0,))
+    assert job.recorded.episodes.actions[7].tolist() == [2.0, 3.0]
+    assert job.config.task.action_low == (2.0, 2.0)
+    assert job.config.task.action_high == (5.0, 4.0)
     np.testing.assert_array_equal(job.task.action_limits(), [[2.0, 2.0], [5.0, 4.0]])
 
     refused(arrays, r"leave \[\[1.9999, 2.0\], 4.5\], furthest in row 59", action_high=(4.5,))
@@ -122,9 +135,24 @@ def test_a_limit_that_is_not_named_is_the_recorded_one(arrays, tmp_path):
     refused(nothing, "no episode is complete", action_low=(2.0,))
 
 
+def test_an_action_that_never_changes_is_measured_and_read_again(arrays, tmp_path):
+    arrays["actions"][:, 1] = 2.0  # as of a gripper that stays shut
+    hdf5.write(tmp_path / "robot.hdf5", arrays, {})
+    measured = validation.measure(task_of(), sources.load(task_of(), str(tmp_path / "robot.hdf5")))
+    assert (measured.action_low[1], measured.action_high[1]) == (2.0, 2.0)
+    assert len(sources.load(measured, str(tmp_path / "robot.hdf5")).rewards) == N
+
+
 def test_named_sizes_are_checked(arrays):
     assert validation.check(arrays, task_of(obs_dim=5, act_dim=2), "robot.hdf5")
     refused(arrays, r"observations is \(60, 5\), expected \(60, 6\)", obs_dim=6)
+
+
+def test_a_task_is_described_on_the_command_line(path):
+    fields = ("--config.task.action_low=(-4.0, -41)", "--config.task.max_episode_steps=30")
+    options = flags.parse(["ractd", f"custom:teacher,source={path}", *fields])
+    task = registry.configure(options.config.to_dict()).task
+    assert task == task_of(action_low=(-4.0, -41.0), max_episode_steps=30)
 
 
 @pytest.mark.parametrize("name", ["observations", "actions"])
@@ -154,32 +182,26 @@ def test_benchmark_data_are_not_ones_own(source):
 @pytest.mark.parametrize("push", [9.0, -9.0])
 def test_a_policy_never_leaves_the_limits(push):
     task = task_of(obs_dim=5, act_dim=2, action_low=(-3.0, -40.0), action_high=(3.0, 40.0))
-    limits = windows.identity(5, 2)._replace(
-        actions=normalization.fit(np.float32([[-3.0, -40.0], [3.0, 40.0]]))
+    normalizer = normalization.identity(5, 2)._replace(
+        actions=normalization.minmax(np.float32([[-3.0, -40.0], [3.0, 40.0]]))
     )
 
     def act(params, cond, keys):
         return jnp.broadcast_to(params * jnp.array([1.0, 0.1]), (len(cond), 4, 2))
 
     algorithm = Algorithm(init=None, update=None, act=act)
-    action = policy.Policy(algorithm, jnp.float32(push), limits, task)(np.zeros((3, 5)))
+    action = policy.Policy(algorithm, jnp.float32(push), normalizer, task)(np.zeros((3, 5)))
     expected = np.sign(push) * np.array([3.0, 36.0])  # 0.9 of the second limit
     np.testing.assert_allclose(action, np.tile(expected, (3, 1)), rtol=1e-5)
 
 
 def test_policy_is_trained_saved_and_loaded_without_the_data(path, tmp_path, arrays):
-    config = custom.get_config(f"teacher,size=demo,source={path}")
-    config.teacher.network.update(hidden=8, blocks=1, embed_dim=8)
-    config.teacher.method.sample_bins = 3
-    config.teacher.optimiser.update(steps=4, batch_size=8)
-    config.training.updates_per_dispatch = 2
-    job = pipeline.Experiment(config.to_dict(), str(tmp_path / "run"))
-    job.ensure("teacher")
+    trainer.Trainer([pipeline_of(path, tmp_path / "run")]).ensure("teacher")
 
     arrays["actions"][0, 0] = -5.0
     hdf5.write(path, arrays, {})
-    changed = pipeline.Experiment(config.to_dict(), str(tmp_path / "run"), resume=True)
-    with pytest.raises(errors.UserError, match=r"custom.action_low = \[-3.0, -40.0\]"):
+    changed = trainer.Trainer([pipeline_of(path, tmp_path / "run")], resume=True)
+    with pytest.raises(errors.UserError, match=r"task.action_low = [\[(]-3.0, -40.0[\])]"):
         changed.ensure("teacher")
 
     path.unlink()
@@ -191,9 +213,9 @@ def test_policy_is_trained_saved_and_loaded_without_the_data(path, tmp_path, arr
 
 
 def test_evaluation_without_an_environment_is_refused(path, tmp_path):
-    config = custom.get_config(f"eval,size=demo,source={path}")
-    with pytest.raises(errors.UserError, match="nothing to evaluate in; act with") as caught:
-        cli.run(config, str(tmp_path / "run"), resume=False, overwrite=False)
+    config, _ = load("custom", f"eval,size=demo,source={path}")
+    with pytest.raises(errors.UserError, match="nothing to evaluate in") as caught:
+        app.run(flags.Options(config, workdir=str(tmp_path / "run")))
     assert "\n" not in str(caught.value)
 
 
@@ -214,3 +236,30 @@ def test_the_lines_of_the_readme_write_a_file_that_is_read(tmp_path, monkeypatch
     read = sources.load(task_of(), str(file))
     np.testing.assert_allclose(read.actions, logs["actions"], rtol=1e-6)
     assert read.timeouts.sum() == 3
+
+
+def test_a_task_is_stored_whole():
+    for task in (*tasks.TASKS.values(), task_of(act_dim=2, action_low=(-1.0, 0.0))):
+        stored = json.loads(json.dumps(configuration.plain(task)))
+        assert configuration.build(tasks.TaskSpec, stored) == task
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"obs_dim": -1}, "obs_dim is -1: at least 0"),
+        ({"max_episode_steps": -5}, "max_episode_steps is -5: at least 0"),
+        ({"kind": "planer"}, "unknown kind 'planer'. Did you mean 'planner'"),
+        ({"action_low": (0.0, float("nan"))}, "action_low is .*finite"),
+        ({"action_high": (float("inf"),)}, "action_high is .*finite"),
+        ({"action_low": (2.0, -1.0), "action_high": (1.0,)}, "action_low is .* above action_high"),
+        ({"action_low": (1.0, 2.0), "action_high": (3.0, 4.0, 5.0)}, "action_high has 3 numbers"),
+        ({"act_dim": 3, "action_low": (0.0, 1.0)}, "action_low has 2 numbers, an action 3"),
+        ({"return_min": 1.0}, "return_max is missing"),
+        ({"return_min": 2.0, "return_max": 2.0}, "return_max is 2.0: above 2.0"),
+    ],
+)
+def test_fields_that_cannot_work_are_named(fields, text):
+    with pytest.raises(errors.FieldError, match=text) as caught:
+        task_of(**fields)
+    assert "\n" not in str(caught.value)

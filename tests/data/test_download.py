@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import http.server
+import socket
 import threading
+import time
 
 import pytest
 
@@ -177,11 +179,30 @@ def test_refused_connection_is_one_line(serve, path):
     refused(server.url, path, r"cannot download http://127.*refused")
 
 
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_AGAIN])
+def test_a_name_that_cannot_be_resolved_is_said_at_once(path, monkeypatch, capsys, code):
+    asked = []
+
+    def unknown(host, *args, **options):
+        asked.append(host)
+        raise socket.gaierror(code, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(download, "PAUSES", (60.0, 60.0))
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    begun = time.monotonic()
+    refused("http://nowhere.invalid/data", path, r"cannot download .*not known\): do it by hand$")
+    assert time.monotonic() - begun < 30
+    assert asked == ["nowhere.invalid"]
+    assert capsys.readouterr().out == ""
+
+
 def test_a_wrong_file_is_thrown_away(serve, path):
     def check(part):
         raise errors.UserError("it has 3 rows")
 
-    refused(serve({}).url, path, "sent the wrong thing, it has 3 rows: do it by hand", check)
+    refused(serve({}).url, path, "sent the wrong file, it has 3 rows: do it by hand", check)
     assert not part(path).exists()
 
 

@@ -5,14 +5,16 @@ import json
 import gymnasium
 import numpy as np
 import pytest
+from helpers import load
 
 import ractd_jax
-from configs import kitchen_mixed, kitchen_partial
-from ractd_jax import cli, errors, stages, tasks
+from ractd_jax import errors, tasks
+from ractd_jax.cli import app, flags
 from ractd_jax.data import d4rl, download, hdf5, sources, statistics
 from ractd_jax.envs import kitchen, make
+from ractd_jax.methods import registry
 from ractd_jax.report import animation
-from ractd_jax.training import pipeline
+from ractd_jax.training import opening, trainer
 
 TASK = tasks.get("kitchen-mixed-v0")
 LENGTHS = 40, 30, 35
@@ -122,29 +124,35 @@ def test_simulated_kitchen_data_are_refused(kind, tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match=r"by hand$") as caught:
         d4rl.locate(task)
     assert task.file in str(caught.value)
-    assert "simulated" not in str(caught.value)
+    assert "source=simulated" not in str(caught.value)
 
 
 TINY = {"hidden": 8, "blocks": 1}
 
 
-@pytest.mark.parametrize("source", [kitchen_mixed, kitchen_partial], ids=["mixed", "partial"])
-def test_all_from_demonstrations_to_the_table(source, file, tmp_path, capsys):
-    pytest.importorskip("gymnasium_robotics")
-    config = source.get_config(f"all,size=demo,source={file}")
-    assert config.data.history == 4
+def small(name, arg):
+    """Return the configuration of a task, with networks and plans that compile in a blink."""
+    config, _ = load(name, arg)
     config.training.update(updates_per_dispatch=2, compilation_cache="")
-    config.teacher.method.sample_bins = 2
     config.reward.network.dims = (8,)
     config.eval.episodes = 1
-    for stage in stages.PIPELINE:
+    for stage in ("reward", "teacher", "ctd", "student"):
         config[stage].optimiser.update(steps=2, batch_size=8)
-    for stage in ("teacher", "ctd", "student"):
-        config[stage].network.update(TINY)
-    cli.run(config, str(tmp_path / "run"), resume=False, overwrite=False)
+        if stage != "reward":
+            config[stage].network.update(TINY)
+    config.teacher.method.sample_bins = 2
+    return config
+
+
+@pytest.mark.parametrize("name", ["kitchen_mixed", "kitchen_partial"])
+def test_all_from_demonstrations_to_the_table(name, file, tmp_path, capsys):
+    pytest.importorskip("gymnasium_robotics")
+    config = small(name, f"all,size=demo,source={file}")
+    assert config.data.history == 4
+    app.run(flags.Options(config, workdir=str(tmp_path / "run")))
     out = capsys.readouterr().out
     assert "RACTD student" in out
-    assert f"{config.task}   data: file kitchen.hdf5" in out
+    assert f"{config.task.name}   data: file kitchen.hdf5" in out
     entries = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [entry["stage"] for entry in entries] == ["dataset", "teacher", "ctd", "student"]
     for entry in entries[1:]:
@@ -155,15 +163,10 @@ def test_all_from_demonstrations_to_the_table(source, file, tmp_path, capsys):
 
 def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     pytest.importorskip("gymnasium_robotics")
-    config = kitchen_mixed.get_config(f"teacher,size=demo,source={file}")
-    config = json.loads(json.dumps(config.to_dict()))
-    config["data"]["horizon"] = 4
-    config["training"]["updates_per_dispatch"] = 2
-    config["teacher"]["method"]["sample_bins"] = 4
-    config["teacher"]["network"].update(TINY)
-    config["teacher"]["optimiser"].update(steps=2, batch_size=8)
-    job = pipeline.Experiment(config, str(tmp_path / "run"))
-    job.ensure("teacher")
+    config = small("kitchen_mixed", f"teacher,size=demo,source={file}")
+    config.data.horizon = 4
+    job = opening.open_pipeline(registry.configure(config.to_dict()), tmp_path / "run")
+    trainer.Trainer([job]).ensure("teacher")
 
     policy = ractd_jax.load_policy(tmp_path / "run" / "teacher")
     assert policy.history == 4
@@ -172,13 +175,13 @@ def test_from_demonstrations_to_actions_in_the_kitchen(file, tmp_path):
     for _ in range(5):
         action = policy(obs)
         assert action.shape == (9,)
-        obs, _, fell, late, _ = env.step(action)
-        assert not fell
-        assert not late
+        obs, _, terminated, truncated, _ = env.step(action)
+        assert not terminated
+        assert not truncated
     policy.reset()
     assert policy(np.stack([obs, obs])).shape == (2, 9)
-    # The goal, which never changes, is nothing to the network, as in training.
-    scale, shift = (np.asarray(v) for v in policy._limits.observations[:2])
+    # The goal never changes, so that the normalizer only shifts it, to 0.
+    scale, shift = (np.asarray(v) for v in policy._normalizer.observations)
     np.testing.assert_allclose(obs[30:] * scale[30:] + shift[30:], 0, atol=1e-6)
 
     assert animation.save_gif(tmp_path / "x.gif", TASK, env.unwrapped.data.qpos[None]) is None

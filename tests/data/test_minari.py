@@ -15,15 +15,7 @@ from ractd_jax.envs import maze2d
 minari = pytest.importorskip("minari")
 
 HOPPER = tasks.get("hopper-medium-v2")
-ANY = tasks.from_config(
-    {
-        "task": tasks.CUSTOM,
-        "custom": {
-            **dict.fromkeys(("obs_dim", "act_dim", "max_episode_steps"), 0),
-            **dict.fromkeys(("action_low", "action_high"), ()),
-        },
-    }
-)
+ANY = tasks.TaskSpec(tasks.CUSTOM)
 LENGTHS = {"falls": 5, "times out": 7, "is cut off": 3}
 
 

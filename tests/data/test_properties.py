@@ -14,7 +14,7 @@ from ractd_jax import errors, tasks
 from ractd_jax.data import episodes, hdf5
 
 LIMIT = 12
-TASK = tasks.TaskSpec("toy", "", 3, 2, LIMIT, 0.0, 1.0, "")
+TASK = tasks.TaskSpec("toy", obs_dim=3, act_dim=2, max_episode_steps=LIMIT)
 
 
 def as_d4rl_reads(file, limit):

@@ -185,11 +185,3 @@ def test_simulated_is_handed_its_options(tmp_path, content, monkeypatch):
     monkeypatch.setattr(simulated, "cached", cached)
     sources.load(TASK, "simulated", transitions=7, seed=3)
     assert asked == {"task": TASK, "transitions": 7, "seed": 3}
-
-
-def test_labels_name_the_source():
-    assert sources.label("simulated") == "simulated (MuJoCo 3, shipped SAC snapshots)"
-    assert sources.label("d4rl") == "D4RL"
-    assert sources.label("gym-d4rl") == "D4RL (through gym + d4rl)"
-    assert sources.label("minari:mujoco/hopper/medium-v0") == "Minari mujoco/hopper/medium-v0"
-    assert sources.label("/some/where/mine.hdf5") == "file mine.hdf5"

@@ -1,4 +1,4 @@
-"""Single steps: which can be drawn, what came after them, and in what frame they are seen."""
+"""Single steps: which can be drawn, what came after them, and how they are normalised."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from helpers import STRUCTURES, transitions_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ractd_jax import errors
+from ractd_jax import config, errors
 from ractd_jax.data import episodes, normalization, transitions
 
 # The drawing in the module: one episode fails at row 4, the other is cut at row 8.
 DRAWN = ([(5, True), (4, False)], 0)
-PLAIN = {"frame": "none", "reward_scale": "none"}
+PLAIN = {"normalization": "none", "reward_scale": "none"}
 
 
 def test_rows_that_nothing_came_after_are_left_out():
@@ -83,7 +83,7 @@ def test_scaled_returns_span_a_thousand(structure):
     returns = episodes.returns(recorded)
     if len(returns) < 2 or not sum(length - (not end) for length, end in structure[0]):
         return
-    data, _ = transitions.build(recorded, frame="none", reward_scale="range")
+    data, _ = transitions.build(recorded, normalization="none", reward_scale="range")
     scaled = episodes.complete(recorded)._replace(rewards=np.asarray(data.rewards))
     found = episodes.returns(scaled)
     assert found.max() - found.min() == pytest.approx(1000, rel=1e-3)
@@ -95,48 +95,56 @@ def test_scaled_returns_span_a_thousand(structure):
 LONG = ([(50, True), (70, False)], 3)
 
 
-def test_gaussian_frame_standardises_observations_and_leaves_actions():
+def test_standard_normalisation_is_of_observations_alone():
     recorded = transitions_of(LONG)
     far = recorded._replace(observations=5 * recorded.observations + 3)
-    data, _ = transitions.build(far, frame="gaussian", reward_scale="none")
+    data, _ = transitions.build(far, normalization="standard", reward_scale="none")
     np.testing.assert_allclose(data.observations.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(data.observations.std(axis=0), 1, atol=1e-5)
     np.testing.assert_array_equal(data.actions, recorded.actions[:120])
 
 
-@pytest.mark.parametrize("frame", transitions.FRAMES)
-def test_actions_of_any_unit_come_within_the_bounds_of_policies(frame):
+@pytest.mark.parametrize("word", config.NORMALIZATIONS)
+def test_actions_of_any_unit_come_within_the_bounds_of_policies(word):
     recorded = transitions_of(LONG)
     far = recorded._replace(actions=3 * recorded.actions / np.abs(recorded.actions).max() + 1)
-    data, limits = transitions.build(far, frame=frame, reward_scale="none")
+    data, normalizer = transitions.build(far, normalization=word, reward_scale="none")
     assert np.abs(data.actions).max() <= 1 + 1e-5
-    back = normalization.unnormalize(data.actions, limits.actions)
+    back = normalization.unnormalize(data.actions, normalizer.actions)
     np.testing.assert_allclose(back, far.actions[:120], atol=1e-5)
 
 
-def test_limits_are_those_of_observations_and_actions():
-    data, _ = transitions.build(transitions_of(LONG), frame="limits", reward_scale="none")
+def test_minmax_spans_observations_and_actions():
+    data, _ = transitions.build(transitions_of(LONG), normalization="minmax", reward_scale="none")
     for field in (data.observations, data.actions):
         np.testing.assert_allclose(field.min(axis=0), -1, atol=1e-5)
         np.testing.assert_allclose(field.max(axis=0), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("frame", transitions.FRAMES)
-def test_the_normaliser_leads_back_to_the_recorded_numbers(frame):
+@pytest.mark.parametrize("word", config.NORMALIZATIONS)
+def test_the_normalizer_leads_back_to_the_recorded_numbers(word):
     recorded = transitions_of(LONG)
-    data, limits = transitions.build(recorded, frame=frame, reward_scale="none")
-    for field, limit in (("observations", limits.observations), ("actions", limits.actions)):
-        back = normalization.unnormalize(getattr(data, field), limit)
+    data, normalizer = transitions.build(recorded, normalization=word, reward_scale="none")
+    for field, affine in (
+        ("observations", normalizer.observations),
+        ("actions", normalizer.actions),
+    ):
+        back = normalization.unnormalize(getattr(data, field), affine)
         np.testing.assert_allclose(back, getattr(recorded, field)[:120], atol=1e-5)
-    # Another data set seen through the same normaliser, as the judge of a policy sees its data.
+    # Another data set seen through the same normalizer, as the critic of a policy sees its data.
     other = recorded._replace(observations=recorded.observations + 1)
-    again, kept = transitions.build(other, frame="none", reward_scale="none", limits=limits)
-    assert kept is limits
-    expected = data.observations + jnp.asarray(limits.observations.scale)[None]
+    again, kept = transitions.build(
+        other, normalization="none", reward_scale="none", normalizer=normalizer
+    )
+    assert kept is normalizer
+    expected = data.observations + jnp.asarray(normalizer.observations.scale)[None]
     np.testing.assert_allclose(again.observations, expected, atol=1e-4)
 
 
 def test_unknown_words_are_refused():
-    for word, fields in (("limits", {"frame": "limit"}), ("range", {"reward_scale": "rang"})):
+    for word, fields in (
+        ("minmax", {"normalization": "minma"}),
+        ("range", {"reward_scale": "rang"}),
+    ):
         with pytest.raises(errors.UserError, match=f"Did you mean '{word}'"):
             transitions.build(transitions_of(DRAWN), **PLAIN | fields)

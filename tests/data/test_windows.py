@@ -11,41 +11,10 @@ from helpers import STRUCTURES, transitions_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ractd_jax import errors, tasks
+from ractd_jax import errors
 from ractd_jax.data import episodes, normalization, windows
 
 PAPER = {"discount": 0.99, "termination_penalty": -100.0, "drop_last": False}
-
-
-@given(st.integers(1, 50), st.integers(1, 4), st.floats(0.01, 100.0), st.floats(-100.0, 100.0))
-def test_normaliser_spans_the_unit_box_and_goes_back(n, dim, size, shift):
-    x = (size * np.random.default_rng(n).normal(size=(n, dim)) + shift).astype(np.float32)
-    limits = normalization.fit(x)
-    y = normalization.normalize(x, limits)
-    precision = 1e-6 * (1 + (np.abs(x) * limits.scale).max())  # of float32 far from the origin
-    np.testing.assert_allclose(normalization.unnormalize(y, limits), x, rtol=1e-3, atol=1e-3)
-    if n > 1:
-        np.testing.assert_allclose(y.min(axis=0), -1.0, atol=precision)
-        np.testing.assert_allclose(y.max(axis=0), 1.0, atol=precision)
-
-
-def test_constant_dimension_is_only_shifted():
-    x = np.array([[5.0, 0.0], [5.0, 2.0]], np.float32)
-    limits = normalization.fit(x)
-    assert limits.scale.tolist() == [1.0, 1.0]
-    assert normalization.normalize(x, limits).tolist() == [[0.0, -1.0], [0.0, 1.0]]
-
-
-def test_normaliser_agrees_on_jax_and_numpy_of_any_rank():
-    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    limits = normalization.fit(x)
-    with jax.numpy_rank_promotion("raise"):
-        y = jax.jit(normalization.normalize)(jnp.asarray(x).reshape(2, 3, 3), limits)
-        z = normalization.normalize(jnp.asarray(x[0]), limits)
-        scalar = normalization.normalize(jnp.asarray(x[:, 0]), normalization.fit(x[:, 0]))
-    np.testing.assert_allclose(y.reshape(6, 3), normalization.normalize(x, limits), atol=1e-6)
-    np.testing.assert_allclose(z, y[0, 0], atol=1e-6)
-    np.testing.assert_allclose(scalar, y.reshape(6, 3)[:, 0], atol=1e-6)
 
 
 @settings(deadline=None, max_examples=12)
@@ -58,7 +27,7 @@ def test_sampled_windows_are_the_rows_of_one_episode(structure, drop_last):
         with pytest.raises(errors.UserError, match="horizon 4 does not fit"):
             windows.build(transitions, **options)
         return
-    data, limits = windows.build(transitions, **options)
+    data, normalizer = windows.build(transitions, **options)
     batch = windows.sample_windows(data, jax.random.key(0), batch_size=32, horizon=horizon)
     batch = jax.device_get(batch)
     chex.assert_shape(batch, [(32, horizon, 2), (32, 3), (32,)])
@@ -66,33 +35,33 @@ def test_sampled_windows_are_the_rows_of_one_episode(structure, drop_last):
     whole = episodes.complete(transitions)
     returns = episodes.returns_to_go(whole, 0.99, -100.0)
     owner = np.repeat(np.arange(len(structure[0])), episodes.lengths(whole))
-    actions = normalization.unnormalize(batch.x, limits.actions)
-    observations = normalization.unnormalize(batch.cond, limits.observations)
-    worths = normalization.unnormalize(batch.returns, limits.returns)
-    for window, obs, worth in zip(actions, observations, worths, strict=True):
+    actions = normalization.unnormalize(batch.x, normalizer.actions)
+    observations = normalization.unnormalize(batch.cond, normalizer.observations)
+    returns_to_go = normalization.unnormalize(batch.returns, normalizer.returns)
+    for window, obs, value in zip(actions, observations, returns_to_go, strict=True):
         row = int(np.abs(whole.observations - obs).sum(axis=1).argmin())
         np.testing.assert_allclose(whole.actions[row : row + horizon], window, atol=1e-5)
-        np.testing.assert_allclose(worth, returns[row], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(value, returns[row], rtol=1e-4, atol=1e-3)
         assert owner[row] == owner[row + horizon - 1]
 
 
 @pytest.mark.parametrize("horizon", [1, 4])
 def test_plans_are_the_states_of_one_episode_given_their_ends(horizon):
     transitions = transitions_of(([(6, True), (9, False)], 0))
-    data, limits = windows.build(transitions, **PAPER | {"horizon": horizon})
+    data, normalizer = windows.build(transitions, **PAPER | {"horizon": horizon})
     batch = windows.sample_plans(data, jax.random.key(0), batch_size=64, horizon=horizon)
     batch = jax.device_get(batch)
     chex.assert_shape(batch, [(64, horizon, 3), (64, 6), (64,)])
     np.testing.assert_array_equal(batch.cond[:, :3], batch.x[:, 0])
     np.testing.assert_array_equal(batch.cond[:, 3:], batch.x[:, -1])
     returns = episodes.returns_to_go(transitions, 0.99, -100.0)
-    states = normalization.unnormalize(batch.x, limits.observations)
-    worths = normalization.unnormalize(batch.returns, limits.returns)
+    states = normalization.unnormalize(batch.x, normalizer.observations)
+    returns_to_go = normalization.unnormalize(batch.returns, normalizer.returns)
     firsts = set()
-    for window, worth in zip(states, worths, strict=True):
+    for window, value in zip(states, returns_to_go, strict=True):
         row = int(np.abs(transitions.observations - window[0]).sum(axis=1).argmin())
         np.testing.assert_allclose(transitions.observations[row : row + horizon], window, atol=1e-5)
-        np.testing.assert_allclose(worth, returns[row], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(value, returns[row], rtol=1e-4, atol=1e-3)
         assert (row < 6) == (row + horizon - 1 < 6)
         firsts.add(row)
     assert len(firsts) == len(data.starts)
@@ -100,15 +69,15 @@ def test_plans_are_the_states_of_one_episode_given_their_ends(horizon):
 
 def test_everything_lies_in_the_unit_box_whatever_the_horizon():
     transitions = transitions_of(([(3, True), (9, True), (12, False)], 2))
-    data, limits = windows.build(transitions, horizon=4, **PAPER)
+    data, normalizer = windows.build(transitions, horizon=4, **PAPER)
     single, same = windows.build(transitions, horizon=1, **PAPER)
     assert data.observations.shape == (24, 3)
     assert len(data.starts) == 6 + 9
     assert len(single.starts) == 24
     for column in data[:3]:
         assert float(jnp.abs(column).max()) == pytest.approx(1.0, abs=1e-5)
-    chex.assert_trees_all_equal(limits, same)
-    chex.assert_trees_all_equal_shapes(limits, windows.identity(3, 2))
+    chex.assert_trees_all_equal(normalizer, same)
+    chex.assert_trees_all_equal_shapes(normalizer, normalization.identity(3, 2))
 
 
 def test_every_window_is_drawn_equally_often():
@@ -132,7 +101,7 @@ def test_same_key_same_batch_other_key_other_batch():
 def test_history_is_the_rows_before_oldest_first_and_repeats_an_episodes_first(history):
     transitions = transitions_of(([(6, True), (9, False)], 2))
     data, _ = windows.build(transitions, **PAPER | {"horizon": 2})
-    assert data.firsts.tolist() == [0] * 6 + [6] * 9
+    assert data.episode_starts.tolist() == [0] * 6 + [6] * 9
     options = {"batch_size": 256, "horizon": 2}
     batch = windows.sample_windows(data, jax.random.key(0), **options, history=history)
     plain = windows.sample_windows(data, jax.random.key(0), **options)
@@ -147,56 +116,44 @@ def test_history_is_the_rows_before_oldest_first_and_repeats_an_episodes_first(h
     assert drawn == set(data.starts.tolist())
 
 
-def test_summary_counts_complete_episodes_only():
-    task = tasks.get("hopper-medium-replay-v2")
-    rewards = np.array([1, 2, 3, 10, 20, 99], np.float32)
-    transitions = transitions_of(([(3, True), (2, False)], 1), lambda n: rewards)
-    summary = windows.summary(transitions, task)
-    assert summary == {
-        "trajectories": 2,
-        "steps": 5,
-        "return_mean": 18.0,
-        "return_std": 12.0,
-        "return_max": 30.0,
-        "return_min": 6.0,
-        "score_mean": pytest.approx(100 * (18 + 20.272305) / (3234.3 + 20.272305)),
-    }
-
-
 def test_relabelled_plans_go_to_the_goal_and_rest_there():
     horizon, rows = 5, 4000
     transitions = transitions_of(([(6, True), (9, False)], 0))
-    arrived = np.isin(np.arange(15), [2, 9])  # besides 5 and 14, where the episodes end
+    reached = np.isin(np.arange(15), [2, 9])  # besides 5 and 14, where the episodes end
     shifted = transitions._replace(observations=np.tile(transitions.observations[:, :1] + 1, 4))
-    data, limits = windows.build(shifted, **PAPER | {"horizon": horizon}, arrived=arrived)
-    assert data.arrivals.tolist() == [2] * 3 + [5] * 3 + [9] * 4 + [14] * 5
+    data, normalizer = windows.build(shifted, **PAPER | {"horizon": horizon}, reached=reached)
+    assert data.segment_ends.tolist() == [2] * 3 + [5] * 3 + [9] * 4 + [14] * 5
     options = {"batch_size": rows, "horizon": horizon}
-    plans = jax.device_get(windows.sample_plans(data, jax.random.key(0), **options, errands=1.0))
-    states = normalization.unnormalize(plans.x, limits.observations)
+    plans = jax.device_get(
+        windows.sample_plans(data, jax.random.key(0), **options, goal_relabel=1.0)
+    )
+    states = normalization.unnormalize(plans.x, normalizer.observations)
     row_of = {float(value): i for i, value in enumerate(shifted.observations[:, 0])}
     seen = set()
     for plan in states:
         first = row_of[min(row_of, key=lambda value: abs(value - plan[0, 0]))]
-        steps = min(int(data.arrivals[first]) - first, horizon - 1)
+        steps = min(int(data.segment_ends[first]) - first, horizon - 1)
         wanted = shifted.observations[np.minimum(first + np.arange(horizon), first + steps)].copy()
         wanted[steps + 1 :, 2:] = 0.0
         np.testing.assert_allclose(plan, wanted, atol=1e-4)
         seen.add(first)
     assert seen == set(range(15))  # any row, those near the end of an episode too
     np.testing.assert_array_equal(plans.cond, plans.x[:, [0, -1]].reshape(rows, -1))
-    ways = windows.sample_ways(data, jax.random.key(0), **options, errands=1.0, ends=2)
-    np.testing.assert_array_equal(ways.x[..., -4:], plans.x)
-    actions = normalization.unnormalize(ways.x[..., :-4], limits.actions)
+    both = windows.sample_state_action(data, jax.random.key(0), **options, goal_relabel=1.0, ends=2)
+    np.testing.assert_array_equal(both.x[..., -4:], plans.x)
+    actions = normalization.unnormalize(both.x[..., :-4], normalizer.actions)
     for plan, action in zip(states, actions, strict=True):
         first = row_of[min(row_of, key=lambda value: abs(value - plan[0, 0]))]
-        driven = transitions.actions[first : int(data.arrivals[first]) + 1][:horizon]
+        driven = transitions.actions[first : int(data.segment_ends[first]) + 1][:horizon]
         np.testing.assert_allclose(action[: len(driven)], driven, atol=1e-4)
         np.testing.assert_allclose(action[len(driven) :], 0, atol=1e-4)
 
-    half = jax.device_get(windows.sample_plans(data, jax.random.key(0), **options, errands=0.5))
+    half = jax.device_get(
+        windows.sample_plans(data, jax.random.key(0), **options, goal_relabel=0.5)
+    )
     whole = jax.device_get(windows.sample_plans(data, jax.random.key(0), **options))
     same = (half.x == whole.x).all(axis=(1, 2))
-    assert 0.5 < same.mean() < 0.65  # an errand that is as long as the window is one
+    assert 0.5 < same.mean() < 0.65  # a way as long as the window is a window
 
 
 @pytest.mark.parametrize("ends", [1, 2])
@@ -206,10 +163,10 @@ def test_state_action_windows_hold_action_and_state_of_each_row(ends):
     options = {"batch_size": 64, "horizon": 4}
     some = windows.sample_windows(data, jax.random.key(0), **options)
     plans = windows.sample_plans(data, jax.random.key(0), **options)
-    ways = windows.sample_ways(data, jax.random.key(0), **options, ends=ends)
-    np.testing.assert_array_equal(ways.x, np.concatenate([some.x, plans.x], axis=-1))
-    np.testing.assert_array_equal(ways.cond, plans.cond[:, : 3 * ends])
-    np.testing.assert_array_equal(ways.returns, plans.returns)
+    both = windows.sample_state_action(data, jax.random.key(0), **options, ends=ends)
+    np.testing.assert_array_equal(both.x, np.concatenate([some.x, plans.x], axis=-1))
+    np.testing.assert_array_equal(both.cond, plans.cond[:, : 3 * ends])
+    np.testing.assert_array_equal(both.returns, plans.returns)
 
 
 def test_pairs_hold_an_action_and_the_states_around_it():

@@ -100,8 +100,8 @@ def test_each_subtask_counts_once_and_all_of_them_end_the_episode(env):
     _, reward, fell, late, info = env.step(still)
     assert (reward, fell, late, info["left"]) == (1, True, False, [])
     assert env.reset(seed=0)[1]["left"] == sorted(kitchen.subtasks(PARTIAL))
-    assert PARTIAL.score(4) == 100
-    assert PARTIAL.score(1) == 25
+    assert PARTIAL.score(4.0) == 100
+    assert PARTIAL.score(1.0) == 25
 
 
 def test_a_rollout_lasts_280_steps(env):

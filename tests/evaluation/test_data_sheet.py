@@ -1,5 +1,6 @@
 """The stage data says what a dataset holds, beside what is published, and draws it."""
 
+import dataclasses
 import io
 import json
 
@@ -8,8 +9,8 @@ import pytest
 from helpers import shows_something, transitions_of
 from rich.console import Console
 
-from configs import hopper_mr
-from ractd_jax import cli, tasks
+from ractd_jax import tasks
+from ractd_jax.cli import app, flags
 from ractd_jax.data import d4rl, episodes, hdf5, statistics
 from ractd_jax.report import data as report
 
@@ -87,29 +88,30 @@ def test_table_sets_the_published_numbers_beside(transitions):
     "limits", [{}, {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 20.0, 0.0)}]
 )
 def test_histograms(tmp_path, transitions, limits):
-    task = tasks.TaskSpec(**{**TASK.__dict__, **limits})
+    task = dataclasses.replace(TASK, **limits)
     path = tmp_path / "new" / "data.png"
     report.histograms(path, transitions, task, "a title")
     assert shows_something(path)
 
 
 def test_the_stage_writes_what_it_prints(tmp_path, transitions, monkeypatch, capsys):
-    hdf5.write(tmp_path / "mine.hdf5", transitions._asdict(), {})
+    path = tmp_path / "robot.hdf5"
+    hdf5.write(path, transitions._asdict(), {})
     drawn = []
-    monkeypatch.setitem(report.MAPS, "hopper", lambda *all: drawn.append(all))
-    config = hopper_mr.get_config(f"data,source={tmp_path / 'mine.hdf5'}")
-    cli.run(config, str(tmp_path / "run"), resume=False, overwrite=False)
+    monkeypatch.setitem(report.MAPS, "hopper", lambda *given: drawn.append(given))
+    words = [f"hopper_mr:data,source={path}", f"--workdir={tmp_path / 'run'}"]
+    app.run(flags.parse(["ractd", *words]))
     out = capsys.readouterr().out
     assert "3 episodes, 90 steps" in out
     assert "20 to 40 steps, mean 30.0; 2 end in a terminal, 1 in a timeout" in out
     assert "note: observations: dimension 4 never changes" in out
     sheet = json.loads((tmp_path / "run" / "data.json").read_text())
-    assert sheet["source"] == "file mine.hdf5"
+    assert sheet["source"] == "file robot.hdf5"
     assert sheet["facts"]["steps"] == N
     ((path, _, task, source),) = drawn
     assert path == tmp_path / "run" / "figures" / "map.png"
     assert task == TASK
-    assert source == "file mine.hdf5"
+    assert source == "file robot.hdf5"
     assert shows_something(tmp_path / "run" / "figures" / "data.png")
 
 

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_helpers import tiny_pipeline
+from run_helpers import saved, tiny_pipeline, train
 
-from ractd_jax import stages
 from ractd_jax.evaluation import diversity
-from ractd_jax.policies import policy
+from ractd_jax.methods import registry
+from ractd_jax.policies import load
 
 
 @pytest.fixture
@@ -48,37 +48,36 @@ def test_an_empty_folder_says_what_is_missing(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """An experiment with a return model, a teacher and a student."""
-    job = tiny_pipeline("hopper_mr", tmp_path_factory.mktemp("diversity"))
+    """A pipeline with a return model, a teacher and a student."""
+    pipeline = tiny_pipeline("hopper_mr", tmp_path_factory.mktemp("diversity"))
     for stage in ("reward", "ctd"):
-        job.ensure(stage)
-    return job
+        train(pipeline, stage)
+    return pipeline
 
 
-def test_a_judge_sees_observations_and_actions_as_it_learnt_them(trained):
+def test_a_critic_sees_observations_and_actions_as_it_learnt_them(trained):
     def scaled(column):
         low, high = column.min(axis=0), column.max(axis=0)
         return jnp.asarray(2 * (column - low) / (high - low) - 1)
 
-    obs, actions = trained.transitions[:2]
-    algorithm = stages.make(trained.config, trained.task, "reward")
-    params = trained.needed("student")["reward"]["params"]
-    expected = algorithm.value(params, scaled(actions)[:, None], scaled(obs))
-    found = policy.judging(trained.workdir / "reward")(obs, actions)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    obs, actions = trained.recorded.episodes[:2]
+    algorithm, run = registry.make(trained.config, "reward"), trained.run("reward")
+    expected = algorithm.value(saved(run)["params"], scaled(actions)[:, None], scaled(obs))
+    np.testing.assert_allclose(load.value_of(run)(obs, actions), expected, atol=1e-5)
 
 
 def test_policies_are_measured_beside_their_teacher(trained, monkeypatch):
-    judge, said = policy.judging(trained.workdir / "reward"), []
+    value, answers = load.value_of(trained.run("reward")), []
 
-    def worth(obs, actions):
-        said.append(judge(obs, actions))
-        return said[-1]
+    def value_and_note(obs, actions):
+        answers.append(value(obs, actions))
+        return answers[-1]
 
-    monkeypatch.setattr(policy, "judging", lambda run: worth)
+    monkeypatch.setattr(load, "value_of", lambda run: value_and_note)
     teacher, student = diversity.measure(trained.workdir, 5, 8)
     assert (teacher["stage"], student["stage"]) == ("teacher", "ctd")
     assert teacher["return"] == 0
     assert teacher["coverage"] == 7 / 8  # of another sample: at each state the farthest is not near
-    base, _, value = said
-    assert student["return"] == pytest.approx((value.mean() - base.mean()) / base.std())
+    of_teacher, _, of_student = answers
+    above = (of_student.mean() - of_teacher.mean()) / of_teacher.std()
+    assert student["return"] == pytest.approx(above)

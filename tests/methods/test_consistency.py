@@ -1,32 +1,24 @@
 """Where the data is Gaussian the consistency map has a closed form, and Euler's steps add up."""
 
-import copy
 import dataclasses
-import functools
-import io
 import itertools
 import math
-import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import rich.console
-from helpers import COND, SHAPE, load, write_episodes
+from helpers import COND, SHAPE
 
-import ractd_jax
-from configs import base
-from ractd_jax import diffusion, edm, errors, stages, tasks
-from ractd_jax.evaluation import idql_table
+from ractd_jax import diffusion, edm, errors
 from ractd_jax.methods import consistency
-from ractd_jax.nn import denoising_mlp
-from ractd_jax.training import checkpoints, pipeline
+from ractd_jax.methods import consistency_distillation as distillation
+from ractd_jax.methods import consistency_training as training
+from ractd_jax.nn import denoising_mlp, embeddings
 
 NOISE = diffusion.Noise(sigma_min=0.002, clip=False)
-DATA = ("me", "m", "mr")
-CD, CT = consistency.Distillation(), consistency.Training()
+CD, CT = distillation.Distillation(), training.Training()
 
 
 def exact(gaussian, noise=NOISE):
@@ -57,13 +49,13 @@ def test_levels_rise_from_the_smallest_to_the_largest_on_edms_curve(n):
 def test_number_of_intervals_doubles_as_published(rounding, found):
     method = dataclasses.replace(CT, rounding=rounding)
     steps = jnp.array(list(found))
-    n = jax.jit(lambda k: consistency.intervals(method, k, 1_000_000))(steps)
+    n = jax.jit(lambda k: training.intervals(method, k, 1_000_000))(steps)
     np.testing.assert_array_equal(n, list(found.values()))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 100])
 def test_short_runs_double_too(steps):
-    n = consistency.intervals(CT, jnp.arange(steps), steps)
+    n = training.intervals(CT, jnp.arange(steps), steps)
     assert n[0] == 10
     assert (jnp.diff(n) >= 0).all()
     assert n[-1] == {1: 10, 2: 20, 100: 1280}[steps]
@@ -75,7 +67,7 @@ def test_levels_are_drawn_by_the_error_function():
     t = np.asarray(consistency.level(NOISE, jnp.arange(n + 1), n), np.float64)
     erf = np.array([math.erf((np.log(x) + 1.1) / (2**0.5 * 2.0)) for x in t])
     p = np.diff(erf) / (erf[-1] - erf[0])
-    draw = jax.jit(lambda n, key: consistency.draw_interval(NOISE, CT, n, key, draws))
+    draw = jax.jit(lambda n, key: training.draw_interval(NOISE, CT, n, key, draws))
     found = np.bincount(draw(jnp.asarray(n), jax.random.key(0)), minlength=n)
     assert len(found) == n
     assert (np.abs(found - draws * p) < 4 * np.sqrt(draws * p * (1 - p)) + 1).all()
@@ -86,9 +78,9 @@ def test_levels_are_drawn_by_the_error_function():
 
 def distilled(gaussian, model, n, key):
     """Mean L_CD where the teacher is exact and the target is the model itself."""
-    method = consistency.Distillation(n)
+    method = distillation.Distillation(n)
     x_0 = gaussian.std * jax.random.normal(jax.random.key(1), (20_000, 1, 1))
-    return np.mean(consistency.cd_loss(model, model, gaussian.denoise, NOISE, method, x_0, key))
+    return np.mean(distillation.cd_loss(model, model, gaussian.denoise, NOISE, method, x_0, key))
 
 
 def test_exact_map_has_no_loss_but_eulers_and_others_have(gaussian, key):
@@ -109,7 +101,7 @@ def test_exact_map_has_no_loss_but_eulers_and_others_have(gaussian, key):
 @pytest.mark.parametrize("weight", ["interval", "one"])
 def test_distillation_finds_the_map_of_eulers_steps(gaussian, weight):
     """A model with one free factor at each level ends at the product of the teacher's factors."""
-    n, method = 6, consistency.Distillation(6, weight=weight)
+    n, method = 6, distillation.Distillation(6, weight=weight)
     levels = consistency.level(NOISE, jnp.arange(n + 1), n)
     ones = jnp.ones((n, 1, 1))
     steps = edm.euler(gaussian.denoise, ones, levels[1:], levels[:-1])[:, 0, 0]
@@ -129,7 +121,7 @@ def test_distillation_finds_the_map_of_eulers_steps(gaussian, weight):
         x_0 = gaussian.std * jax.random.normal(key_x, (64, 1, 1))
 
         def loss_fn(model):
-            losses = consistency.cd_loss(
+            losses = distillation.cd_loss(
                 factors(model), factors(theta), gaussian.denoise, NOISE, method, x_0, key_loss
             )
             return jnp.mean(losses)
@@ -165,10 +157,10 @@ def test_target_is_the_average_in_distillation_and_the_live_model_in_training(
 ):
     net, adam = denoising_mlp.FourierMLP(hidden=8, blocks=1, dropout=0.5), optimiser(ema=0.99)
     if stage == "cd":
-        algorithm = consistency.make_cd(net, net, NOISE, CD, adam, **sizes)
+        algorithm = distillation.make_cd(net, net, NOISE, CD, adam, **sizes)
         state = algorithm.init(jax.random.key(0), {"teacher": weights(net, 1)})
     else:
-        algorithm = consistency.make_ct(net, NOISE, CT, adam, **sizes)
+        algorithm = training.make_ct(net, NOISE, CT, adam, **sizes)
         state = algorithm.init(jax.random.key(0))
     update = jax.jit(algorithm.update)
 
@@ -194,7 +186,7 @@ def test_trained_map_is_weighted_by_its_interval(gaussian, key):
         return jnp.zeros_like(x)
 
     x_0 = jnp.zeros((50, *SHAPE))
-    losses = consistency.ct_loss(model, target, NOISE, method, jnp.asarray(n), x_0, key)
+    losses = training.ct_loss(model, target, NOISE, method, jnp.asarray(n), x_0, key)
     t, u = np.asarray(seen["t"]), np.asarray(seen["u"])
     i = np.asarray(consistency.interval(NOISE, jnp.asarray(u) * 1.001, n))
     np.testing.assert_allclose(t, consistency.level(NOISE, jnp.asarray(i) + 1, n), rtol=1e-5)
@@ -212,8 +204,8 @@ def test_gradient_reaches_the_model_and_not_its_target(gaussian, key):
     def losses(p, q):
         model, target = scaled(p), scaled(q)
         keys = jax.random.clone(key), jax.random.clone(key)
-        cd = consistency.cd_loss(model, target, gaussian.denoise, NOISE, CD, x_0, keys[0])
-        ct = consistency.ct_loss(model, target, NOISE, CT, jnp.asarray(5), x_0, keys[1])
+        cd = distillation.cd_loss(model, target, gaussian.denoise, NOISE, CD, x_0, keys[0])
+        ct = training.ct_loss(model, target, NOISE, CT, jnp.asarray(5), x_0, keys[1])
         return jnp.stack([cd.mean(), ct.mean()])
 
     model, target = jax.jacobian(losses, argnums=(0, 1))(0.7, 0.5)
@@ -262,7 +254,7 @@ def test_network_is_the_published_one():
 def test_network_sees_a_quarter_of_the_logarithm_of_the_level(weights):
     """A level times e^4 turns the angle of a frequency f by 2 pi f: here by whole turns."""
     net = denoising_mlp.FourierMLP(hidden=8, blocks=1, embed_dim=2, scale=1.0)
-    (frequency,) = jax.random.normal(jax.random.key(mlp.FEATURES_SEED), (1,))
+    (frequency,) = jax.random.normal(jax.random.key(embeddings.FREQUENCIES_SEED), (1,))
     params, x, cond = weights(net, 1), jnp.ones((1, *SHAPE)), jnp.ones((1, COND))
 
     def f(t):
@@ -282,9 +274,9 @@ def test_model_is_the_identity_at_the_smallest_level(kind, weights, optimiser, s
         fields = {"sigma_min": 0.5, "sigma_max": sigma_max, "initial_std": 1.0, "scaling": "edm"}
         noise = dataclasses.replace(NOISE, **fields)
         if kind == "cd":
-            algorithm = consistency.make_cd(net, net, noise, CD, optimiser(), **sizes)
+            algorithm = distillation.make_cd(net, net, noise, CD, optimiser(), **sizes)
         else:
-            algorithm = consistency.make_ct(net, noise, CT, optimiser(), **sizes)
+            algorithm = training.make_ct(net, noise, CT, optimiser(), **sizes)
         x = algorithm.act(weights(net, 1), jnp.ones((2, COND)), jax.random.clone(keys))
         start = consistency.sample(lambda x, t: x, noise, 1, jax.random.clone(keys), SHAPE)
         return np.abs(x - start).max()
@@ -299,8 +291,8 @@ def test_model_is_the_identity_at_the_smallest_level(kind, weights, optimiser, s
 def test_distillation_starts_from_the_teachers_weights_if_told_to(weights, optimiser, sizes, tiny):
     net = tiny("small")
     for warm in (True, False):
-        method = consistency.Distillation(warm_start=warm)
-        cd = consistency.make_cd(net, net, NOISE, method, optimiser(), **sizes)
+        method = distillation.Distillation(warm_start=warm)
+        cd = distillation.make_cd(net, net, NOISE, method, optimiser(), **sizes)
         state = cd.init(jax.random.key(0), {"teacher": weights(net, 1)})
         pairs = zip(*map(jax.tree.leaves, (state.params, weights(net, 1))), strict=True)
         assert all(np.array_equal(a, b) for a, b in pairs) == warm
@@ -310,15 +302,15 @@ def test_teacher_denoises_in_its_own_scalings_and_the_student_in_those_of_a_boun
     gaussian, key, optimiser, sizes, tiny, toy
 ):
     net, noise = tiny("small"), dataclasses.replace(NOISE, sigma_min=0.5, scaling="edm")
-    method = consistency.Distillation(warm_start=False)
+    method = distillation.Distillation(warm_start=False)
     teacher_net = gaussian.net(noise)  # exact in these scalings alone
-    cd = consistency.make_cd(net, teacher_net, noise, method, optimiser(), **sizes)
+    cd = distillation.make_cd(net, teacher_net, noise, method, optimiser(), **sizes)
     state = jax.jit(cd.init)(jax.random.key(1), {"teacher": {}})
     _, metrics = jax.jit(cd.update)(state, toy, key)
-    mine = consistency.boundary(noise)
-    f = consistency.consistency_map(net, state.params, mine, toy.cond)
+    bounded = consistency.boundary(noise)
+    f = consistency.consistency_map(net, state.params, bounded, toy.cond)
     key_loss, _ = jax.random.split(jax.random.clone(key))
-    losses = consistency.cd_loss(f, f, gaussian.denoise, mine, method, toy.x, key_loss)
+    losses = distillation.cd_loss(f, f, gaussian.denoise, bounded, method, toy.x, key_loss)
     assert metrics["loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
 
 
@@ -326,8 +318,8 @@ def test_teacher_denoises_in_its_own_scalings_and_the_student_in_those_of_a_boun
 def test_dropout_of_the_target(choice, falls, optimiser, sizes, toy, draw):
     """At two levels that hardly differ, the same mask makes model and target nearly the same."""
     net = denoising_mlp.FourierMLP(hidden=32, blocks=2, embed_dim=8, scale=0.02, dropout=0.5)
-    method = consistency.Training(s0=4000, s1=4000, target_dropout=choice, huber_c=0.01)
-    ct = consistency.make_ct(net, NOISE, method, optimiser(steps=100), **sizes)
+    method = training.Training(s0=4000, s1=4000, target_dropout=choice, huber_c=0.01)
+    ct = training.make_ct(net, NOISE, method, optimiser(steps=100), **sizes)
     state = ct.init(jax.random.key(0))
     _, metrics = jax.jit(ct.update)(state, draw(toy, jax.random.key(1)), jax.random.key(2))
     assert metrics["intervals"] == 4000
@@ -335,7 +327,7 @@ def test_dropout_of_the_target(choice, falls, optimiser, sizes, toy, draw):
 
 
 def test_curriculum_needs_one_compilation(optimiser, sizes, toy, draw, tiny):
-    ct = consistency.make_ct(tiny("small"), NOISE, CT, optimiser(steps=800), **sizes)
+    ct = training.make_ct(tiny("small"), NOISE, CT, optimiser(steps=800), **sizes)
     traced = []
 
     @jax.jit
@@ -353,187 +345,20 @@ def test_curriculum_needs_one_compilation(optimiser, sizes, toy, draw, tiny):
     assert len(traced) == 1
 
 
-def test_settings_that_cannot_be_are_refused(weights, optimiser, sizes, tiny):
-    with pytest.raises(errors.UserError, match="Did you mean 'ceil'"):
-        consistency.Training(rounding="cell")
-    with pytest.raises(errors.UserError, match="s0 <= s1"):
-        consistency.Training(s0=20, s1=10)
-    with pytest.raises(errors.UserError, match="start at 1"):
-        consistency.Distillation(nfe=0)
-    net, other = tiny("small"), tiny("small", hidden=4)
-    cd = consistency.make_cd(
-        net, other, NOISE, consistency.Distillation(), optimiser(steps=10), **sizes
-    )
-    with pytest.raises(errors.UserError, match="warm_start=False"):
-        cd.init(jax.random.key(0), {"teacher": weights(other, 1)})
+def test_impossible_settings_are_refused():
+    with pytest.raises(errors.FieldError, match="Did you mean 'ceil'"):
+        training.Training(rounding="cell")
+    with pytest.raises(errors.FieldError, match=r"^s1 is 10: at least 20"):
+        training.Training(s0=20, s1=10)
+    for field, value in (("s0", 0), ("p_std", 0.0), ("huber_c", -1.0), ("nfe", 0)):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
+            training.Training(**{field: value})
+    for field in ("intervals", "nfe"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is 0"):
+            distillation.Distillation(**{field: 0})
 
 
-# ---- the pipeline ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    """Runs of two updates each."""
-    folder = tmp_path_factory.mktemp("idql")
-    _, config = load("hopper_mr", f"idql_eval,size=demo,source={folder / 'data.hdf5'}")
-    write_episodes(tasks.get(config["task"]), folder / "data.hdf5")
-    for stage in ("iql", *idql_table.SAMPLERS):
-        config[stage]["optimiser"].update(steps=2, batch_size=8)
-        config[stage]["network"].update(hidden=[8] if stage == "iql" else 8)
-    config["idql_eval"] = {"candidates": 3, "nfe": [2]}
-    config["eval"]["episodes"] = 1
-    job = pipeline.Experiment(config, str(folder))
-    job.ensure("cd")
-    assert (folder / "edm_bc" / "checkpoints").exists()  # trained first
-    return job
-
-
-def test_trained_models_act_with_any_number_of_calls(job):
-    obs = np.zeros(11)
-    once = ractd_jax.load_policy(job.workdir / "cd")(obs)
-    twice = ractd_jax.load_policy(job.workdir / "cd", nfe=2)(obs)
-    assert once.shape == twice.shape == (3,)
-    assert (once != twice).any()
-    with pytest.raises(errors.UserError, match="train the stage iql"):
-        ractd_jax.load_policy(job.workdir / "cd", candidates=4, judge=job.workdir / "none" / "iql")
-
-
-def test_teacher_and_student_see_one_frame(job, tmp_path):
-    shutil.copytree(job.workdir / "edm_bc", tmp_path / "edm_bc")
-    config = copy.deepcopy(job.config)
-    config["cd"]["data"]["frame"] = "gaussian"
-    with pytest.raises(errors.UserError, match="different frames"):
-        pipeline.Experiment(config, str(tmp_path)).ensure("cd")
-
-
-def test_table_is_evaluated_and_written(job, monkeypatch):
-    monkeypatch.setattr(idql_table, "SAMPLERS", ("cd",))  # each takes its time to compile
-    idql_table.show(job)
-    entries = checkpoints.read_json(job.workdir / "idql.json")
-    assert [(e["model"], e["candidates"], e["nfe"]) for e in entries] == [
-        ("cd", 1, 2),
-        ("cd", 3, 2),
-    ]
-    assert all(e["published"] is None and np.isfinite(e["score_mean"]) for e in entries)
-
-
-def entry(stage, candidates, calls, **fields):
-    shared = {"task": "halfcheetah-medium-v2", "source": "simulated", "size": "demo"}
-    shared |= {"preset": "default", "selection": "last", "seeds": [0, 1], "score_mean": 12.34}
-    shared |= {"model": stage, "candidates": candidates, "nfe": calls, "published": None}
-    return shared | fields
-
-
-def test_table_has_the_published_figures_beside_ours():
-    def lines(entries):
-        console = rich.console.Console(width=100, record=True, file=io.StringIO())
-        console.print(idql_table.table(entries))
-        return [line.split() for line in console.export_text().splitlines()]
-
-    alone, chosen = entry("cd", 1, 2), entry("cd", 256, 2, published=52.2, score_mean=45.6)
-    table = lines([alone, chosen])
-    assert ["consistency,", "distilled", "1", "12.3", "-"] in table
-    assert ["consistency,", "distilled", "256", "45.6", "52.2"] in table
-    assert not any("published" in line for line in lines([alone]))
-
-
-def test_published_table_is_whole():
-    assert set(idql_table.PUBLISHED) == {t for t in tasks.TASKS if "halfcheetah" in t}
-    for samplers in idql_table.PUBLISHED.values():
-        assert tuple(samplers) == idql_table.SAMPLERS
-        assert all(list(scores) == [1, 2, 4] for scores in samplers.values())
-
-
-@pytest.mark.parametrize(("stage", "calls"), [("edm_bc", 4), ("cd", 4), ("ct", 1)])
-def test_calls_are_counted(stage, calls):
-    config = load("halfcheetah_mr")[1]
-    rows = [row for row in idql_table.rows(config) if row.stage == stage]
-    assert [(row.nfe, row.candidates) for row in rows if row.nfe == calls] == [
-        (calls, 1),
-        (calls, config["idql_eval"]["candidates"]),
-    ]
-    assert stages.nfe(config, stage) == {"edm_bc": 4, "cd": 1, "ct": 1}[stage]  # untouched
-
-
-# From the papers and the published code, written down a second time.
-PUBLISHED = {
-    "iql.method.expectile": 0.7,
-    "iql.method.discount": 0.99,
-    "iql.network.hidden": [256, 256],
-    "iql.optimiser.learning_rate": 3e-4,
-    "iql.optimiser.batch_size": 256,
-    "iql.optimiser.steps": 1_000_000,
-    "iql.optimiser.ema": {"paper": 0.995, "released": 0.005},
-    "edm_bc.noise.sigma_min": 0.002,
-    "edm_bc.noise.sigma_max": 80.0,
-    "edm_bc.noise.rho": 7.0,
-    "edm_bc.noise.sigma_data": 0.5,
-    "edm_bc.network.dropout": 0.1,
-    "edm_bc.network.scale": 16.0,
-    "edm_bc.optimiser.ema": 0.9999,
-    "edm_bc.optimiser.steps": 1_000_000,
-    "cd.method.intervals": 18,
-    "cd.optimiser.steps": 200_000,
-    "ct.network.scale": 0.02,
-    "ct.method.s0": 10,
-    "ct.method.s1": 1280,
-    "ct.method.p_mean": -1.1,
-    "ct.method.p_std": 2.0,
-    "ct.method.huber_c": 0.01,
-    "ct.optimiser.steps": 1_000_000,
-    "idql_eval.candidates": 256,
-    "eda.method.alpha": 3.0,
-    "eda.method.proposals": 16,
-    "eda.method.nfe": 15,
-    "eda.reselect.candidates": 4,
-    "eda.optimiser.steps": 200_000,
-    "eda.optimiser.learning_rate": 5e-5,
-    "eda_behavior.optimiser.batch_size": 2048,
-    "eda_critic.method.expectile": 0.7,
-    "eda_critic.optimiser.steps": 1_500_000,
-    "fql.method.flow_steps": 10,
-    "fql.network.hidden": [512] * 4,
-    "fql.optimiser.steps": 500_000,
-    "dql.method.steps": 5,
-    "dql.reselect.candidates": 50,
-    "dql.optimiser.schedule": {"paper": "cosine", "released": "constant"},
-}
-
-
-@pytest.mark.parametrize("preset", ["paper", "released"])
-def test_settings_are_the_published_ones(preset):
-    config = load("hopper_m", f"cd,preset={preset}")[1]
-
-    def of(name):
-        return functools.reduce(lambda section, word: section[word], name.split("."), config)
-
-    wanted = {k: v[preset] if isinstance(v, dict) else v for k, v in PUBLISHED.items()}
-    assert {name: of(name) for name in wanted} == wanted
-
-
-def test_numbers_of_each_task_are_the_published_ones():
-    tasks_ = [f"{env}_{data}" for env in ("halfcheetah", "hopper", "walker2d") for data in DATA]
-    found = [load(task, "cd,preset=paper")[1] for task in tasks_]
-    softmax = [c["cd"]["reselect"]["inverse_temperature"] for c in found]
-    assert softmax == [10, 400, 100, 5, 50, 50, 300, 200, 200]
-    assert [c["eda"]["method"]["beta"] for c in found] == [2, 0.1, 0.2, 2, 0.2, 0.2, 0.3, 0.5, 0.1]
-    assert [c["dql"]["optimiser"]["clip"] for c in found] == [7, 9, 2, 5, 9, 4, 5, 1, 4]
-
-
-def test_presets_are_the_published_settings_and_the_released_accidents():
-    found = {preset: load("halfcheetah_m", f"cd,preset={preset}")[1] for preset in base.PRESETS}
-    chosen = {p: c["cd"]["reselect"]["inverse_temperature"] for p, c in found.items()}
-    assert chosen == {"default": 400, "paper": 400, "released": 100}
-    replay = load("halfcheetah_mr", "cd,preset=released")[1]
-    assert replay["cd"]["reselect"]["inverse_temperature"] == 400
-    # A smaller size shortens the run and keeps the accident.
-    small = [load("hopper_m", f"iql,preset={p},size=demo")[1] for p in ("released", "default")]
-    assert [c["iql"]["optimiser"]["ema"] for c in small] == [0.005, 0.98]
-    assert [c["ct"]["data"]["frame"] for c in found.values()] == ["limits", "gaussian", "gaussian"]
-    for preset, config in found.items():
-        released = preset == "released"
-        assert config["cd"]["method"]["clip"] == config["ct"]["method"]["clip"] == released
-        assert config["ct"]["method"]["rounding"] == ("ceil" if released else "floor")
-        assert config["ct"]["method"]["target_dropout"] == ("own" if released else "same")
-        assert config["cd"]["optimiser"]["schedule"] == ("constant" if released else "cosine")
-        assert config["edm_bc"]["optimiser"]["weight_decay"] == (0.01 if released else 1e-5)
+def test_warm_start_between_networks_that_differ_is_refused(optimiser, sizes, tiny):
+    nets, method = (tiny("small"), tiny("small", hidden=4)), distillation.Distillation()
+    with pytest.raises(errors.FieldError, match=r"^warm_start copies .* set it to False"):
+        distillation.make_cd(*nets, NOISE, method, optimiser(steps=10), **sizes)

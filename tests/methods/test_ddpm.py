@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import COND, SHAPE, load, write_episodes
+from helpers import COND, SHAPE
+from run_helpers import tiny_pipeline, train
 
 import ractd_jax
-from ractd_jax import diffusion, errors, stages, tasks
-from ractd_jax.methods import ddpm
-from ractd_jax.training import pipeline
+from ractd_jax import diffusion, errors
+from ractd_jax.methods import ddpm, registry, vp_schedule
 
 STD = 0.5
 FULL = ddpm.Ddpm(steps=100)
@@ -22,7 +22,7 @@ def exact(method):
     """E[eps | x_t] where the data is N(0, STD^2)."""
 
     def predictor(x, t):
-        a = diffusion.expand(ddpm.alpha_bars(method.steps)[t])
+        a = diffusion.expand(vp_schedule.alpha_bars(method.steps)[t])
         return jnp.sqrt(1 - a) / (a * STD**2 + 1 - a) * x
 
     return predictor
@@ -42,7 +42,7 @@ def draw(method, rows=4000, clip=False, seed=0):
 
 
 def test_schedule_falls_from_all_of_the_data_to_nearly_none():
-    a = np.asarray(ddpm.alpha_bars(100), np.float64)
+    a = np.asarray(vp_schedule.alpha_bars(100), np.float64)
     betas = 1 - a[1:] / a[:-1]
     assert a[0] == 1
     assert a[-1] < 1e-5
@@ -64,7 +64,7 @@ def test_sampling_starts_where_x_is_noise_and_ends_at_the_data(steps, calls, see
 @pytest.mark.parametrize(("t", "s"), [(100, 99), (50, 49), (50, 20), (1, 0)])
 def test_posterior_is_bayes_rule(t, s):
     """q(x_s | x_t, x_0) by conditioning the joint normal of (x_s, x_t) given x_0."""
-    a = np.asarray(ddpm.alpha_bars(100), np.float64)
+    a = np.asarray(vp_schedule.alpha_bars(100), np.float64)
     kept, x_0, x_t = a[t] / a[s], 0.3, -0.8
     covariance = np.sqrt(kept) * (1 - a[s])
     mean = np.sqrt(a[s]) * x_0 + covariance / (1 - a[t]) * (x_t - np.sqrt(a[t]) * x_0)
@@ -78,10 +78,11 @@ def test_posterior_is_bayes_rule(t, s):
 def test_ddim_keeps_data_and_noise(key):
     key_x, key_eps = jax.random.split(key)
     x_0, eps = jax.random.normal(key_x, (3, *SHAPE)), jax.random.normal(key_eps, (3, *SHAPE))
-    a = ddpm.alpha_bars(100)
+    a = vp_schedule.alpha_bars(100)
 
     def at(t):
-        return ddpm.noised(jnp.full(3, a[t]), x_0, eps)
+        alpha, sigma = jnp.full(3, jnp.sqrt(a[t])), jnp.full(3, jnp.sqrt(1 - a[t]))
+        return vp_schedule.add_noise(alpha, sigma, x_0, eps)
 
     x, deviation = ddpm.ddim(at(60), x_0, a[60], a[25])
     assert deviation is None
@@ -91,7 +92,7 @@ def test_ddim_keeps_data_and_noise(key):
 def test_loss_is_the_variance_that_the_exact_predictor_leaves(key):
     key_x, key_loss = jax.random.split(key)
     x_0 = STD * jax.random.normal(key_x, (20_000, *SHAPE))
-    a = np.asarray(ddpm.alpha_bars(100)[1:])
+    a = np.asarray(vp_schedule.alpha_bars(100)[1:])
     left = np.mean(a * STD**2 / (a * STD**2 + 1 - a))  # Var[eps | x_t], over all steps alike
     value = np.mean(ddpm.loss(exact(FULL), FULL, x_0, jax.random.clone(key_loss)))
     assert value == pytest.approx(left, rel=0.02)
@@ -106,7 +107,9 @@ def test_loss_is_the_variance_that_the_exact_predictor_leaves(key):
 def test_spread_of_ddpm_samples_is_worked_out_and_approaches_the_data():
     def spread(method):
         """With the exact predictor every step is linear: its variance is a recursion."""
-        a = np.asarray(ddpm.alpha_bars(method.steps), np.float64)[np.asarray(ddpm.visited(method))]
+        a = np.asarray(vp_schedule.alpha_bars(method.steps), np.float64)[
+            np.asarray(ddpm.visited(method))
+        ]
         variance = 1.0
         for now, after in itertools.pairwise(a):
             x_0 = np.sqrt(now) * STD**2 / (now * STD**2 + 1 - now)  # E[x_0 | x_t] / x_t
@@ -178,35 +181,38 @@ def test_network_is_called_once_a_step(key, optimiser, sizes, sampler, calls):
 def test_impossible_settings_are_refused():
     with pytest.raises(errors.UserError, match="Did you mean 'ddim'"):
         ddpm.Ddpm(sampler="dimm")
-    with pytest.raises(errors.UserError, match="between 1 and"):
+    with pytest.raises(errors.FieldError, match=r"^sample_steps is 101: between 1 and steps"):
         ddpm.Ddpm(sample_steps=101)
+    with pytest.raises(errors.FieldError, match=r"^steps is 0"):
+        ddpm.Ddpm(steps=0)
+    with pytest.raises(errors.FieldError, match="Choose from: cosine, vp"):
+        ddpm.Ddpm(schedule="line")
 
 
-def test_stage_trains_once_and_acts_with_any_sampler(tmp_path):
-    _, config = load("hopper_mr", f"ddpm,size=demo,source={tmp_path / 'data.hdf5'}")
-    write_episodes(tasks.get(config["task"]), tmp_path / "data.hdf5")
-    config["ddpm"]["network"].update(hidden=8, blocks=1)
-    config["ddpm"]["optimiser"].update(steps=2, batch_size=8)
-    config["ddpm"]["method"].update(steps=20, sample_steps=20)
-    pipeline.Experiment(config, str(tmp_path)).ensure("ddpm")
-    assert not (tmp_path / "teacher").exists()  # it needs nothing of the others
+def test_stage_trains_alone_and_acts_with_any_sampler(tmp_path):
+    method = {"steps": 20, "sample_steps": 20}
 
-    config["ddpm"]["method"].update(sampler="ddim", sample_steps=3)
-    assert stages.nfe(config, "ddpm") == 3
-    pipeline.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")  # the same run
-    config["ddpm"]["method"]["steps"] = 30
+    def make(**fields):
+        return tiny_pipeline("hopper_mr", tmp_path, ddpm={"method": method | fields})
+
+    train(make(), "ddpm")
+    run = tmp_path / "run" / "ddpm"
+    assert [folder.name for folder in run.parent.iterdir() if folder.is_dir()] == ["ddpm"]
+
+    quick = make(sampler="ddim", sample_steps=3)
+    assert registry.calls(quick.config, "ddpm") == 3
+    train(quick, "ddpm", resume=True)  # the same run
     with pytest.raises(errors.UserError, match=r"ddpm\.method\.steps = 20, now it is 30"):
-        pipeline.Experiment(config, str(tmp_path), resume=True).ensure("ddpm")
+        train(make(steps=30), "ddpm", resume=True)
 
     obs = np.zeros(11)
-    trained = ractd_jax.load_policy(tmp_path / "ddpm")(obs)
-    quick = ractd_jax.load_policy(tmp_path / "ddpm", sampler="ddim", sample_steps=3)(obs)
+    trained = ractd_jax.load_policy(run)(obs)
+    quick = ractd_jax.load_policy(run, sampler="ddim", sample_steps=3)(obs)
     assert trained.shape == quick.shape == (3,)
     assert (trained != quick).any()
     with pytest.raises(errors.UserError, match="Did you mean 'sample_steps'"):
-        ractd_jax.load_policy(tmp_path / "ddpm", sample_step=3)
+        ractd_jax.load_policy(run, sample_step=3)
 
 
 def test_all_leaves_rivals_out():
-    assert "ddpm" in stages.TRAINED
-    assert "ddpm" not in stages.PIPELINE
+    assert not registry.get("ddpm").trained_by_all

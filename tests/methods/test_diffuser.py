@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load, write_episodes
+from run_helpers import tiny_config, tiny_pipeline, train
 
 import ractd_jax
-from ractd_jax import diffusion, errors, tasks
-from ractd_jax.methods import ddpm, diffuser
-from ractd_jax.training import pipeline
+from ractd_jax import diffusion, errors
+from ractd_jax.methods import ddpm, diffuser, diffuser_value, inpainting, registry, vp_schedule
+from ractd_jax.policies import load
 from ractd_jax.types import Batch
 
 ACT, OBS, HORIZON, STD = 2, 3, 4, 0.5
 SHAPE = (HORIZON, ACT + OBS)
-WAY = {"horizon": HORIZON, "act_dim": ACT, "obs_dim": OBS}
+PLAN = {"horizon": HORIZON, "act_dim": ACT, "obs_dim": OBS}
 FREE = diffuser.Diffuser(guide_steps=0)
 
 
@@ -27,7 +27,7 @@ def nothing(x):
 
 def exact(x, t, steps=20):
     """E[x_0 | x_t] where the data is N(0, STD^2)."""
-    a = diffusion.expand(ddpm.alpha_bars(steps)[t])
+    a = diffusion.expand(vp_schedule.alpha_bars(steps)[t])
     return jnp.sqrt(a) * STD**2 / (a * STD**2 + 1 - a) * x
 
 
@@ -42,7 +42,7 @@ def draw(method, rows=4000, known=nothing, **kwargs):
 def test_inpainting_sets_the_known_states_and_nothing_else(ends):
     x = jnp.arange(2 * HORIZON * (ACT + OBS), dtype=jnp.float32).reshape(2, *SHAPE)
     cond = -jnp.arange(1.0, 1 + 2 * ends * OBS).reshape(2, -1)
-    found = np.array(diffuser.inpaint(x, cond, ACT))
+    found = np.array(inpainting.inpaint(x, cond, ACT))
     np.testing.assert_array_equal(found[:, 0, ACT:], cond[:, :OBS])
     if ends == 2:
         np.testing.assert_array_equal(found[:, -1, ACT:], cond[:, OBS:])
@@ -54,7 +54,7 @@ def test_inpainting_sets_the_known_states_and_nothing_else(ends):
 @pytest.mark.parametrize("gives", ["states", "actions"])
 def test_plans_keep_their_ends_exactly_even_outside_the_box(tiny, weights, optimiser, gives):
     net, method = tiny("mlp"), diffuser.Diffuser(steps=5, clip=True, guide_steps=0)
-    algorithm = diffuser.make_diffuser(net, None, method, optimiser(), **WAY, gives=gives)
+    algorithm = diffuser.make_diffuser(net, None, method, optimiser(), **PLAN, gives=gives)
     params = {"plan": weights(net, 1, shape=SHAPE, cond_dim=0)}
     cond = jnp.linspace(-1.3, 1.7, 12).reshape(2, 6)
     x = jax.jit(algorithm.act)(params, cond, jax.random.split(jax.random.key(0), 2))
@@ -71,7 +71,7 @@ def test_without_guidance_and_knowledge_it_is_a_ddpm():
     schedule = ddpm.Ddpm(20, sample_steps=20)
 
     def noise(x, t):
-        a = diffusion.expand(ddpm.alpha_bars(20)[t])
+        a = diffusion.expand(vp_schedule.alpha_bars(20)[t])
         return (x - jnp.sqrt(a) * exact(x, t)) / jnp.sqrt(1 - a)
 
     keys = jax.random.split(jax.random.key(0), 5)
@@ -87,7 +87,7 @@ def test_climbing_a_parabola_closes_in_by_a_constant_factor(key):
     def value(x):
         return -jnp.sum((x - peak) ** 2, axis=(1, 2)) / 2
 
-    found, values = diffuser.guided(value, nothing, x, jnp.float32(0.25), steps=3)
+    found, values = diffuser.guide(value, nothing, x, jnp.float32(0.25), steps=3)
     np.testing.assert_allclose(found - peak, 0.75**3 * (x - peak), rtol=1e-4, atol=1e-6)
     before = peak + 0.75**2 * (x - peak)
     np.testing.assert_allclose(values, value(before), rtol=1e-4)
@@ -97,9 +97,9 @@ def test_climbing_leaves_what_is_known_in_its_place():
     cond = jnp.ones((2, OBS))
 
     def known(x):
-        return diffuser.inpaint(x, cond, ACT)
+        return inpainting.inpaint(x, cond, ACT)
 
-    x, _ = diffuser.guided(
+    x, _ = diffuser.guide(
         lambda x: jnp.sum(x, axis=(1, 2)), known, jnp.zeros((2, *SHAPE)), jnp.float32(0.1), 2
     )
     np.testing.assert_allclose(x[:, 0], [[0.2, 0.2, 1, 1, 1]] * 2, rtol=1e-6)
@@ -111,7 +111,7 @@ def test_guidance_shifts_the_mean_by_scale_times_posterior_variance_times_slope(
     """With V = c x and the exact predictor every step is linear: the mean is a recursion."""
     slope = np.linspace(-1, 1, HORIZON * (ACT + OBS)).reshape(SHAPE)
     method = diffuser.Diffuser(guide_steps=2, guide_scale=0.6, guide_stop=stop)
-    a = np.asarray(ddpm.alpha_bars(20), np.float64)
+    a = np.asarray(vp_schedule.alpha_bars(20), np.float64)
     mean = 0.0
     for now, after in itertools.pairwise(range(20, -1, -1)):
         kept = a[now] / a[after]
@@ -136,7 +136,7 @@ def test_loss_weighs_the_first_action_and_forgives_what_is_known(key):
     wrong = jnp.ones(SHAPE).at[0, :ACT].set(2.0)
 
     def known(x):
-        return diffuser.inpaint(x, cond, ACT)
+        return inpainting.inpaint(x, cond, ACT)
 
     def predictor(x, t):
         return jnp.tile(wrong[None], (3, 1, 1))
@@ -146,16 +146,15 @@ def test_loss_weighs_the_first_action_and_forgives_what_is_known(key):
     np.testing.assert_allclose(found, total / (HORIZON * (ACT + OBS)), rtol=1e-6)
 
 
-def test_noised_plans_know_their_ends_and_have_the_schedules_variance(key):
+def test_noisy_plans_know_their_ends_and_have_the_schedules_variance(key):
     cond = jnp.full((20_000, OBS), 3.0)
-    method = diffuser.Diffuser(steps=3)
     x_0 = jnp.zeros((20_000, *SHAPE))
-    x, t = diffuser.noised(method, lambda x: diffuser.inpaint(x, cond, ACT), x_0, key)
+    x, t = inpainting.noisy_plans(3, lambda x: inpainting.inpaint(x, cond, ACT), x_0, key)
     assert set(t.tolist()) == {1, 2, 3}
     assert (x[:, 0, ACT:] == 3).all()
     for step in (1, 2, 3):
         spread = np.asarray(x)[np.asarray(t) == step][:, 1:].std()
-        np.testing.assert_allclose(spread, np.sqrt(1 - ddpm.alpha_bars(3)[step]), rtol=0.02)
+        np.testing.assert_allclose(spread, np.sqrt(1 - vp_schedule.alpha_bars(3)[step]), rtol=0.02)
 
 
 @pytest.mark.parametrize("stage", ["diffuser", "diffuser_value"])
@@ -170,9 +169,9 @@ def test_training_shows_the_network_the_ends_of_its_plans(stage, key, optimiser)
 
     net, adam = Notes(), optimiser()
     if stage == "diffuser":
-        algorithm = diffuser.make_diffuser(net, None, FREE, adam, **WAY, gives="states")
+        algorithm = diffuser.make_diffuser(net, None, FREE, adam, **PLAN, gives="states")
     else:
-        algorithm = diffuser.make_value(net, FREE, adam, **WAY)
+        algorithm = diffuser_value.make_value(net, FREE.steps, adam, **PLAN)
     cond = jnp.linspace(-1, 1, 3 * 2 * OBS).reshape(3, 2 * OBS)
     batch = Batch(jnp.zeros((3, *SHAPE)), cond, jnp.zeros(3))
     algorithm.update(algorithm.init(jax.random.key(1)), batch, key)
@@ -198,7 +197,9 @@ class Value:
 def test_guidance_is_in_units_of_the_return(optimiser):
     """Plan and value are linear, so how far guidance leads is in proportion to the unit."""
     method = diffuser.Diffuser(steps=5, plans=1, guide_stop=0)
-    algorithm = diffuser.make_diffuser(Plan(), Value(), method, optimiser(), **WAY, gives="actions")
+    algorithm = diffuser.make_diffuser(
+        Plan(), Value(), method, optimiser(), **PLAN, gives="actions"
+    )
     act, keys = jax.jit(algorithm.act), jax.random.split(jax.random.key(0), 3)
 
     def led(unit):
@@ -210,12 +211,12 @@ def test_guidance_is_in_units_of_the_return(optimiser):
     np.testing.assert_allclose(led(100.0) - led(0.0), 100 * one, rtol=1e-3)
 
 
-def test_the_plan_worth_most_is_the_one_that_acts(optimiser):
+def test_the_plan_of_the_highest_value_is_the_one_that_acts(optimiser):
     chosen = {}
     for sign in (1.0, -1.0, 0.0):
         method = diffuser.Diffuser(steps=1, plans=5, guide_stop=1)
         algorithm = diffuser.make_diffuser(
-            Plan(), Value(), method, optimiser(), **WAY, gives="actions"
+            Plan(), Value(), method, optimiser(), **PLAN, gives="actions"
         )
         params = {"plan": {}, "value": jnp.float32(sign), "unit": jnp.float32(100.0)}
         keys = jax.random.split(jax.random.key(0), 3)
@@ -226,32 +227,44 @@ def test_the_plan_worth_most_is_the_one_that_acts(optimiser):
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(errors.UserError, match="plans start at 1"):
-        diffuser.Diffuser(plans=0)
+    for field in ("steps", "plans"):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is 0: at least 1"):
+            diffuser.Diffuser(**{field: 0})
+    with pytest.raises(errors.FieldError, match=r"^guide_scale is -1"):
+        diffuser.Diffuser(guide_scale=-1.0)
 
 
 def test_stage_trains_its_value_first_and_acts_alone(tmp_path):
-    _, config = load("hopper_mr", f"diffuser,size=demo,source={tmp_path / 'data.hdf5'}")
-    write_episodes(tasks.get(config["task"]), tmp_path / "data.hdf5")
-    for stage in ("diffuser", "diffuser_value"):
-        config[stage]["network"].update(hidden=8, blocks=1)
-        config[stage]["optimiser"].update(steps=2, batch_size=8)
-    config["diffuser"]["method"].update(horizon=8, steps=3, plans=2, guide_stop=1)
-    job = pipeline.Experiment(config, str(tmp_path))
-    job.ensure("diffuser")
-    value = tmp_path / "diffuser_value"
+    method = {"horizon": 8, "steps": 3, "plans": 2, "guide_stop": 1}
+    train(tiny_pipeline("hopper_mr", tmp_path, diffuser={"method": method}), "diffuser")
+    value, run = tmp_path / "run" / "diffuser_value", tmp_path / "run" / "diffuser"
     assert value.exists()
     value.rename(tmp_path / "moved")  # the run of the planner is whole without it
-    policy = ractd_jax.load_policy(tmp_path / "diffuser")
-    unit = policy._params[0]["unit"]
-    np.testing.assert_allclose(unit, 1 / policy._limits.returns.scale)
-    action = policy(np.zeros(11))
+    model = load.load_model(run)
+    assert set(model.saved["params"]) == {"plan", "value", "unit"}
+    unit = 1 / model.saved["normalizer"].returns.scale
+    np.testing.assert_allclose(model.saved["params"]["unit"], unit)
+    action = ractd_jax.load_policy(run)(np.zeros(11))
     assert action.shape == (3,)
-    pushed = ractd_jax.load_policy(tmp_path / "diffuser", guide_scale=50.0)(np.zeros(11))
+    pushed = ractd_jax.load_policy(run, guide_scale=50.0)(np.zeros(11))
     assert (action != pushed).any()
 
 
-def test_maze_planner_needs_no_value():
-    _, config = load("maze2d_umaze", "diffuser,size=demo")
-    assert ractd_jax.stages.needs(config, "diffuser") == {}
-    assert "diffuser_value" not in ractd_jax.stages.of(config)
+def test_value_is_trained_by_the_planners_horizon_and_steps(tmp_path):
+    config = tiny_config("hopper_mr", tmp_path, diffuser={"method": {"horizon": 0, "steps": 7}})
+    assert registry.horizon(config, "diffuser_value") == config.data.horizon
+    assert registry.get("diffuser_value").depends(config) == {
+        "diffuser.method.horizon": 0,
+        "diffuser.method.steps": 7,
+    }
+    assert registry.needs(config, "diffuser") == {"diffuser_value": "diffuser_value"}
+    assert registry.calls(config, "diffuser") == 7
+
+
+def test_maze_planner_needs_no_value_and_refuses_to_be_guided(tmp_path):
+    config = tiny_config("maze2d_umaze", tmp_path)
+    assert registry.needs(config, "diffuser") == {}
+    assert "diffuser_value" not in config.stages
+    guided = tiny_config("maze2d_umaze", tmp_path, diffuser={"method": {"guide_steps": 2}})
+    with pytest.raises(errors.UserError, match=r"^diffuser\.method\.guide_steps is 2: in a maze"):
+        registry.make(guided, "diffuser")

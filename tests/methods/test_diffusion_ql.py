@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import COND, SHAPE, load
 
-from ractd_jax import errors, stages
-from ractd_jax.methods import ddpm, diffusion_ql
+from ractd_jax import errors
+from ractd_jax.config import Selection
+from ractd_jax.methods import ddpm, diffusion_ql, registry, vp_schedule
 from ractd_jax.nn import denoising_mlp, mlp
 from ractd_jax.types import Transition
 
@@ -23,7 +24,7 @@ def make(optimiser, hidden=(32, 32), **method):
 
 @pytest.mark.parametrize("steps", [1, 5, 50])
 def test_vp_schedule_is_the_integral_of_a_rising_beta(steps):
-    a = np.asarray(ddpm.alpha_bars(steps, "vp"), np.float64)
+    a = np.asarray(vp_schedule.alpha_bars(steps, "vp"), np.float64)
     t = np.arange(1, steps + 1)
     kept = np.exp(-0.1 / steps - 0.5 * (10 - 0.1) * (2 * t - 1) / steps**2)
     np.testing.assert_allclose(a[1:] / a[:-1], kept, rtol=1e-5)
@@ -41,7 +42,7 @@ def test_gradient_runs_through_all_steps_of_the_chain(key):
 
         return jnp.sum(ddpm.sample(predictor, method, keys, (1, 1), clip=False))
 
-    a, slope = np.asarray(ddpm.alpha_bars(5, "vp"), np.float64), 0.0
+    a, slope = np.asarray(vp_schedule.alpha_bars(5, "vp"), np.float64), 0.0
     for t in range(5, 0, -1):
         kept = a[t] / a[t - 1]
         x_0 = (slope - np.sqrt(1 - a[t])) / np.sqrt(a[t])
@@ -96,8 +97,8 @@ def test_update_looks_one_step_ahead_by_the_averages_of_critic_and_policy(
     target["q"]["output"]["linear"]["kernel"] = jnp.float32([[[0], [0], [1], [2], [0]]] * 2)
     state = state.replace(params=live, ema=target)
     _, metrics = jax.jit(algorithm.update)(state, half_over, jax.random.key(1))
-    worth = half_over.next_cond[:, 2] + 2 * jnp.sign(half_over.next_cond[:, 0])
-    expected = jnp.mean((half_over.rewards + 0.99 * half_over.masks * worth) ** 2)
+    value = half_over.next_cond[:, 2] + 2 * jnp.sign(half_over.next_cond[:, 0])
+    expected = jnp.mean((half_over.rewards + 0.99 * half_over.masks * value) ** 2)
     assert metrics["q_loss"] == pytest.approx(2 * float(expected), rel=1e-5)  # of two critics
 
 
@@ -143,21 +144,24 @@ def test_gradients_of_each_network_are_shortened_by_themselves(key, optimiser, s
         assert length == pytest.approx(0.05, rel=1e-3)
 
 
-def test_acts_with_five_calls_and_fifty_candidates_that_its_own_critic_judges():
-    for preset in ("default", "paper", "released"):
-        _, config = load("hopper_mr", f"dql,preset={preset}")
-        assert stages.nfe(config, "dql") == 5
-        words = {"judge": "dql", "candidates": 50, "inverse_temperature": 1.0}
-        assert stages.reselection(config, "dql") == words
-    assert [load(f"hopper_{d}")[1]["dql"]["optimiser"]["clip"] for d in ("m", "mr", "me")] == [
-        9,
-        4,
-        5,
-    ]
+@pytest.mark.parametrize("preset", ["default", "paper", "released"])
+def test_acts_with_five_calls_and_fifty_candidates_among_which_its_own_critic_chooses(preset):
+    config = registry.configure(load("hopper_mr", f"dql,preset={preset}")[1])
+    assert registry.calls(config, "dql") == 5
+    chosen = Selection(critic="dql", candidates=50, inverse_temperature=1.0)
+    assert registry.selection(config, "dql") == chosen
+
+
+@pytest.mark.parametrize(("name", "length"), [("m", 9.0), ("mr", 4.0), ("me", 5.0)])
+def test_gradients_are_as_long_as_published(name, length):
+    assert load(f"hopper_{name}")[1]["dql"]["optimiser"]["clip"] == length
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(errors.UserError, match="Did you mean 'cosine'"):
+    with pytest.raises(errors.FieldError, match="Did you mean 'cosine'"):
         diffusion_ql.DiffusionQl(schedule="cosin")
-    with pytest.raises(errors.UserError, match="one step"):
-        diffusion_ql.DiffusionQl(steps=0)
+    for field, value in (("steps", 0), ("eta", -1.0), ("discount", 1.0)):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
+            diffusion_ql.DiffusionQl(**{field: value})
+    with pytest.raises(errors.FieldError, match=r"^embed_dim is 5"):
+        diffusion_ql.Layers(embed_dim=5)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ractd_jax.methods import dpm_solver
+from ractd_jax.methods import dpm_solver, vp_schedule
 
 STD, MEAN = 0.5, 0.3
 
@@ -15,7 +15,7 @@ STD, MEAN = 0.5, 0.3
 def scales(t):
     """Return (alpha_t, sigma_t)."""
     t = jnp.float32(t)
-    return jnp.exp(dpm_solver.log_alpha(t)), dpm_solver.sigma(t)
+    return jnp.exp(vp_schedule.log_alpha(t)), vp_schedule.sigma(t)
 
 
 def gaussian(x, t):
@@ -43,27 +43,27 @@ def x(key):
 
 def test_schedule_solves_its_equation():
     t = jnp.linspace(0.01, 0.99, 9)
-    rate = dpm_solver.BETA_MIN + t * (dpm_solver.BETA_MAX - dpm_solver.BETA_MIN)
-    slope = jax.vmap(jax.grad(dpm_solver.log_alpha))(t)
+    rate = vp_schedule.BETA_MIN + t * (vp_schedule.BETA_MAX - vp_schedule.BETA_MIN)
+    slope = jax.vmap(jax.grad(vp_schedule.log_alpha))(t)
     np.testing.assert_allclose(slope, -rate / 2, rtol=1e-5)  # d alpha = -beta(t) / 2 alpha dt
     alpha = np.exp(-0.25 * t**2 * 19.9 - 0.05 * t)
-    np.testing.assert_allclose(dpm_solver.sigma(t) ** 2 + alpha**2, 1, rtol=1e-5)
-    np.testing.assert_allclose(dpm_solver.log_snr(t), np.log(alpha / np.sqrt(1 - alpha**2)), 1e-3)
+    np.testing.assert_allclose(vp_schedule.sigma(t) ** 2 + alpha**2, 1, rtol=1e-5)
+    np.testing.assert_allclose(vp_schedule.log_snr(t), np.log(alpha / np.sqrt(1 - alpha**2)), 1e-3)
     # 1 - exp(-2 (0.25 1e-6 19.9 + 0.5 1e-3 0.1)) = 1.0994e-4
     np.testing.assert_allclose(scales(1e-3)[1], np.sqrt(1.0994e-4), rtol=1e-4)
     np.testing.assert_allclose([*scales(0.0), *scales(1.0)], [1, 0, np.exp(-5.025), 1], atol=3e-5)
 
 
-def test_clean_undoes_noised(x):
+def test_clean_takes_the_noise_off_again(x):
     t, eps = jnp.full(8, 0.4), x[::-1]
-    found = dpm_solver.clean(t[0], dpm_solver.noised(t, x, eps), eps)
+    found = dpm_solver.clean(t[0], vp_schedule.add_noise(*scales(t), x, eps), eps)
     np.testing.assert_allclose(found, x, atol=1e-5)
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 15])
 def test_data_of_one_point_take_any_number_of_steps(x, nfe):
     found = dpm_solver.solve(lambda x, t: jnp.full_like(x, 0.7), x, dpm_solver.grid(nfe, "uniform"))
-    (alpha, sigma), (alpha_end, sigma_end) = scales(1.0), scales(dpm_solver.T_MIN)
+    (alpha, sigma), (alpha_end, sigma_end) = scales(1.0), scales(vp_schedule.T_MIN)
     expected = alpha_end * 0.7 + sigma_end / sigma * (x - alpha * 0.7)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -95,7 +95,7 @@ def test_half_the_step_makes_the_error_smaller_by_the_order(x, order, ratio):
 def test_fifteen_calls_keep_mean_and_nearly_the_spread(spacing, kept):
     x = jnp.linspace(-2, 2, 5)[:, None, None]
     found = dpm_solver.solve(gaussian, x, dpm_solver.grid(15, spacing))
-    exact = solution(x, 1.0, dpm_solver.T_MIN)
+    exact = solution(x, 1.0, vp_schedule.T_MIN)
     np.testing.assert_allclose(found[2], exact[2], atol=0.01)
     spread = (found[-1] - found[0]) / (exact[-1] - exact[0])
     np.testing.assert_allclose(spread, kept, atol=2e-3)
@@ -114,4 +114,4 @@ def test_as_many_calls_as_asked_for(x, nfe, spacing):
     jax.effects_barrier()
     np.testing.assert_allclose(calls, times[:-1], rtol=1e-5)
     assert times[0] == 1
-    assert times[-1] == pytest.approx(dpm_solver.T_MIN)
+    assert times[-1] == pytest.approx(vp_schedule.T_MIN)

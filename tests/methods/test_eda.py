@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_helpers import tiny_pipeline, train
 
 from ractd_jax import errors
 from ractd_jax.data import transitions
-from ractd_jax.methods import dpm_solver, eda
+from ractd_jax.methods import eda, eda_behavior, registry, vp_schedule
 from ractd_jax.nn import denoising_mlp
 from ractd_jax.types import Transition
 
@@ -17,7 +18,7 @@ SIZES = {"shape": (1, 1), "cond_dim": 2}
 
 def moments(t):
     """Mean and variance of x_t for x_0 ~ N(MEAN, STD^2)."""
-    alpha, sigma = jnp.exp(dpm_solver.log_alpha(t)), dpm_solver.sigma(t)
+    alpha, sigma = jnp.exp(vp_schedule.log_alpha(t)), vp_schedule.sigma(t)
     return alpha * MEAN, alpha**2 * STD**2 + sigma**2
 
 
@@ -42,8 +43,8 @@ def gaussian_data(key, rows):
 def test_noise_of_the_true_density_is_the_expected_noise(key):
     x, t = jax.random.normal(key, (6, 1, 2)), jnp.linspace(0.01, 1, 6)
     mean, variance = (a[:, None, None] for a in moments(t))
-    expected = dpm_solver.sigma(t)[:, None, None] * (x - mean) / variance
-    np.testing.assert_allclose(eda.predict_noise(gaussian, x, t), expected, rtol=1e-5)
+    expected = vp_schedule.sigma(t)[:, None, None] * (x - mean) / variance
+    np.testing.assert_allclose(eda_behavior.predict_noise(gaussian, x, t), expected, rtol=1e-5)
 
 
 def test_true_density_is_where_the_loss_is_smallest(key):
@@ -51,7 +52,9 @@ def test_true_density_is_where_the_loss_is_smallest(key):
     x_0 = gaussian_data(key_x, 20_000)
 
     def loss(scale):
-        return jnp.mean(eda.behavior_loss(lambda x, t: scale * gaussian(x, t), x_0, key_loss))
+        return jnp.mean(
+            eda_behavior.behavior_loss(lambda x, t: scale * gaussian(x, t), x_0, key_loss)
+        )
 
     slope = jax.jit(jax.vmap(jax.grad(loss)))(jnp.array([0.8, 1.0, 1.2]))
     assert slope[0] < -0.1
@@ -61,7 +64,7 @@ def test_true_density_is_where_the_loss_is_smallest(key):
 
 def test_differences_of_learnt_log_densities_are_the_true_ones(optimised, net, optimiser, key):
     adam = optimiser(steps=800, batch_size=256, learning_rate=5e-3)
-    algorithm = eda.make_behavior(net, eda.Sampler(), adam, **SIZES)
+    algorithm = eda_behavior.make_behavior(net, eda_behavior.Sampling(), adam, **SIZES)
 
     @jax.jit
     def train(key):
@@ -74,7 +77,7 @@ def test_differences_of_learnt_log_densities_are_the_true_ones(optimised, net, o
         key_init, key_loop = jax.random.split(key)
         return jax.lax.scan(one, algorithm.init(key_init), jax.random.split(key_loop, 800))[0]
 
-    f = eda.density(net, train(key).params, jnp.zeros((9, 2)))
+    f = eda_behavior.density(net, train(key).params, jnp.zeros((9, 2)))
     for time in (0.1, 0.4):
         t = jnp.full(9, time)
         mean, variance = moments(t)
@@ -84,28 +87,28 @@ def test_differences_of_learnt_log_densities_are_the_true_ones(optimised, net, o
 
 
 def test_samples_of_the_true_density_have_its_moments(key):
-    def draw(sampler, keys):
-        return eda.draw(gaussian, sampler, keys, (1, 1))
+    def draw(sampling, keys):
+        return eda_behavior.draw(gaussian, sampling, keys, (1, 1))
 
     keys, draw = jax.random.split(key, 2000), jax.jit(draw, static_argnums=0)
-    x = draw(eda.Sampler(nfe=20, spacing="quadratic"), keys)
+    x = draw(eda_behavior.Sampling(nfe=20, spacing="quadratic"), keys)
     assert x.mean() == pytest.approx(MEAN, abs=0.03)
     assert x.std() == pytest.approx(STD, rel=0.05)
     assert np.abs(x).max() > 1.5
-    assert np.abs(draw(eda.Sampler(clip=True), jax.random.clone(keys))).max() < 1.05
+    assert np.abs(draw(eda_behavior.Sampling(clip=True), jax.random.clone(keys))).max() < 1.05
 
 
 # ---- alignment -----------------------------------------------------------------------------------
 
 
 def test_loss_is_smallest_where_the_gap_is_the_advantage_over_beta():
-    worth, alpha, beta = jnp.array([[0.1, 0.7, -0.4]]), 3.0, 0.5
-    gap = alpha * worth / beta + 7.0  # a constant changes nothing
+    values, alpha, beta = jnp.array([[0.1, 0.7, -0.4]]), 3.0, 0.5
+    gap = alpha * values / beta + 7.0  # a constant changes nothing
 
     def loss(gap):
-        return eda.alignment_loss(gap, worth, alpha, beta)[0]
+        return eda.alignment_loss(gap, values, alpha, beta)[0]
 
-    p = jax.nn.softmax(alpha * worth)
+    p = jax.nn.softmax(alpha * values)
     assert loss(gap) == pytest.approx(-float(jnp.sum(p * jnp.log(p))), rel=1e-5)  # their entropy
     np.testing.assert_allclose(jax.grad(loss)(gap), 0, atol=1e-6)
     assert loss(1.1 * gap) > loss(gap)
@@ -113,9 +116,9 @@ def test_loss_is_smallest_where_the_gap_is_the_advantage_over_beta():
 
 @pytest.mark.parametrize(("alpha", "target"), [(0.0, [1 / 3] * 3), (1e4, [0, 1, 0])])
 def test_alpha_says_how_sharply_the_critic_prefers(alpha, target):
-    gap, worth = jnp.zeros((1, 3)), jnp.array([[0.1, 0.7, -0.4]])
-    assert eda.alignment_loss(gap, worth, alpha, 2.0)[0] == pytest.approx(np.log(3))
-    slope = jax.grad(lambda gap: eda.alignment_loss(gap, worth, alpha, 2.0)[0])(gap)
+    gap, values = jnp.zeros((1, 3)), jnp.array([[0.1, 0.7, -0.4]])
+    assert eda.alignment_loss(gap, values, alpha, 2.0)[0] == pytest.approx(np.log(3))
+    slope = jax.grad(lambda gap: eda.alignment_loss(gap, values, alpha, 2.0)[0])(gap)
     np.testing.assert_allclose(slope[0], 2.0 * (1 / 3 - np.array(target)), atol=1e-6)
 
 
@@ -135,19 +138,19 @@ def test_candidates_of_a_state_share_the_time_and_not_the_noise(key):
 
 @pytest.fixture(scope="module")
 def make(net, optimiser):
-    """`(**fields) -> (algorithm, frozen)`; the critic holds an action to be worth its number."""
-    behavior = eda.make_behavior(net, eda.Sampler(), optimiser(), **SIZES)
+    """`(**fields) -> (algorithm, frozen)`; the critic values an action at its number."""
+    behavior = eda_behavior.make_behavior(net, eda_behavior.Sampling(), optimiser(), **SIZES)
     frozen = {
         "behavior": jax.jit(behavior.init)(jax.random.key(1)).params,
         "critic": jnp.float32(2),
     }
 
-    def judge(params, x, cond):
+    def critic(params, x, cond):
         return params * x[:, 0, 0] + 0 * cond[:, 0]
 
     def make(**fields):
         method = eda.Eda(**{"nfe": 2, "proposals": 4} | fields)
-        return eda.make_eda(net, judge, method, optimiser(weight_decay=0.0), **SIZES), frozen
+        return eda.make_eda(net, critic, method, optimiser(weight_decay=0.0), **SIZES), frozen
 
     return make
 
@@ -157,7 +160,7 @@ def dataset():
     rng = np.random.default_rng(0)
     arrays = rng.normal(size=(10, 2)), rng.normal(size=(10, 1)), np.zeros(10), np.ones(10)
     arrays = [jnp.asarray(a, jnp.float32) for a in arrays]
-    return transitions.Dataset(*arrays, jnp.array([0, 1, 2, 4, 5, 7, 8]))
+    return transitions.StepDataset(*arrays, jnp.array([0, 1, 2, 4, 5, 7, 8]))
 
 
 def learn(algorithm, frozen, proposals, updates):
@@ -193,12 +196,12 @@ def test_alignment_with_sharp_preferences_picks_the_best(make, key):
     assert (after - before).mean() > 0.3
 
 
-def test_proposals_are_drawn_once_for_each_state_and_judged(make, dataset, monkeypatch, key):
+def test_proposals_are_drawn_once_for_each_state_and_valued(make, dataset, monkeypatch, key):
     algorithm, frozen = make()
     found = algorithm.prepare(frozen, dataset, key)
     assert found.x.shape == (7, 4, 1, 1)
     np.testing.assert_array_equal(found.cond, dataset.observations[dataset.starts])
-    np.testing.assert_allclose(found.worth, 2 * found.x[:, :, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.values, 2 * found.x[:, :, 0, 0], rtol=1e-6)
     assert len(np.unique(found.x)) == found.x.size
     monkeypatch.setattr(eda, "CHUNK", 3)
     again = algorithm.prepare(frozen, dataset, jax.random.clone(key))
@@ -216,19 +219,39 @@ def test_proposals_for_some_states_only(make, dataset, key):
 
 
 def test_a_batch_keeps_proposals_with_their_state(key):
-    worth = jnp.arange(12.0).reshape(6, 2)
-    data = eda.Proposals(worth[:, :, None, None], jnp.arange(6.0)[:, None], worth)
+    values = jnp.arange(12.0).reshape(6, 2)
+    data = eda.Proposals(values[:, :, None, None], jnp.arange(6.0)[:, None], values)
     batch = eda.sample(data, key, batch_size=40)
-    assert batch.worth.shape == (40, 2)
-    np.testing.assert_array_equal(batch.worth, batch.x[:, :, 0, 0])
-    np.testing.assert_array_equal(batch.worth[:, 0], 2 * batch.cond[:, 0])
+    assert batch.values.shape == (40, 2)
+    np.testing.assert_array_equal(batch.values, batch.x[:, :, 0, 0])
+    np.testing.assert_array_equal(batch.values[:, 0], 2 * batch.cond[:, 0])
     assert len(np.unique(batch.cond)) > 3
 
 
 def test_settings_that_cannot_be_are_named():
-    with pytest.raises(errors.UserError, match="uniform"):
+    with pytest.raises(errors.FieldError, match="uniform"):
         eda.Eda(spacing="unform")
-    with pytest.raises(errors.UserError, match="nfe = 0"):
-        eda.Sampler(nfe=0)
-    with pytest.raises(errors.UserError, match="2 proposals"):
-        eda.Eda(proposals=1)
+    with pytest.raises(errors.FieldError, match=r"^nfe is 0"):
+        eda_behavior.Sampling(nfe=0)
+    for field, value in (("proposals", 1), ("states", -1), ("beta", 0.0), ("alpha", -1.0)):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
+            eda.Eda(**{field: value})
+
+
+def test_policy_has_the_behaviour_models_network_but_for_its_dropout(tmp_path):
+    pipeline = tiny_pipeline(
+        "hopper_mr", tmp_path, eda_behavior={"network": {"hidden": 16, "dropout": 0.5}}
+    )
+    assert set(registry.needs(pipeline.config, "eda").values()) == {"eda_behavior", "eda_critic"}
+    algorithm = registry.make(pipeline.config, "eda")
+    behavior = registry.make(pipeline.config, "eda_behavior").init(jax.random.key(0)).params
+    state = algorithm.init(jax.random.key(1), {"behavior": behavior})
+    x, cond = jnp.zeros((2, 3, 1, 3)), jnp.zeros((2, 11))
+    batch = eda.Proposals(x, cond, jnp.array([[0.0, 1.0, 2.0]] * 2))
+    algorithm.update(state, batch, jax.random.key(2))  # with dropout it would ask for its key
+    train(pipeline, "eda")
+    assert {run.name for run in (tmp_path / "run").iterdir() if run.is_dir()} == {
+        "eda",
+        "eda_behavior",
+        "eda_critic",
+    }

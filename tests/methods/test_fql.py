@@ -105,8 +105,8 @@ def test_update_looks_one_step_ahead_by_the_target_critic_and_the_live_policy(
     target["q"]["output"]["linear"]["kernel"] = jnp.float32([[[0], [0], [1], [2], [0]]] * 2)
     state = state.replace(params=live, ema=target)
     _, metrics = jax.jit(algorithm.update)(state, half_over, jax.random.key(1))
-    worth = half_over.next_cond[:, 2] + 2 * half_over.next_cond[:, 0]
-    expected = float(jnp.mean((half_over.rewards + 0.99 * half_over.masks * worth) ** 2))
+    value = half_over.next_cond[:, 2] + 2 * half_over.next_cond[:, 0]
+    expected = float(jnp.mean((half_over.rewards + 0.99 * half_over.masks * value) ** 2))
     assert metrics["q_loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -135,7 +135,7 @@ def test_normalised_q_loss_is_the_same_in_every_unit_of_reward(key, normalize):
 
     one, hundred = (jax.value_and_grad(against_q)(action, unit) for unit in (1.0, 100.0))
     if normalize:
-        assert one[0] == pytest.approx(-1)  # where all are worth something
+        assert one[0] == pytest.approx(-1)  # where all values are above 0
         np.testing.assert_allclose(one[1], hundred[1], rtol=1e-5)
     else:
         np.testing.assert_allclose(100 * one[1], hundred[1], rtol=1e-5)
@@ -146,7 +146,8 @@ def test_policys_loss_moves_the_policy_alone(key, optimiser, steps):
     key_init, key_update = jax.random.split(key)
     after = {}
     for normalize in (True, False):
-        algorithm = make(optimiser(warmup=0), (8,), flow_steps=2, normalize_q_loss=normalize)
+        method = {"flow_steps": 2, "alpha": 1.0, "normalize_q_loss": normalize}
+        algorithm = make(optimiser(warmup=0), (8,), **method)
         state = jax.jit(algorithm.init)(jax.random.clone(key_init))
         update = jax.jit(algorithm.update)
         after[normalize] = update(state, batch, jax.random.clone(key_update))[0].params
@@ -159,7 +160,7 @@ def test_policys_loss_moves_the_policy_alone(key, optimiser, steps):
 def test_policy_finds_the_better_mode_of_the_data_and_the_flow_keeps_both(
     key, optimiser, steps, draw
 ):
-    algorithm = make(optimiser(steps=800), alpha=1.0)
+    algorithm = make(optimiser(steps=800), alpha=1.0, normalize_q_loss=True)
 
     def body(i, state):
         key_batch, key_update = jax.random.split(jax.random.fold_in(key, i))
@@ -181,7 +182,19 @@ def test_policy_finds_the_better_mode_of_the_data_and_the_flow_keeps_both(
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(errors.UserError, match="Did you mean 'mean'"):
+    with pytest.raises(errors.FieldError, match="Did you mean 'mean'"):
         fql.Fql(q_agg="men")
-    with pytest.raises(errors.UserError, match="flow step"):
-        fql.Fql(flow_steps=0)
+    for field, value in (("flow_steps", 0), ("alpha", -1.0), ("discount", 1.0)):
+        with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
+            fql.Fql(**{field: value})
+
+
+def test_layers_that_cannot_be_are_refused():
+    for fields, text in (
+        ({"hidden": ()}, "hidden is empty"),
+        ({"hidden": (8, 0)}, "hidden is 0"),
+        ({"activation": "swish"}, "Choose from: gelu, mish, relu"),
+        ({"layer_norm": "befor"}, "Did you mean 'before'"),
+    ):
+        with pytest.raises(errors.FieldError, match=text):
+            fql.Layers(**fields)

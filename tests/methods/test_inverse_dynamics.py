@@ -6,17 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load, write_episodes
+from run_helpers import tiny_pipeline, train
 
 from ractd_jax import errors, networks, tasks, train_state
+from ractd_jax.config import Config
 from ractd_jax.data import sources, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import waypoint_controller
 from ractd_jax.envs.make import make_env
 from ractd_jax.methods import inverse_dynamics
-from ractd_jax.policies import planning, policy
-from ractd_jax.training import loop, pipeline
+from ractd_jax.policies import load, planning
+from ractd_jax.training import loop
 
 TASK = tasks.get("maze2d-umaze-v1")
 SIZES = {"shape": (1, 2), "cond_dim": 8}
@@ -28,9 +29,9 @@ def learned(tmp_path_factory, optimised):
     """`(states, next states) -> actions`, learned from 40,000 recorded steps."""
     path = tmp_path_factory.mktemp("maze") / "data.hdf5"
     maze2d.make(TASK, path, transitions=40_000, seed=1)
-    transitions = sources.load(TASK, str(path))
-    data, limits = windows.build(
-        transitions, horizon=2, discount=0.0, termination_penalty=0.0, drop_last=False
+    recorded = sources.load(TASK, str(path))
+    data, normalizer = windows.build(
+        recorded, horizon=2, discount=0.0, termination_penalty=0.0, drop_last=False
     )
     adam = train_state.Optimiser(
         3000, batch_size=256, learning_rate=3e-3, weight_decay=0.0, b1=0.9, warmup=100, ema=0.99
@@ -44,10 +45,11 @@ def learned(tmp_path_factory, optimised):
     ((state, report),) = loop.fit(algorithm, state, data, sample, **how)
     assert report.finite
 
-    saved = {"params": state.ema, "normalizer": limits}
+    saved = {"params": state.ema, "normalizer": normalizer}
+    model = load.Model(algorithm, saved, Config(TASK), "inverse")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy, "load", lambda run: (algorithm, saved, TASK))
-        return planning.load_control("")
+        patch.setattr(load, "load_model", lambda run: model)
+        return load.load_control("")
 
 
 def steered(episodes, seed):
@@ -110,11 +112,9 @@ def test_loss_is_the_absolute_error():
 
 
 def test_stage_trains_and_controls_a_follower(tmp_path):
-    _, config = load("maze2d_umaze", f"inverse,size=demo,source={tmp_path / 'data.hdf5'}")
-    write_episodes(TASK, tmp_path / "data.hdf5")
-    config["inverse"]["optimiser"].update(steps=2, batch_size=8)
-    pipeline.Experiment(config, str(tmp_path)).ensure("inverse")
-    control = planning.load_control(tmp_path / "inverse")
+    pipeline = tiny_pipeline("maze2d_umaze", tmp_path)
+    train(pipeline, "inverse")
+    control = load.load_control(pipeline.run("inverse"))
     obs, wanted = np.zeros((3, 4)), np.float32(np.linspace(-2, 2, 12).reshape(3, 4))
     actions = control(obs, wanted)
     assert actions.shape == (3, 2)
@@ -136,6 +136,12 @@ def test_stage_trains_and_controls_a_follower(tmp_path):
 
 
 def test_policies_have_no_inverse_dynamics(tmp_path):
-    _, config = load("hopper_mr", "inverse,size=demo")
     with pytest.raises(errors.UserError, match="no stage inverse"):
-        pipeline.Experiment(config, str(tmp_path)).ensure("inverse")
+        train(tiny_pipeline("hopper_mr", tmp_path), "inverse")
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(errors.FieldError, match=r"^gain is 0"):
+        inverse_dynamics.Inverse(gain=0.0)
+    with pytest.raises(errors.FieldError, match=r"^hidden is empty"):
+        inverse_dynamics.Layers(hidden=())

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import load
 
+from ractd_jax import config as configuration
 from ractd_jax import errors, train_state
-from ractd_jax.methods import iql
+from ractd_jax.methods import iql, registry
 from ractd_jax.nn import mlp
 from ractd_jax.types import Transition
 
@@ -85,9 +87,9 @@ def learnt(optimiser):
 
             state = jax.lax.fori_loop(0, 4000, body, algorithm.init(key_init))
             acts = algorithm.act(state.params, batch.cond[:1], jax.random.split(key_update, 1))
-            worth = algorithm.value(state.ema, batch.x, batch.cond)
+            values = algorithm.value(state.ema, batch.x, batch.cond)
             v = linear.apply({"params": state.params["v"]}, batch.cond)[:, 0]
-            return worth, v, acts[0, 0, 0]
+            return values, v, acts[0, 0, 0]
 
         return jax.jit(run)(jax.random.key(0))
 
@@ -96,9 +98,9 @@ def learnt(optimiser):
 
 @pytest.mark.parametrize(("tau", "mask"), [(0.5, 0.0), (0.9, 0.0), (0.7, 1.0)])
 def test_two_states_reach_the_fixed_point_and_terminals_end_it(learnt, tau, mask):
-    worth, v, _ = learnt(mask, expectile=tau, temperature=0.1)
+    values, v, _ = learnt(mask, expectile=tau, temperature=0.1)
     b, high, low, a = by_hand(tau, mask)
-    np.testing.assert_allclose(worth, [high, low, b], rtol=0.01)
+    np.testing.assert_allclose(values, [high, low, b], rtol=0.01)
     np.testing.assert_allclose(v, [a, a, b], rtol=0.01)
 
 
@@ -120,7 +122,7 @@ def test_huge_advantages_weigh_no_more_than_the_bound():
     """A single step: the gradient of the imitation is finite however good an action is."""
     linear, policy = mlp.MLP((), 1), mlp.GaussianPolicy((), 1)
     batch = two_states(0.0)
-    critic = {"kernel": jnp.zeros((3, 1)), "bias": jnp.full(1, 1e6)}  # all is worth a million
+    critic = {"kernel": jnp.zeros((3, 1)), "bias": jnp.full(1, 1e6)}  # every Q is a million
     adam = train_state.Optimiser(steps=1, warmup=0)
     algorithm = iql.make_iql(linear, linear, policy, iql.Iql(), adam, shape=(1, 1), cond_dim=2)
     state = jax.jit(algorithm.init)(jax.random.key(0))
@@ -135,14 +137,14 @@ def test_huge_advantages_weigh_no_more_than_the_bound():
 def test_smaller_of_two_critics_counts(optimiser):
     linear, policy = mlp.MLP((), 1), mlp.GaussianPolicy((), 1)
     sizes = {"shape": (1, 1), "cond_dim": 2}
-    judge = iql.make_iql(linear, linear, policy, iql.Iql(), optimiser(), **sizes).value
+    value = iql.make_iql(linear, linear, policy, iql.Iql(), optimiser(), **sizes).value
     zero = {"kernel": jnp.zeros((2, 1)), "bias": jnp.zeros(1)}
     twins = {"kernel": jnp.zeros((2, 3, 1)), "bias": jnp.array([[5.0], [2.0]])}
     q, v = ({"output": {"linear": layer}} for layer in (twins, zero))
     batch = two_states(0.0)
     _, adv, _ = iql.critic_loss(linear, linear, {"q": q, "v": v}, q, iql.Iql(), batch)
     np.testing.assert_array_equal(adv, [2] * 3)
-    np.testing.assert_array_equal(judge({"q": q}, batch.x, batch.cond), [2] * 3)
+    np.testing.assert_array_equal(value({"q": q}, batch.x, batch.cond), [2] * 3)
 
 
 def test_log_density_is_the_gaussians_up_to_a_constant():
@@ -153,7 +155,24 @@ def test_log_density_is_the_gaussians_up_to_a_constant():
     assert found == pytest.approx(-0.5 * np.sum(z**2) - np.log(0.5) - np.log(2.0), rel=1e-5)
 
 
-def test_impossible_settings_are_refused():
-    for fields in ({"expectile": 1.0}, {"expectile": 0.0}, {"discount": 1.0}):
-        with pytest.raises(errors.UserError, match="expectile in"):
-            iql.Iql(**fields)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("expectile", 1.0),
+        ("expectile", 0.0),
+        ("discount", 1.0),
+        ("temperature", -1.0),
+        ("largest_weight", 0.0),
+    ],
+)
+def test_impossible_settings_are_refused(field, value):
+    with pytest.raises(errors.FieldError, match=rf"^{field} is {value}"):
+        iql.Iql(**{field: value})
+
+
+def test_critic_and_value_are_normalised_as_asked_for_and_the_policy_is_not():
+    config = registry.configure(load("hopper_mr", "iql,size=demo")[1])
+    config = configuration.replace(config, iql__network=iql.Layers((8,), "relu", "after"))
+    params = jax.eval_shape(registry.make(config, "iql").init, jax.random.key(0)).params
+    assert set(params["q"]) == set(params["v"]) == {"dense0", "norm0", "output"}
+    assert set(params["policy"]["mean"]) == {"dense0", "output"}

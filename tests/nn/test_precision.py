@@ -156,7 +156,7 @@ def test_no_kernel_is_written_out_in_float32(rows):
             return matmul.linear(x, kernel.T)
 
     if "f32[320,96]" not in program(plainly, 320, 96):
-        pytest.skip("this device multiplies bfloat16 whichever way it lies")
+        pytest.skip("this device multiplies bfloat16 however it is stored")
     assert "f32[320,96]" not in program(matmul.linear, 320, 96)
     assert "f32[96,320]" not in program(in_inference, 96, 320)
 
@@ -181,7 +181,7 @@ def test_student_learns_nearly_the_same_and_its_state_stays_float32(
 ):
     def first_update(wrap):
         net, adam = tiny("mlp"), optimiser(warmup=0)
-        method = ctm.Student(warm_start=False)
+        method = ctm.Student(reward_weight=0.0, warm_start=False)
         algorithm = ctm.make_student(wrap(net), wrap(net), None, NOISE, method, adam, **sizes)
         frozen = {"teacher": weights(net, 1, seed=1)}
         state = train_state.create(weights(net, 2), adam, frozen)

@@ -12,23 +12,29 @@ from helpers import ROOT
 
 import ractd_jax
 from ractd_jax import errors, tasks
-from ractd_jax.data import normalization, windows
+from ractd_jax.config import Config
+from ractd_jax.data import normalization
 from ractd_jax.data.generate import maze2d
 from ractd_jax.envs import maze2d as mazes
 from ractd_jax.envs import waypoint_controller
 from ractd_jax.envs.make import make_env
 from ractd_jax.evaluation import rollouts
-from ractd_jax.policies import planning, policy
+from ractd_jax.policies import load, planning
 from ractd_jax.types import Algorithm
 
 TASK = tasks.get("maze2d-umaze-v1")
-LIMITS = windows.Normalizer(
-    normalization.Limits(np.float32([0.7, 0.8, 0.2, 0.4]), np.float32([-1.4, -1.5, 0.1, 0.0])),
-    normalization.Limits(np.ones(2, np.float32), np.zeros(2, np.float32)),
-    normalization.Limits(np.float32(1), np.float32(0)),
+NORMALIZER = normalization.identity(4, 2)._replace(
+    observations=normalization.Affine(
+        np.float32([0.7, 0.8, 0.2, 0.4]), np.float32([-1.4, -1.5, 0.1, 0.0])
+    )
 )
 HORIZON = 9
 START, GOAL = np.float32([3, 1, 0.5, -0.5]), np.float32([1, 1, 0, 0])
+
+
+def unused(*given):
+    """Stand where an algorithm is asked for what is never called."""
+    raise AssertionError(given)
 
 
 def straight(params, cond, keys):
@@ -39,7 +45,8 @@ def straight(params, cond, keys):
 
 
 def planner(noise=0.0, act=straight):
-    return planning.Planner(Algorithm(None, None, act), jnp.float32(noise), LIMITS, TASK, seed=5)
+    algorithm = Algorithm(unused, unused, act)
+    return planning.Planner(algorithm, jnp.float32(noise), NORMALIZER, TASK, seed=5)
 
 
 # ---- plans ---------------------------------------------------------------------------------------
@@ -213,10 +220,11 @@ def test_learned_control_goes_from_where_it_is_to_what_is_wanted_in_the_tasks_un
     def act(params, cond, keys):
         return params * (cond[:, 4:6] - cond[:, :2])[:, None]
 
-    pushes = normalization.Limits(np.float32([0.5, 2]), np.float32([0.1, 0]))
-    saved = {"params": jnp.float32(10), "normalizer": LIMITS._replace(actions=pushes)}
-    monkeypatch.setattr(policy, "load", lambda run: (Algorithm(None, None, act), saved, TASK))
-    control = planning.load_control("x")
+    pushes = normalization.Affine(np.float32([0.5, 2]), np.float32([0.1, 0]))
+    saved = {"params": jnp.float32(10), "normalizer": NORMALIZER._replace(actions=pushes)}
+    model = load.Model(Algorithm(unused, unused, act), saved, Config(TASK), "inverse")
+    monkeypatch.setattr(load, "load_model", lambda run: model)
+    control = load.load_control("x")
     ahead = np.float32([[0.1, -0.2, 0, 0], [-0.02, 0.1, 0, 0]])
     # 10 (0.7, 0.8) (0.1, -0.2) = (0.7, -1.6), and of the second row (-0.14, 0.8)
     expected = [[1, -0.8], [-0.48, 0.4]]  # the first would be 1.2, and pushes end at 1
@@ -277,5 +285,7 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
     assert planned.shape == (32, 4)
     with pytest.raises(errors.UserError, match="load_planner"):
         ractd_jax.load_policy(run / "student")
-    with pytest.raises(errors.UserError, match="judges actions"):
+    with pytest.raises(errors.UserError, match="values and does not act"):
         ractd_jax.load_planner(run / "reward")
+    with pytest.raises(errors.UserError, match="plans no states"):
+        ractd_jax.load_planner(run / "inverse")

@@ -1,17 +1,21 @@
 """Figures and animations are written, of the right kind, and show something."""
 
+import itertools
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
 from helpers import shows_something
+from matplotlib.colors import is_color_like, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ractd_jax import errors, tasks
 from ractd_jax.envs.make import make_env
 from ractd_jax.evaluation import rollouts
+from ractd_jax.methods import registry
 from ractd_jax.report import animation, maze, plots, style
 
 TASK = tasks.get("hopper-medium-replay-v2")
@@ -64,11 +68,26 @@ def test_latency_bars(tmp_path):
     assert shows_something(tmp_path / "latency.png")
 
 
-def test_every_stage_has_its_colour():
-    stages = ("dataset", "reward", "teacher", "ctd", "student")
-    assert len({style.color(stage) for stage in stages}) == len(stages)
-    assert style.label("sarsa") == "sarsa"
+def test_every_stage_has_its_own_label_and_colour():
+    systems = style.systems()
+    assert set(registry.records()) < set(systems)
+    assert {"dataset", "ddim"} <= set(systems)
+    labels, colours = zip(*systems.values(), strict=True)
+    assert all(labels)
+    assert len(set(labels)) == len(set(colours)) == len(systems)
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+    for a, b in itertools.combinations(map(to_rgb, colours), 2):
+        assert 255 * np.linalg.norm(np.subtract(a, b)) > 20
+    method = registry.get("student")
+    assert (style.label("student"), style.color("student")) == (method.label, method.colour)
+    assert style.label("student, NFE 2") == f"{method.label}, NFE 2"
+    assert style.color("student, NFE 2") == method.colour
+
+
+def test_what_is_no_stage_keeps_its_name_and_gets_a_colour():
+    assert style.label("sarsa, NFE 2") == "sarsa, NFE 2"
     assert style.color("sarsa") == style.color("sarsa")
+    assert is_color_like(style.color("sarsa"))
 
 
 @pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah"])

@@ -183,6 +183,6 @@ def test_pictures_of_a_maze_come_along_with_its_results(tmp_path):
         ("hopper-medium-v2", []),
     ):
         (run / "summary.json").write_text(json.dumps([entry(10.0) | {"task": task}]))
-        found = page.keep_pictures(run / "summary.json", docs)
-        assert [path.name for path in found] == kept
+        copies = page.keep_pictures(run / "summary.json", docs)
+        assert [path.name for path in copies] == kept
     assert (docs / "maze2d_umaze_plans.png").read_bytes() == b"plans.png"

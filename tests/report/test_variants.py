@@ -19,8 +19,8 @@ def test_variants_are_kept_by_suite_without_the_data(tmp_path):
     path = kept(tmp_path, "table4/both", entry(5.0), entry(1.0, stage="dataset"))
     assert path == tmp_path / f"results/variants/table4-both-{TASKS[0]}-demo-seed0.json"
     kept(tmp_path, "table5/calls", entry(7.0))
-    found = variants.suites(variants.load(tmp_path / "results", "variants"))
-    assert {suite: [e["score_mean"] for e in entries] for suite, entries in found.items()} == {
+    suites = variants.suites(variants.load(tmp_path / "results", "variants"))
+    assert {suite: [e["score_mean"] for e in entries] for suite, entries in suites.items()} == {
         "table4": [5.0],
         "table5": [7.0],
     }
@@ -130,8 +130,10 @@ def test_diversity_is_averaged_over_training_seeds(tmp_path, capsys):
     fields = {name: entry(0.0)[name] for name in ("task", "source", "size", "preset")}
     fields |= {"stage": "ctd", "states": 2, "samples": 3}
     for seed in (0, 1):
-        found = [fields | {"training_seed": seed, "spread": seed, "coverage": 0.5, "return": -1.0}]
-        (tmp_path / "diversity.json").write_text(json.dumps(found))
+        measured = [
+            fields | {"training_seed": seed, "spread": seed, "coverage": 0.5, "return": -1.0}
+        ]
+        (tmp_path / "diversity.json").write_text(json.dumps(measured))
         paths = ["--results", str(tmp_path / "results"), "--docs", str(tmp_path)]
         assert page.main(["--add", str(tmp_path / "diversity.json"), *paths]) == 0
     text = blocks.diversity(variants.load(tmp_path / "results", "diversity"))

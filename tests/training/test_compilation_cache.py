@@ -8,11 +8,11 @@ from ractd_jax.training import compilation_cache
 
 PROGRAM = """
 import sys, jax, jax.numpy as jnp
-from ractd_jax import compilation
+from ractd_jax.training import compilation_cache
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
-compilation.SHORTEST = 0.0
-print(compilation.keep(sys.argv[1]))
+compilation_cache.SHORTEST = 0.0
+print(compilation_cache.keep(sys.argv[1]))
 print(jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((3, 3))).sum())
 print(sum(name.endswith("/cache_hits") for name in hits))
 """

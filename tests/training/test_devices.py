@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT, load, write_episodes
+from helpers import ROOT
+from run_helpers import tiny_pipeline, train
 
-from ractd_jax import ctm, diffusion, edm, errors, reward, tasks, train_state
+from ractd_jax import ctm, diffusion, edm, errors, reward, train_state
 from ractd_jax.methods import ddpm
-from ractd_jax.training import loop, pipeline
+from ractd_jax.training import loop
 from ractd_jax.types import Algorithm
 
 COUNT = 8
@@ -147,17 +148,17 @@ def test_nan_on_one_device_stops_all(make, toy, draw):
 @many
 @pytest.mark.parametrize(("first", "then"), [(8, 1), (1, 8), (8, 4)])
 def test_a_run_continues_on_another_number_of_devices(tmp_path, first, then):
-    _, config = load("hopper_mr", f"reward,size=demo,source={tmp_path / 'data.hdf5'}")
-    write_episodes(tasks.get(config["task"]), tmp_path / "data.hdf5")
-    config["reward"]["network"]["dims"] = [8]
-    config["reward"]["optimiser"].update(steps=4, batch_size=16)
-    config["training"].update(updates_per_dispatch=2, save_every=2, devices=first)
+    section = {"optimiser": {"steps": 4, "batch_size": 16}}
     run = tmp_path / "run" / "reward"
-    pipeline.Experiment(config, str(tmp_path / "run")).ensure("reward")
+
+    def job(devices):
+        training = {"save_every": 2, "devices": devices}
+        return tiny_pipeline("hopper_mr", tmp_path, reward=section, training=training)
+
+    train(job(first), "reward")
     (run / "finished").unlink()  # as if it had been stopped after two updates
     shutil.rmtree(run / "checkpoints" / "4")
-    config["training"]["devices"] = then
-    pipeline.Experiment(config, str(tmp_path / "run"), resume=True).ensure("reward")
+    train(job(then), "reward", resume=True)
     assert (run / "finished").exists()
     assert (run / "checkpoints" / "4").exists()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2

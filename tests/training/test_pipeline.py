@@ -5,22 +5,21 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from run_helpers import curve, saved, tiny_pipeline
+from run_helpers import curve, saved, tiny_pipeline, train
 
-from ractd_jax import errors, stages
+from ractd_jax import errors
 from ractd_jax.data import hdf5
-from ractd_jax.training import checkpoints, pipeline
+from ractd_jax.methods import registry
+from ractd_jax.training import checkpoints, opening, run_dir
 
 
 @pytest.mark.parametrize("weights", ["ema", "live"])
 def test_the_weights_that_were_chosen_are_saved(weights, tmp_path):
-    job, run = (
-        tiny_pipeline("hopper_mr", tmp_path, reward={"weights": weights}),
-        tmp_path / "run" / "reward",
-    )
-    job.config["reward"]["optimiser"]["steps"] = 4  # the first two are not averaged
-    job.ensure("reward")
-    init = stages.make(job.config, job.task, "reward").init
+    # The first two updates are not averaged.
+    section = {"weights": weights, "optimiser": {"steps": 4}}
+    job, run = tiny_pipeline("hopper_mr", tmp_path, reward=section), tmp_path / "run" / "reward"
+    train(job, "reward")
+    init = registry.make(job.config, "reward").init
     store = checkpoints.Checkpoints(run)
     state = store.restore(4, "state", jax.eval_shape(init, jax.random.key(0)))
     store.close()
@@ -32,22 +31,19 @@ def test_the_weights_that_were_chosen_are_saved(weights, tmp_path):
 
 
 def of_epochs(path):
-    """Return an experiment whose return model sees 800 rows three times, in batches of 300."""
-    job = tiny_pipeline("hopper_mr", path, reward={"epochs": 3}, training={"save_every": 8})
-    job.config["reward"]["optimiser"].update(steps=0, batch_size=300)
-    return job
+    """Return a pipeline whose return model sees 800 rows three times, in batches of 300."""
+    section = {"epochs": 3, "optimiser": {"steps": 0, "batch_size": 300}}
+    return tiny_pipeline("hopper_mr", path, reward=section, training={"save_every": 8})
 
 
 def test_epochs_of_whole_batches_go_on_where_they_were_stopped(tmp_path, capsys):
     run = tmp_path / "run" / "reward"
-    of_epochs(tmp_path).ensure("reward")
+    train(of_epochs(tmp_path), "reward")
     assert [line["step"] for line in curve(run)] == [2, 4, 6, 8, 9]
     before = saved(run)
     (run / checkpoints.FINISHED).unlink()
     shutil.rmtree(run / "checkpoints" / "9")
-    job = of_epochs(tmp_path)
-    job.resume = True
-    job.ensure("reward")
+    train(of_epochs(tmp_path), "reward", resume=True)
     assert "continues at update 8 of 9" in capsys.readouterr().out
     assert checkpoints.run_status(run) == checkpoints.FINISHED
     jax.tree.map(np.testing.assert_array_equal, saved(run), before)
@@ -55,23 +51,20 @@ def test_epochs_of_whole_batches_go_on_where_they_were_stopped(tmp_path, capsys)
 
 def test_overwrite_trains_the_stage_anew_and_keeps_the_stages_it_needs(tmp_path):
     def of(steps):
-        job = tiny_pipeline("hopper_mr", tmp_path)
-        job.config["teacher"]["optimiser"]["steps"] = steps
-        job.config["teacher"]["method"]["reward_weight"] = 1.0  # it needs the return model
-        return job
+        # With a reward it needs the return model.
+        section = {"optimiser": {"steps": steps}, "method": {"reward_weight": 1.0}}
+        return tiny_pipeline("hopper_mr", tmp_path, teacher=section)
 
     def began(stage):
         return (tmp_path / "run" / stage / checkpoints.CONFIG).stat().st_mtime_ns
 
     run = tmp_path / "run" / "teacher"
-    of(4).ensure("teacher")
+    train(of(4), "teacher")
     evaluations = [run / "eval.json", run / "eval_1_of_8.json"]
     for path in (*evaluations, run / "notes.txt"):
         path.touch()
     before = began("reward"), began("teacher")
-    again = of(2)
-    again.overwrite = True
-    again.ensure("teacher")
+    train(of(2), "teacher", overwrite=True)
     assert [line["step"] for line in curve(run)] == [2]
     assert not any(path.exists() for path in evaluations)
     assert (run / "notes.txt").exists()
@@ -80,25 +73,34 @@ def test_overwrite_trains_the_stage_anew_and_keeps_the_stages_it_needs(tmp_path)
 
 
 def test_a_run_does_not_go_on_with_other_data_under_the_same_name(tmp_path):
-    job, run = tiny_pipeline("hopper_mr", tmp_path), tmp_path / "run" / "reward"
-    job.config["training"]["save_every"] = 2
-    job.config["reward"]["optimiser"]["steps"] = 4
-    job.ensure("reward")
+    sections = {"training": {"save_every": 2}, "reward": {"optimiser": {"steps": 4}}}
+    job, run = tiny_pipeline("hopper_mr", tmp_path, **sections), tmp_path / "run" / "reward"
+    train(job, "reward")
     (run / checkpoints.FINISHED).unlink()
     shutil.rmtree(run / "checkpoints" / "4")
     before = saved(run)
     columns = hdf5.read(tmp_path / "data.hdf5", job.task)
     scaled = columns._replace(observations=10 * columns.observations)
     hdf5.write(tmp_path / "data.hdf5", scaled._asdict(), {})
-    again = pipeline.Experiment(job.config, str(tmp_path / "run"), resume=True)
+    again = opening.open_pipeline(job.config, tmp_path / "run")
     with pytest.raises(errors.UserError, match="was begun on other data"):
-        again.ensure("reward")
+        train(again, "reward", resume=True)
     jax.tree.map(np.testing.assert_array_equal, saved(run), before)
 
 
 def test_two_programs_do_not_train_in_one_folder(tmp_path):
     job, run = tiny_pipeline("hopper_mr", tmp_path), tmp_path / "run" / "reward"
     with checkpoints.alone(run), pytest.raises(errors.UserError, match="another program trains in"):
-        job.ensure("reward")
-    job.ensure("reward")  # it has ended
+        train(job, "reward")
+    train(job, "reward")  # it has ended
     assert checkpoints.run_status(run) == checkpoints.FINISHED
+
+
+def test_a_number_of_updates_that_epochs_give_is_written_down_and_changes_no_configuration(
+    tmp_path,
+):
+    job = of_epochs(tmp_path)
+    train(job, "reward")
+    recorded, _ = run_dir.read(job.run("reward"))
+    assert recorded.stages["reward"].optimiser.steps == 9
+    assert job.config.stages["reward"].optimiser.steps == 0

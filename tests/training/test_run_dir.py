@@ -10,9 +10,9 @@ import pytest
 from helpers import load
 
 import ractd_jax
-from ractd_jax import errors, stages, tasks
-from ractd_jax.policies import policy
-from ractd_jax.training import checkpoints, run_dir
+from ractd_jax import errors
+from ractd_jax.methods import registry
+from ractd_jax.training import checkpoints, restore, run_dir
 
 FOREIGN = {
     "empty": {},
@@ -23,22 +23,23 @@ FOREIGN = {
     "a list of stages": {"config": {}, "stage": ["student"]},
 }
 OTHER = {  # what another version has, or lacks: (path to it, its value, what is said)
-    "stage": (["stage"], "oracle", "a stage 'oracle'"),
-    "field": (["config", "student", "method", "magic"], 1, "unexpected keyword argument 'magic'"),
-    "noise": (["config", "noise"], None, "KeyError: 'noise'"),
-    "training": (["config", "training"], None, "KeyError: 'training'"),
-    "student": (["config", "student"], None, "KeyError: 'student'"),
-    "teacher": (["config", "teacher"], None, "KeyError: 'teacher'"),
-    "kind": (["config", "student", "network", "kind"], None, "KeyError: 'kind'"),
-    "data": (["config", "data"], [], "TypeError: list indices"),
-    "settings": (["config", "training"], [], "AttributeError: 'list' object"),
+    "field": (["config", "student", "method", "magic"], 1, "student.method.magic"),
+    "noise": (["config", "noise"], None, "noise is missing"),
+    "training": (["config", "training"], None, "training is missing"),
+    "number": (["config", "student", "method", "nfe"], None, "student.method.nfe is missing"),
+    "student": (["config", "student"], None, "a stage 'student'"),
+    "teacher": (["config", "teacher"], None, "student needs teacher"),
+    "kind": (["config", "student", "network", "kind"], None, "student.network.kind is missing"),
+    "data": (["config", "data"], [], "data is []"),
+    "settings": (["config", "training"], [], "training is []"),
 }
 
 
 @pytest.fixture
 def meta():
     """Return what config.json says of a student."""
-    return run_dir.describe(load("hopper_mr", "student,size=demo")[1], "student")
+    config = registry.configure(load("hopper_mr", "student,size=demo")[1])
+    return json.loads(json.dumps(run_dir.describe(config, "student")))
 
 
 def changed(meta, path, value):
@@ -72,7 +73,11 @@ def refusals(run, found):
 def test_folder_of_another_program_is_refused(name, meta, tmp_path):
     assert "has no config and stage" in refusals(tmp_path, FOREIGN[name])
     with pytest.raises(errors.UserError, match="has no config and stage"):
-        run_dir.check_same(tmp_path, meta["config"], "student")
+        run_dir.check_same(tmp_path, registry.configure(meta["config"]), "student")
+
+
+def test_a_stage_of_an_unknown_method_says_what_brings_it(meta, tmp_path):
+    assert "--method=FILE" in refusals(tmp_path, changed(meta, ["stage"], "oracle"))
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -85,13 +90,11 @@ def test_a_run_of_another_version_is_refused(name, meta, tmp_path):
 
 
 def test_a_run_of_another_version_does_not_go_on(meta, tmp_path):
-    for path, says in (
-        (["config", "reward"], r"another version .* .KeyError: 'reward'"),
-        (["config", "noise"], "was trained with noise = None"),
-    ):
+    config = registry.configure(meta["config"])
+    for path in (["config", "student"], ["config", "noise"]):
         checkpoints.write_json(tmp_path / checkpoints.CONFIG, changed(meta, path, None))
-        with pytest.raises(errors.UserError, match=says) as caught:
-            run_dir.check_same(tmp_path, meta["config"], "student")
+        with pytest.raises(errors.UserError, match="another version") as caught:
+            run_dir.check_same(tmp_path, config, "student")
         assert "\n" not in str(caught.value)
 
 
@@ -113,7 +116,7 @@ def test_changes_that_make_another_run_are_refused(stage, change, says, meta, tm
         config[name] = config[name] | value if isinstance(value, dict) else value
     context = pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext()
     with context:
-        run_dir.check_same(tmp_path, config, stage)
+        run_dir.check_same(tmp_path, registry.configure(config), stage)
 
 
 @pytest.mark.parametrize(
@@ -137,27 +140,27 @@ def test_a_run_is_of_the_models_that_it_was_trained_from(stage, field, value, sa
     assert config != meta["config"]
     context = pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext()
     with context:
-        run_dir.check_same(tmp_path, config, stage)
+        run_dir.check_same(tmp_path, registry.configure(config), stage)
 
 
 def test_a_finished_run_may_act_in_another_precision(meta, tmp_path):
     checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta)
     checkpoints.mark_finished(tmp_path)
     config = meta["config"] | {"training": meta["config"]["training"] | {"precision": "bfloat16"}}
-    run_dir.check_same(tmp_path, config, "student")
+    run_dir.check_same(tmp_path, registry.configure(config), "student")
 
 
 def test_run_without_a_section_that_acting_needs_is_refused(meta, tmp_path):
-    config, stage = meta["config"], "teacher"
-    task = tasks.from_config(config)
-    like = policy.template(stages.make(config, task, stage), task)
+    config = registry.configure(meta["config"])
+    like = restore.stage_template(config, "teacher")
     item = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     store = checkpoints.Checkpoints(tmp_path)
     store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0})
     store.close()
-    meta |= {"stage": stage}
+    meta |= {"stage": "teacher"}
     checkpoints.write_json(tmp_path / checkpoints.CONFIG, meta)
     assert ractd_jax.load_policy(tmp_path).history == 1
-    checkpoints.write_json(tmp_path / checkpoints.CONFIG, changed(meta, ["config", "reward"], None))
-    with pytest.raises(errors.UserError, match=r"another version .* .KeyError: 'reward'"):
+    lacks = changed(meta, ["config", "teacher", "network", "hidden"], None)
+    checkpoints.write_json(tmp_path / checkpoints.CONFIG, lacks)
+    with pytest.raises(errors.UserError, match=r"another version .*teacher\.network\.hidden"):
         ractd_jax.load_policy(tmp_path)

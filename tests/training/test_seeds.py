@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load, write_episodes
-from run_helpers import curve, saved
+from run_helpers import curve, saved, tiny_config
+from run_helpers import train as train_stage
 
-from configs import base
+import ractd_jax
+from ractd_jax import config as configuration
 from ractd_jax import diffusion, edm, errors
-from ractd_jax.policies import policy
-from ractd_jax.training import checkpoints, loop, pipeline, run_dir, seeds
+from ractd_jax.cli import words
+from ractd_jax.training import checkpoints, loop, opening, pipeline
+from ractd_jax.training.trainer import Trainer
 from ractd_jax.types import Algorithm
 
 STEPS = 7
@@ -77,25 +79,23 @@ def test_several_devices_are_refused(algorithm, draw):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "data.hdf5"
-    _, config = load("hopper_mr", f"student,size=demo,source={path},seed=3")
-    write_episodes(pipeline.tasks.get(config["task"]), path)
-    for stage in ("teacher", "student"):
-        config[stage]["network"].update(hidden=8, blocks=1)
-    config["reward"]["network"]["dims"] = [8]
-    for stage in ("teacher", "student", "reward"):
-        config[stage]["optimiser"].update(steps=4, batch_size=8, warmup=1)
-    config["training"].update(updates_per_dispatch=2, save_every=2)
-    return config
+    smaller = {"optimiser": {"steps": 4, "warmup": 1}}
+    sections = dict.fromkeys(("teacher", "student", "reward"), smaller)
+    folder = tmp_path_factory.mktemp("data")
+    return tiny_config("hopper_mr", folder, seed=3, seeds=2, training={"save_every": 2}, **sections)
 
 
 @pytest.mark.slow
 def test_every_folder_is_that_of_a_single_run(config, tmp_path):
-    jobs = seeds.experiments(config, 2, str(tmp_path / "together"))
-    assert [job.config["seed"] for job in jobs] == [3, 4]
-    seeds.ensure(jobs, "student")
-    alone = pipeline.Experiment(config | {"seed": 4}, str(tmp_path / "alone"))
-    alone.ensure("student")
+    def trainer(**options):
+        return Trainer(opening.open_seeds(config, tmp_path / "together"), **options)
+
+    assert [job.config.seed for job in trainer().pipelines] == [3, 4]
+    trainer().ensure("student")
+    alone = opening.open_pipeline(
+        configuration.replace(config, seed=4, seeds=1), tmp_path / "alone"
+    )
+    train_stage(alone, "student")
     for stage in ("reward", "teacher", "student"):
         runs = [tmp_path / "together" / f"seed{seed}" / stage for seed in (3, 4)]
         single = tmp_path / "alone" / stage
@@ -104,11 +104,11 @@ def test_every_folder_is_that_of_a_single_run(config, tmp_path):
         close(saved(runs[1]), saved(single))
         first, second = map(jax.tree.leaves, map(saved, runs))
         assert not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-        for mine, theirs in zip(curve(runs[1]), curve(single), strict=True):
-            assert mine == pytest.approx(theirs, rel=1e-3)
+        for line, same in zip(curve(runs[1]), curve(single), strict=True):
+            assert line == pytest.approx(same, rel=1e-3)
         configs = [checkpoints.read_json(run / checkpoints.CONFIG) for run in (runs[1], single)]
         assert configs[0] == configs[1]
-    policy.load_policy(tmp_path / "together" / "seed3" / "student")
+    ractd_jax.load_policy(tmp_path / "together" / "seed3" / "student")
 
     # One seed was stopped half way, the other is finished: only the first goes on, to the same.
     run = tmp_path / "together" / "seed4" / "student"
@@ -116,19 +116,19 @@ def test_every_folder_is_that_of_a_single_run(config, tmp_path):
     (run / checkpoints.FINISHED).unlink()
     shutil.rmtree(run / "checkpoints" / "4")
     with pytest.raises(errors.UserError, match="--resume"):
-        seeds.ensure(seeds.experiments(config, 2, str(tmp_path / "together")), "student")
-    seeds.ensure(seeds.experiments(config, 2, str(tmp_path / "together"), resume=True), "student")
+        trainer().ensure("student")
+    trainer(resume=True).ensure("student")
     close(saved(run), before)
 
 
 def test_default_folders_are_those_of_single_runs(config):
-    jobs = seeds.experiments(config, 2, None)
-    assert [job.workdir for job in jobs] == [
-        run_dir.default_workdir(config | {"seed": seed}) for seed in (3, 4)
-    ]
+    jobs = opening.open_seeds(config)
+    singles = (configuration.replace(config, seed=seed) for seed in (3, 4))
+    assert [job.workdir for job in jobs] == [pipeline.default_workdir(one) for one in singles]
+    assert jobs[0].recorded is jobs[1].recorded
 
 
 @pytest.mark.parametrize(("word", "says"), [("seeds=0", "at least 1"), ("seeds=x", "whole")])
 def test_wrong_numbers_of_seeds_are_refused(word, says):
     with pytest.raises(errors.UserError, match=says):
-        base.parse(f"student,{word}")
+        words.parse(f"student,{word}")

@@ -32,7 +32,7 @@ from ractd_jax import errors, tasks
 from ractd_jax.data import cache, episodes, hdf5
 from ractd_jax.envs import maze2d, waypoint_controller
 
-VERSION = 1  # of the procedure; part of the cached file's name
+VERSION = 2  # of the procedure and the physics; part of the cached file's name
 TRANSITIONS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}  # as in D4RL
 NOISE = 0.5  # in D4RL's files
 CHUNK = 20_000  # rows between two reports
@@ -166,7 +166,7 @@ def _run(
     """Yield the run in pieces; see `_OBS` and its like for the columns."""
     # Two streams, so that a short run is the beginning of a long one.
     rng, rng_noise = np.random.default_rng(seed).spawn(2)
-    model = mujoco.MjModel.from_xml_string(maze2d.mjcf(maze))
+    model = maze2d.compiled(maze)
     data = mujoco.MjData(model)
     controller = waypoint_controller.WaypointController(maze, rng)
     target = maze2d.random_location(maze, rng).tolist()

@@ -1,21 +1,20 @@
 """Data of one's own: what SAC saw, rolled-out snapshots, and runs that were stopped."""
 
-import importlib
 import json
 import pathlib
 import subprocess
 import sys
 import types
 
-import flax.serialization
 import h5py
 import jax
 import numpy as np
 import pytest
 from helpers import ROOT
 
-from configs import hopper_mr
-from ractd_jax import cli, errors
+from ractd_jax import config as configuration
+from ractd_jax import errors
+from ractd_jax.data.generate import __main__ as command_line
 from ractd_jax.data.generate import collect, sac, sac_rollout
 from ractd_jax.envs.make import make_env
 
@@ -71,7 +70,7 @@ def run(tmp_path, model):
     meta = {"env": ENV, "seed": 0, "warmup": 10, "snapshot_every": 400, "cuts": [349]}
     meta["snapshots"] = {"400": seen, "650": seen | {"return_mean": None}}
     (checkpoint / "collect.json").write_text(json.dumps(meta))
-    (checkpoint / "learner.msgpack").write_bytes(flax.serialization.to_bytes(sac._learner(model)))
+    np.savez(checkpoint / "learner.npz", **sac._named(sac._learner(model)))
     return tmp_path / "run"
 
 
@@ -81,18 +80,18 @@ def columns(path):
 
 
 def test_replay_holds_the_finished_episodes_only(run):
-    data = columns(collect.replay(run, 650))
+    data = columns(collect.write_replay(run, 650))
     with np.load(run / "checkpoint-650" / "buffer.npz") as buffer:
         rows = [*range(300), *range(350, 600)]
         np.testing.assert_array_equal(data["rewards"], buffer["rewards"][rows].astype(np.float32))
         np.testing.assert_allclose(data["actions"], 2 * buffer["actions"][rows], atol=1e-6)
     assert np.flatnonzero(data["terminals"]).tolist() == [99, 549]
     assert np.flatnonzero(data["timeouts"]).tolist() == [299]
-    assert len(columns(collect.replay(run, 420))["rewards"]) == 300
+    assert len(columns(collect.write_replay(run, 420))["rewards"]) == 300
 
 
 def test_roll_out_drives_the_environment_with_the_saved_actor(run):
-    data = columns(collect.roll_out(run, [400, 650], 600, workers=1))
+    data = columns(collect.write_rollout(run, [400, 650], 600, workers=1))
     assert len(data["rewards"]) == 600
     assert data["timeouts"].sum() == 3
     assert 1 < np.abs(data["actions"]).max() <= 2
@@ -107,7 +106,7 @@ def test_roll_out_drives_the_environment_with_the_saved_actor(run):
 
 
 def test_run_is_shown_by_its_newest_checkpoint(run, capsys):
-    assert collect.main(["--out", str(run)]) == 0
+    assert command_line.main(["--out", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Pendulum-v1, seed 0"
     assert [line.split() for line in lines[2:]] == [["400", "2", "-1,234.5"], ["650", "2", "-"]]
@@ -127,7 +126,7 @@ def test_run_is_shown_by_its_newest_checkpoint(run, capsys):
     ],
 )
 def test_a_wrong_word_ends_in_one_line(run, words, says, capsys):
-    assert collect.main(["--out", str(run), *words]) == 2
+    assert command_line.main(["--out", str(run), *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert says in error
@@ -140,18 +139,24 @@ def test_a_wrong_word_ends_in_one_line(run, words, says, capsys):
 )
 def test_an_unfit_environment_is_refused_before_anything_is_written(tmp_path, env, says, capsys):
     words = ["--out", str(tmp_path / "new"), "--steps", "100", *(["--env", env] if env else [])]
-    assert collect.main(words) == 2
+    assert command_line.main(words) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
 def test_an_empty_folder_says_how_to_begin(tmp_path, capsys):
-    assert collect.main(["--out", str(tmp_path), "--rollout", "10"]) == 2
+    assert command_line.main(["--out", str(tmp_path), "--rollout", "10"]) == 2
     assert "--env and --steps" in capsys.readouterr().err
 
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-30])
+
+
+def resize(path):
+    with np.load(path) as saved:
+        arrays = dict(saved)
+    np.savez(path, **arrays | {name: array[:3] for name, array in arrays.items() if array.ndim})
 
 
 DAMAGE = {
@@ -164,7 +169,8 @@ DAMAGE = {
         "checkpoint-650/collect.json", lambda path: path.write_text("{}"), "show replay steps"
     ),
     "says a list": ("checkpoint-650/collect.json", lambda path: path.write_text("[]"), "show"),
-    "learner cut": ("checkpoint-650/learner.msgpack", truncate, "steps"),
+    "learner cut": ("checkpoint-650/learner.npz", truncate, "steps"),
+    "learner of another size": ("checkpoint-650/learner.npz", resize, "steps"),
 }  # fmt: skip
 WORDS = {
     "show": [],
@@ -181,7 +187,7 @@ def test_a_damaged_run_is_one_line(run, model, monkeypatch, capsys, what, comman
     path, damage, _ = DAMAGE[what]
     monkeypatch.setattr(sac, "make_learner", lambda env, **settings: model)
     damage(run / path)
-    assert collect.main(["--out", str(run), *WORDS[command]]) == 2
+    assert command_line.main(["--out", str(run), *WORDS[command]]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "anew in another folder: " in error
@@ -193,7 +199,7 @@ def test_a_damaged_run_is_one_line(run, model, monkeypatch, capsys, what, comman
 def test_a_run_whose_environment_is_not_installed_is_one_line(run, capsys, command):
     said = run / "checkpoint-650" / "collect.json"
     said.write_text(said.read_text().replace(ENV, "Elsewhere-v0"))
-    assert collect.main(["--out", str(run), command, "650"]) == 2
+    assert command_line.main(["--out", str(run), command, "650"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: Elsewhere-v0: Environment `Elsewhere` doesn't exist."
     ]
@@ -209,7 +215,7 @@ def test_a_folder_of_another_name_is_no_checkpoint(run, model):
 
 def test_help_gives_the_commands():
     done = subprocess.run(
-        [sys.executable, "-m", "ractd_jax.data.generate.collect", "--help"],
+        [sys.executable, "-m", "ractd_jax.data.generate", "--help"],
         cwd=ROOT,
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
@@ -217,38 +223,39 @@ def test_help_gives_the_commands():
         assert word in done.stdout
 
 
-# ---- the stage -----------------------------------------------------------------------------------
+# ---- the command of main.py ----------------------------------------------------------------------
 
 
-def stage(name, workdir, seed=0, **fields):
-    """Run `main.py --config=configs/<name>.py:collect,seed=<seed>`."""
-    config = importlib.import_module(f"configs.{name}").get_config(f"collect,seed={seed}")
-    config.collect.update(fields)
-    config.training.compilation_cache = ""
-    cli.run(config, str(workdir), resume=False, overwrite=False)
-
-
-def test_the_stage_writes_what_is_asked_for(run, capsys):
-    fields = {"env": ENV, "steps": 600, "warmup": 10, "snapshot_every": 400}
-    stage("custom", run, **fields, replay=(420,), rollout=(400, 650), transitions=300)
+def test_run_writes_what_is_asked_for(run, capsys):
+    settings = {"env": ENV, "steps": 600, "warmup": 10, "snapshot_every": 400}
+    written = {"replay": (420,), "rollout": (400, 650), "transitions": 300}
+    collect.run(**settings, **written, workdir=run)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Pendulum-v1, seed 0"
     assert lines[-1].startswith("train on a file: source=")
     rows = {path.name: len(columns(path)["rewards"]) for path in run.glob("*.hdf5")}
     assert rows == {"replay-600.hdf5": 550, "replay-420.hdf5": 300, "rollout-400-650.hdf5": 400}
     with pytest.raises(errors.UserError, match="seed 0, not 1"):
-        stage("custom", run, seed=1, **fields)
+        collect.run(**settings, seed=1, workdir=run)
 
 
-def test_the_stage_knows_the_environment_of_a_task_and_the_extra(tmp_path, monkeypatch):
+def test_run_takes_the_section_of_a_configuration():
+    fields = configuration.plain(configuration.Collect(env="Elsewhere-v0"))
+    with pytest.raises(errors.UserError, match="Elsewhere"):
+        collect.run(**fields)
+    with pytest.raises(errors.UserError, match="in which environment"):
+        collect.run(**configuration.plain(configuration.Collect()))
+
+
+def test_without_sbx_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sbx", None)  # as if it were not installed
     with pytest.raises(errors.UserError, match=r"needs sbx-rl .* pip install '.\[collect\]'") as e:
-        stage("hopper_mr", tmp_path / "new")
+        collect.learn(tmp_path / "new", "Hopper-v4", 1000)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_stopped_stage_says_how_to_go_on(tmp_path, monkeypatch):
+def test_a_stopped_run_says_how_to_go_on(monkeypatch):
     asked = []
 
     def stopped(folder, env, steps, **settings):
@@ -256,12 +263,11 @@ def test_a_stopped_stage_says_how_to_go_on(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(collect, "learn", stopped)
+    settings = {"warmup": 10_000, "snapshot_every": 10_000, "seed": 3}
     with pytest.raises(errors.UserError, match="the same command continues from what runs"):
-        collect.run(hopper_mr.get_config("collect").collect.to_dict(), seed=3)
-    folder, env, steps, settings = asked[0]
-    assert folder == pathlib.Path("runs/Hopper-v4/collect-seed3")
-    assert (env, steps) == ("Hopper-v4", 300_000)
-    assert settings == {"seed": 3, "warmup": 10_000, "snapshot_every": 10_000}
+        collect.run(env="Hopper-v4", steps=300_000, **settings)
+    folder = pathlib.Path("runs/Hopper-v4/collect-seed3")
+    assert asked == [(folder, "Hopper-v4", 300_000, settings)]
 
 
 # ---- with sbx-rl ---------------------------------------------------------------------------------
@@ -289,7 +295,7 @@ def test_a_stopped_run_continues_where_it_was_saved(tmp_path, monkeypatch, capsy
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sac, "save", die_after_the_second)
-    assert collect.main([*begin, "--steps", "450"]) == 2
+    assert command_line.main([*begin, "--steps", "450"]) == 2
     assert "the same command continues" in capsys.readouterr().err
     monkeypatch.setattr(sac, "save", save)
     before = buffer(folder, 300)
@@ -298,7 +304,7 @@ def test_a_stopped_run_continues_where_it_was_saved(tmp_path, monkeypatch, capsy
 
     # A kill in the middle of saving leaves this behind.
     (folder / ".checkpoint.tmp").mkdir()
-    assert collect.main([*begin, "--steps", "450"]) == 0
+    assert command_line.main([*begin, "--steps", "450"]) == 0
     after = buffer(folder, 450)
     for name, column in before.items():
         expected = after[name][:300].copy()

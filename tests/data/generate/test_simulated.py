@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import d4rl, episodes, hdf5
+from ractd_jax.data import cache, d4rl, episodes, hdf5
 from ractd_jax.data.generate import sac_rollout, simulated
 from ractd_jax.envs.make import make_env
 
@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path, 
     (tmp_path / "file").touch()
     monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path / "file" / "folder"))
     with pytest.raises(errors.UserError, match="cannot write"):
-        simulated.keep(TASK, 1, pytest.fail, 10, 0)
+        cache.keep(TASK, 1, pytest.fail, 10, 0)
 
 
 def test_comparison_prints_what_the_file_holds(path, tmp_path, monkeypatch, capsys):
@@ -224,12 +224,6 @@ def test_comparison_of_the_snapshots_by_themselves(monkeypatch, capsys):
     assert 1_000 < float(returns.split(" +- ")[0].replace(",", "")) < 2_500
 
 
-def test_label_says_when_there_is_no_expert():
-    assert "no expert" in simulated.label(tasks.get("halfcheetah-medium-expert-v2"))
-    plain = simulated.label(tasks.get("halfcheetah-medium-v2"))
-    assert plain == "simulated (MuJoCo 3, shipped SAC snapshots)"
-
-
 @pytest.mark.parametrize("env", ENVS[1:])
 def test_snapshots_of_the_other_robots_act_as_their_recipe_says(env):
     """The last of medium-replay beats a random policy many times over."""
@@ -252,7 +246,7 @@ def test_cache_is_made_once_under_a_telling_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(simulated, "RECIPES", {TASK.name: simulated.Recipe(400, {0: 1})})
     path = simulated.cached(TASK, seed=5)
     assert "simulating hopper-medium-replay-v2" in capsys.readouterr().out
-    assert [f.name for f in tmp_path.iterdir()] == [path.name]
+    assert [f.name for f in tmp_path.glob("[!.]*")] == [path.name]
     assert all(part in path.name for part in (TASK.name, "400", "seed5"))
     before = path.stat().st_mtime_ns
     assert simulated.cached(TASK, seed=5) == path
@@ -261,10 +255,10 @@ def test_cache_is_made_once_under_a_telling_name(tmp_path, monkeypatch, capsys):
     assert simulated.cached(TASK, seed=6) != path
 
 
-def test_two_processes_that_make_the_cache_at_once_leave_one_whole_file(tmp_path):
+def test_of_two_processes_that_want_the_same_file_one_makes_it(tmp_path):
     program = (
         "import sys, time, pathlib; from ractd_jax import tasks; "
-        "from ractd_jax.data import simulated; "
+        "from ractd_jax.data.generate import simulated; "
         f"task = tasks.get({TASK.name!r}); "
         "simulated.RECIPES = {task.name: simulated.Recipe(3000, {0: 1})}; "
         "folder = pathlib.Path(sys.argv[1]); (folder / sys.argv[2]).touch(); "
@@ -286,9 +280,12 @@ def test_two_processes_that_make_the_cache_at_once_leave_one_whole_file(tmp_path
             seen = len(hdf5.read(file, TASK).rewards)
             assert seen >= 3000
         time.sleep(0.05)
-    paths = {process.communicate()[0].splitlines()[-1] for process in made}
+    lines = [process.communicate()[0].splitlines() for process in made]
     assert [process.returncode for process in made] == [0, 0]
-    assert [str(file) for file in (tmp_path / "cache").iterdir()] == list(paths)
+    made_it = [any(line.startswith("simulating") for line in said) for said in lines]
+    assert sorted(made_it) == [False, True]
+    paths = {said[-1] for said in lines}
+    assert [str(file) for file in (tmp_path / "cache").glob("[!.]*")] == list(paths)
     assert len(hdf5.read(paths.pop(), TASK).rewards) >= 3000
 
 
