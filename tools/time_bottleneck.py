@@ -55,7 +55,7 @@ def orders(net, x, t, cond, eps) -> dict:
 
 def main() -> None:
     """Print the time of each; they take turns, so that all meet the same neighbours."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     fields = {"hidden": 256, "blocks": 3, "widening": 4, "batch": 256, "act": 3, "obs": 11}
     for name, default in (fields | {"repeat": 100}).items():
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -337,7 +337,7 @@ def _write(path: Path, arrays: dict) -> None:
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--env", default="hopper", choices=sorted(ENVS), help="[hopper]")
     parser.add_argument("--steps", type=int, required=True, help="environment steps in all")

@@ -6,7 +6,7 @@ them; nothing here says how good an action is.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -71,30 +71,33 @@ def measure(
 
     Args:
         config: the configuration.
-        rates: of matrix products in each precision, operations per second.
+        rates: of matrix products, by precision, in operations per second.
         seconds: of repeating each measurement.
         max_seconds: that the five decisions of a measurement may take at least; one that would
             take longer is skipped, its times are None.
     """
     task = config.task
-    weights, speed, theirs = {}, {}, {}
-    compare = versus.reference()
+    weights: dict[str, Params] = {}  # by stage
+    speed: dict[tuple[str, str], float] = {}  # by stage and precision
+    torch_networks: dict[tuple[str, str], Any] = {}
+    compare = versus.reference() is not None
     for contender in CONTENDERS:
         name, stage, _, precision = contender
-        own = as_contender(config, contender)
-        algorithm = registry.make(own, stage)
+        changed = as_contender(config, contender)
+        algorithm = registry.make(changed, stage)
+        assert algorithm.act is not None
         held = stage, precision
         if stage not in weights:  # one network in memory at a time
             weights = {stage: random_weights(algorithm, stage)}
-        if compare and held not in theirs:
-            theirs = {held: versus.network(own, stage, weights[stage])}
+        if compare and held not in torch_networks:
+            torch_networks = {held: versus.network(changed, stage, weights[stage])}
         params = jax.tree.map(lambda a, dtype=precision: a.astype(dtype), weights[stage])
         if held not in speed:
             speed[held] = floor.bandwidth(floor.size(params))
-        calls, slower = registry.calls(own, stage), 1.0
-        other = versus.actor(own, stage, theirs[held]) if compare else None
+        calls, slower = registry.calls(changed, stage), 1.0
+        torch_actor = versus.actor(changed, stage, torch_networks[held]) if compare else None
         normalizer = normalization.identity(task.obs_dim, task.act_dim)
-        history = registry.history(own, stage)
+        history = registry.history(changed, stage)
         actor = Policy(algorithm, params, normalizer, task, history=history)
         for batch in config.bench.batches:
             cond = jnp.zeros((batch, history * task.obs_dim))
@@ -116,17 +119,31 @@ def measure(
                 yield entry | dict.fromkeys(TIMES)
                 continue
             entry |= decisions(actor, batch, seconds)
-            if other:
-                entry |= against(actor, other, batch, seconds=seconds, limit=max_seconds)
+            if torch_actor:
+                entry |= against(
+                    actor, torch_actor, batch, seconds=seconds, max_seconds=max_seconds
+                )
             slower = max(entry["median_ms"] / entry["floor_ms"], 1.0)
             yield entry | {"floor_ratio": entry["median_ms"] / entry["floor_ms"]}
 
 
-def against(actor: Policy, other, batch: int, **settings) -> dict[str, Any]:
-    """Time PyTorch's decisions and ours in turns; `settings` are those of `versus.turns`."""
+def against(
+    actor: Policy,
+    torch_actor: Callable[[np.ndarray], np.ndarray],
+    batch: int,
+    *,
+    seconds: float,
+    max_seconds: float,
+) -> dict[str, Any]:
+    """Time PyTorch's decisions and ours in turns, see `versus.turns`."""
     obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
-    found = versus.turns(lambda: actor.act(obs, seeds, 3), lambda: other(obs), **settings)
-    ((torch, ratio),) = found or [(None, None)]
+    timed = versus.turns(
+        lambda: actor.act(obs, seeds, 3),
+        lambda: torch_actor(obs),
+        seconds=seconds,
+        max_seconds=max_seconds,
+    )
+    ((torch, ratio),) = timed or [(None, None)]
     return {"torch_ms": torch and 1000 * torch, "torch_over_ours": ratio}
 
 

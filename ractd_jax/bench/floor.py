@@ -9,12 +9,14 @@ cache they fit in.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import partial_eval
+from jaxtyping import Float
 
 from ractd_jax.nn.cpu import matmul
 from ractd_jax.types import Params
@@ -22,7 +24,9 @@ from ractd_jax.types import Params
 SIDE = 1024, 8192  # of the matrices whose product is timed: on a CPU, on an accelerator
 
 
-def timed(call: Callable[[], object], seconds: float, least: int = 5, most: int = 2000):
+def timed(
+    call: Callable[[], object], seconds: float, least: int = 5, most: int = 2000
+) -> Float[np.ndarray, " repeats"]:
     """Call again and again for about `seconds`; return how long each call took, in seconds.
 
     `call` must wait for its result.
@@ -35,7 +39,9 @@ def timed(call: Callable[[], object], seconds: float, least: int = 5, most: int 
     return np.asarray(times)
 
 
-def _per_round(body: Callable, start, rounds: int, seconds: float, *arrays) -> float:
+def _per_round(
+    body: Callable[..., Any], start: Any, rounds: int, seconds: float, *arrays: Any
+) -> float:
     """Return the shortest time of one round of `body(carry, *arrays)` in a compiled loop."""
 
     def loop(start, *arrays):
@@ -90,32 +96,32 @@ def size(params: Params) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
-def operations(f: Callable, *args) -> int:
+def operations(f: Callable[..., Any], *args: Any) -> int:
     """Return the operations of all matrix products and convolutions in `f(*args)`.
 
     Counted in the traced program, without what its results do not need: a scan counts as often as
     it runs, the longer branch of a condition counts, a while loop counts once. Everything
     elementwise is left out.
     """
-    # A function of its own: what was traced before, under `convolution.plain` or not, is kept.
+    # A function of its own: JAX keeps what was traced before, perhaps under `xla_convolutions`.
     program = jax.make_jaxpr(lambda *args: f(*args))(*args).jaxpr
     needed, _ = partial_eval.dce_jaxpr(program, [True] * len(program.outvars), instantiate=True)
     return _count(needed)
 
 
-def _count(jaxpr) -> int:
+def _count(jaxpr: Any) -> int:
     total = 0
     for eqn in jaxpr.eqns:
-        out = eqn.outvars[0].aval if eqn.outvars else None
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             shape = eqn.invars[0].aval.shape
-            total += 2 * out.size * int(np.prod([shape[axis] for axis in contracted]))
+            terms = int(np.prod([shape[axis] for axis in contracted]))
+            total += 2 * eqn.outvars[0].aval.size * terms
         elif eqn.primitive.name == "conv_general_dilated":
             kernel = eqn.invars[1].aval
             features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
             zeros = int(np.prod(eqn.params["lhs_dilation"]))  # between inputs, not multiplied by
-            total += 2 * out.size * (kernel.size // features) // zeros
+            total += 2 * eqn.outvars[0].aval.size * (kernel.size // features) // zeros
         else:
             inner = [_count(sub) for sub in _inside(eqn.params.values())]
             if eqn.primitive.name == "cond":
@@ -125,7 +131,7 @@ def _count(jaxpr) -> int:
     return total
 
 
-def _inside(values):
+def _inside(values: Iterable[Any]) -> Iterator[Any]:
     """Yield the programs among the parameters of an operation."""
     for value in values:
         if isinstance(value, tuple | list):

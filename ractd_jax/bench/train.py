@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ractd_jax import config as configuration
 from ractd_jax.bench import floor
@@ -27,12 +28,19 @@ ROUNDS = 3  # fused and stepwise take turns
 def random_rows(task: TaskSpec, horizon: int, seed: int = 0) -> windows.Dataset:
     """Return a training set of uniform noise in [-1, 1]."""
     rng = np.random.default_rng(seed)
-    shapes = (ROWS, task.obs_dim), (ROWS, task.act_dim), (ROWS,)
-    arrays = (jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in shapes)
-    starts = jnp.arange(ROWS - horizon, dtype=jnp.int32)
-    arrivals = jnp.full(ROWS, ROWS - 1, jnp.int32)
-    rest = jnp.zeros(task.act_dim + task.obs_dim)
-    return windows.Dataset(*arrays, starts, arrivals, jnp.zeros(ROWS, jnp.int32), rest)
+
+    def noise(*shape: int) -> Array:
+        return jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32)
+
+    return windows.Dataset(
+        observations=noise(ROWS, task.obs_dim),
+        actions=noise(ROWS, task.act_dim),
+        returns=noise(ROWS),
+        starts=jnp.arange(ROWS - horizon, dtype=jnp.int32),
+        segment_ends=jnp.full(ROWS, ROWS - 1, jnp.int32),
+        episode_starts=jnp.zeros(ROWS, jnp.int32),
+        rest=jnp.zeros(task.act_dim + task.obs_dim),
+    )
 
 
 def measure(

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -30,13 +31,18 @@ SHARE = 10  # updates of ours for one of PyTorch's, whose time does not depend o
 STAGE = "ctd"  # the student's update without a reward, whose small network is not the question
 
 
-def reference():
-    """Return the module `benchmarks.torch_reference`, its threads those of this process, or None.
+def reference() -> types.ModuleType | None:
+    """Return the module `benchmarks.torch_reference`, or None where it or torch is missing.
 
-    A module rather than an import, for nothing here may need torch.
+    Its threads become those of this process. A module rather than an import: nothing in this file
+    may need torch.
     """
     if not all(importlib.util.find_spec(name) for name in ("torch", "benchmarks")):
         return None
+    return _reference()
+
+
+def _reference() -> types.ModuleType:
     import torch
 
     from benchmarks import torch_reference
@@ -47,45 +53,50 @@ def reference():
 
 
 def turns(
-    ours: Callable, *others: Callable, seconds: float, limit: float, rounds: int = ROUNDS
+    ours: Callable[[], Any],
+    *rivals: Callable[[], Any],
+    seconds: float,
+    max_seconds: float,
+    rounds: int = ROUNDS,
 ) -> list[tuple[float, float]] | None:
     """Time several calls in turns.
 
     Args:
-        ours: call to compare with; like the others it must wait for its result.
-        *others: the other calls.
+        ours: call to compare with; like the rivals it must wait for its result.
+        *rivals: the other calls.
         seconds: of all rounds together.
-        limit: seconds that all of it may take: there are fewer rounds where they would not fit,
-            and None is returned where not even two would.
+        max_seconds: that all of it may take: there are fewer rounds where they would not fit, and
+            None is returned where not even two would.
         rounds: of taking turns, at most.
 
     Returns:
-        Of each of `others`: (median time of a call in seconds, median over the rounds of its time
+        Of each rival: (median time of a call in seconds, median over the rounds of its time
         divided by ours).
     """
     first = 0.0
-    for call in (ours, *others):
+    for call in (ours, *rivals):
         call()  # whatever happens at a first call
         begun = time.perf_counter()
         call()
         first += time.perf_counter() - begun
-    rounds = min(rounds, int(limit / (2 * first)))
+    rounds = min(rounds, int(max_seconds / (2 * first)))
     if rounds < 2:
         return None
-    slot = seconds / rounds / (1 + len(others))
+    slot = seconds / rounds / (1 + len(rivals))
     medians = []
     for _ in range(rounds):
         row = []
-        for call in (ours, *others):
+        for call in (ours, *rivals):
             call()  # the one before has left its threads spinning and its data in the caches
             row.append(float(np.median(floor.timed(call, slot, least=1))))
         medians.append(row)
     times = np.asarray(medians)
-    theirs = np.median(times[:, 1:], axis=0), np.median(times[:, 1:] / times[:, :1], axis=0)
-    return [(float(time), float(ratio)) for time, ratio in np.transpose(theirs)]
+    seconds_of = np.median(times[:, 1:], axis=0)
+    ratios = np.median(times[:, 1:] / times[:, :1], axis=0)
+    return [(float(time), float(ratio)) for time, ratio in zip(seconds_of, ratios, strict=True)]
 
 
-def _device():
+def _device() -> Any:
     import torch
 
     gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
@@ -97,14 +108,14 @@ def network(config: Config, stage: str, params: Params) -> Any:
     context = registry.context(config, stage)
     n_times = 2 if stage in ("student", "ctd") else 1
     section = registry.plain(config)[stage]["network"]
-    net = reference().network(
+    net = _reference().network(
         section, context.shape, context.cond_dim, n_times, params, config.training.precision
     )
     return net.eval().to(_device())
 
 
 def actor(config: Config, stage: str, net: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """Return `observations -> actions`, both in NumPy, as `policy.Policy.act` works it out.
+    """Return `observations -> actions`, both in NumPy, as `Policy.act` works it out.
 
     Args:
         config: the configuration, with the sampling fields that are wanted.
@@ -115,7 +126,7 @@ def actor(config: Config, stage: str, net: Any) -> Callable[[np.ndarray], np.nda
 
     for weight in net.parameters():
         weight.data = weight.data.to(getattr(torch, config.training.precision))
-    other, noise, method = reference(), config.noise, config.stages[stage].method
+    program, noise, method = _reference(), config.noise, config.stages[stage].method
     shape, history = registry.context(config, stage).shape, registry.history(config, stage)
     task = config.task
     normalizer = normalization.identity(task.obs_dim, task.act_dim)
@@ -126,19 +137,19 @@ def actor(config: Config, stage: str, net: Any) -> Callable[[np.ndarray], np.nda
     )
     low, high = (torch.from_numpy(x).to(_device()) for x in task.action_limits())
     if stage == "ddpm":
-        sample, std = other.make_sample_ddpm(method, noise), 1.0
+        sample, std = program.make_sample_ddpm(method, noise), 1.0
     elif stage == "teacher":
         grid = dataclasses.replace(noise, bins=method.sample_bins)
         levels = diffusion.sigmas(grid, jnp.arange(grid.bins))
         levels, std = torch.from_numpy(np.array(levels)).to(_device()), noise.initial_std
 
         def sample(net, x, cond):
-            return other.sample_teacher(net, noise, levels, method.solver, x, cond)
+            return program.sample_teacher(net, noise, levels, method.solver, x, cond)
     else:
         std = noise.initial_std
 
         def sample(net, x, cond):
-            return other.sample_student(net, noise, method.nfe, x, cond)
+            return program.sample_student(net, noise, method.nfe, x, cond)
 
     @torch.inference_mode()
     def act(obs):
@@ -161,7 +172,7 @@ def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, 
     """
     import torch
 
-    other = reference()
+    program = _reference()
     config = configuration.replace(config, **{f"{STAGE}__method__warm_start": False})
     settings, horizon = config.stages[STAGE].optimiser, config.data.horizon
     batch, noise, student = settings.batch_size, config.noise, config.stages[STAGE].method
@@ -176,7 +187,7 @@ def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, 
         teacher = network(form, "teacher", frozen["teacher"])
         net = network(form, STAGE, state.params)
         loops.append(
-            other.make_update(
+            program.make_update(
                 net, teacher, noise, student, configuration.plain(settings), per_sample=per_sample
             )
         )
@@ -188,7 +199,7 @@ def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, 
     n = config.training.updates_per_dispatch
     m = max(n // SHARE, 1)
 
-    def theirs(update):
+    def in_torch(update):
         def run():
             for _ in range(m):
                 first = torch.randint(len(rows.starts), (batch,), device=_device())
@@ -208,13 +219,13 @@ def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, 
         state, _, _ = updates(state, rows, n)
         int(state.step)
 
-    found = turns(ours, *map(theirs, loops), seconds=3 * seconds, limit=max_seconds)
+    timed = turns(ours, *map(in_torch, loops), seconds=3 * seconds, max_seconds=max_seconds)
     entry = {"stage": STAGE, "batch": batch, "updates_a_turn": n, "torch_updates_a_turn": m}
-    if found is None:
+    if timed is None:
         return entry | dict.fromkeys(RATIOS)
-    found += [(None, None)] * (2 - len(found))
-    ratios = [ratio and ratio * n / m for _, ratio in found]
-    per_second = [t and m / t for t, _ in found]
+    results = [*timed, *[(None, None)] * (2 - len(timed))]
+    ratios = [ratio and ratio * n / m for _, ratio in results]
+    per_second = [t and m / t for t, _ in results]
     return entry | dict(zip(RATIOS, (*ratios, *per_second), strict=True))
 
 

@@ -56,7 +56,7 @@ def configuration(named: list[str], stage: str) -> tuple[str, ConfigDict]:
         for name in configs.names():
             if name == "suite":
                 continue
-            config = configs.load(name, f"{stage},preset=released")
+            config: Any = configs.load(name, f"{stage},preset=released")
             if config.task.name == named[0]:
                 path = os.path.relpath(configs.folder() / f"{name}.py")
                 return f"{path}:{stage},preset=released", config
@@ -136,7 +136,7 @@ def _check_sizes(config: Config, kind: str, network: dict[str, Any], params: Par
 def _check_tree(have: Params, want: Params) -> None:
     """Refuse weights that are not exactly those of the network, or not finite."""
     trees = (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (have, want))
-    have, want = ({jax.tree_util.keystr(path): leaf for path, leaf in tree} for tree in trees)
+    have, want = [{jax.tree_util.keystr(path): leaf for path, leaf in tree} for tree in trees]
     for path in sorted(have.keys() | want.keys()):
         shapes = [tuple(d[path].shape) if path in d else "missing" for d in (have, want)]
         if shapes[0] != shapes[1]:
@@ -318,7 +318,7 @@ def _run(argv: list[str]) -> None:
         given=given,
         stage=_stage_in(name),
         out=pathlib.Path(values["out"].value) if values["out"].value else None,
-        overwrite=values["overwrite"].value,
+        overwrite=bool(values["overwrite"].value),
     )
 
 

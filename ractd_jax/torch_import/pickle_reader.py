@@ -201,12 +201,12 @@ def _check(data: bytes) -> None:
         if name == "MARK":
             stack.append(None)
         elif name == "MEMOIZE" or name.endswith("PUT"):
-            index = len(memo) if name == "MEMOIZE" else int(arg)
-            if index > position:  # the machine's table grows to this number
+            index = len(memo) if name == "MEMOIZE" else int(arg or 0)
+            if index > (position or 0):  # the machine's table grows to this number
                 raise ValueError("a pickle with more memory than objects")
             memo[index] = stack[-1] or 0
         elif name.endswith("GET"):
-            stack.append(memo[int(arg)])
+            stack.append(memo[int(arg or 0)])
         elif name == "POP":
             stack.pop()
         else:

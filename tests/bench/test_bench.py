@@ -11,10 +11,11 @@ from helpers import load
 from rich.console import Console
 
 from benchmarks import plot
-from ractd_jax import stages
 from ractd_jax.bench import act, floor, run, train, versus
+from ractd_jax.console import Progress
+from ractd_jax.methods import registry
 from ractd_jax.nn.cpu import conv1d
-from ractd_jax.training import pipeline
+from ractd_jax.training import opening
 
 RATES = {"float32": 1e9, "bfloat16": 1e9}
 
@@ -59,12 +60,10 @@ def test_operations_leave_out_gradients_that_nobody_asked_for():
 def test_a_convolution_counts_the_same_either_way(stride):
     x, kernel = jnp.ones((2, 16, 3)), jnp.ones((5, 3, 8))
     counts = {
-        as_product: floor.operations(
-            lambda x, k, p=as_product: conv1d.conv1d(x, k, stride=stride, as_product=p),
-            x,
-            kernel,
+        as_matmul: floor.operations(
+            lambda x, k, m=as_matmul: conv1d.conv1d(x, k, stride=stride, as_matmul=m), x, kernel
         )
-        for as_product in (True, False)
+        for as_matmul in (True, False)
     }
     assert counts[True] == counts[False] == 2 * 2 * (16 // stride) * 8 * 5 * 3
 
@@ -72,10 +71,10 @@ def test_a_convolution_counts_the_same_either_way(stride):
 def test_a_transposed_convolution_counts_the_same_either_way():
     x, kernel = jnp.ones((2, 8, 3)), jnp.ones((4, 3, 5))
     counts = {
-        as_product: floor.operations(
-            lambda x, k, p=as_product: conv1d.conv1d_transpose(x, k, as_product=p), x, kernel
+        as_matmul: floor.operations(
+            lambda x, k, m=as_matmul: conv1d.conv1d_transpose(x, k, as_matmul=m), x, kernel
         )
-        for as_product in (True, False)
+        for as_matmul in (True, False)
     }
     assert counts[True] == counts[False] == 2 * 2 * 16 * 5 * (2 * 3)
 
@@ -84,22 +83,22 @@ def test_network_of_linear_layers_does_two_operations_a_weight_and_call(tiny):
     net, x = tiny("return"), jnp.ones((7, 5))
     params = net.init(jax.random.key(0), x)["params"]
     kernels = [a.size for a in jax.tree.leaves(params) if a.ndim == 2]
-    found = floor.operations(lambda p, x: net.apply({"params": p}, x), params, x)
-    assert found == 2 * 7 * sum(kernels)
+    operations = floor.operations(lambda p, x: net.apply({"params": p}, x), params, x)
+    assert operations == 2 * 7 * sum(kernels)
     assert floor.size(params) == 4 * sum(a.size for a in jax.tree.leaves(params))
 
 
 @pytest.fixture(scope="module")
 def config():
-    _, config = load("hopper_mr", "bench,size=demo,source=simulated")
-    for stage in stages.of(config):
-        if config[stage].get("network", {}).get("kind") == "mlp":
-            config[stage]["network"].update(hidden=8, blocks=1)
-            config[stage]["optimiser"]["batch_size"] = 8
-    config["reward"]["network"]["dims"] = [8]
-    config["training"]["updates_per_dispatch"] = 3
-    config["bench"] = {"batches": [1], "seconds": 0.01, "limit": 60.0}
-    return config
+    _, values = load("hopper_mr", "bench,size=demo,source=simulated")
+    for stage in registry.records():
+        if values.get(stage, {}).get("network", {}).get("kind") == "mlp":
+            values[stage]["network"].update(hidden=8, blocks=1)
+            values[stage]["optimiser"]["batch_size"] = 8
+    values["reward"]["network"]["dims"] = [8]
+    values["training"]["updates_per_dispatch"] = 3
+    values["bench"] = {"batches": [1], "seconds": 0.01, "max_seconds": 60.0}
+    return registry.configure(values)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +106,9 @@ def result(config, tmp_path_factory):
     """The whole stage; `(contents of bench.json, what was printed)`."""
     folder = tmp_path_factory.mktemp("bench")
     console = Console(width=120, record=True, file=io.StringIO())
-    found = run.show(pipeline.Experiment(config, str(folder), console=console))
-    assert json.loads((folder / "bench.json").read_text()) == json.loads(json.dumps(found))
-    return found, console.export_text()
+    measured = run.show(opening.open_pipeline(config, folder, Progress(console)))
+    assert json.loads((folder / "bench.json").read_text()) == json.loads(json.dumps(measured))
+    return measured, console.export_text()
 
 
 def test_interrupted_bench_keeps_what_it_has_measured(config, tmp_path, monkeypatch):
@@ -118,36 +117,36 @@ def test_interrupted_bench_keeps_what_it_has_measured(config, tmp_path, monkeypa
 
     monkeypatch.setattr(run.act, "CONTENDERS", run.act.CONTENDERS[:1])
     monkeypatch.setattr(run.train, "measure", stopped)
-    console = Console(file=io.StringIO())
+    job = opening.open_pipeline(config, tmp_path, Progress(Console(file=io.StringIO())))
     with pytest.raises(KeyboardInterrupt):
-        run.show(pipeline.Experiment(config, str(tmp_path), console=console))
-    found = json.loads((tmp_path / "bench.json").read_text())
-    assert [(e["policy"], e["batch"]) for e in found["act"]] == [(run.act.CONTENDERS[0].name, 1)]
-    assert found["train"] == []
+        run.show(job)
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert [(e["policy"], e["batch"]) for e in kept["act"]] == [(run.act.CONTENDERS[0].name, 1)]
+    assert kept["train"] == []
 
 
 def test_stage_measures_every_policy(result):
-    found, _ = result
-    rows = [(e["policy"], e["batch"], e["nfe"]) for e in found["act"]]
+    measured, _ = result
+    rows = [(e["policy"], e["batch"], e["nfe"]) for e in measured["act"]]
     nfe = (1, 2, 3, 4, 1, 15, 15, 100, 158)
     calls = {c.name: n for c, n in zip(act.CONTENDERS, nfe, strict=True)}
     assert rows == [(name, 1, n) for name, n in calls.items()]
-    for entry in found["act"]:
+    for entry in measured["act"]:
         assert 0 < entry["median_ms"] <= entry["p95_ms"] <= entry["p99_ms"]
         assert entry["repeats"] >= 5
         assert entry["floor_ratio"] == pytest.approx(entry["median_ms"] / entry["floor_ms"])
-    one, four, low = (e for e in found["act"] if e["nfe"] in (1, 4))
+    one, four, low = (e for e in measured["act"] if e["nfe"] in (1, 4))
     assert low["policy"] == act.LOW
     assert four["operations"] == 4 * one["operations"]
     # On a CPU vectors are multiplied as two columns in bfloat16.
     assert one["operations"] <= low["operations"] <= 2 * one["operations"]
     assert low["bytes"] == one["bytes"] / 2
-    assert set(found["bfloat16_over_float32"]) == {1}
-    assert set(found["teacher_over_student"]) == {1}
-    assert [e["stage"] for e in found["train"]] == ["reward", "teacher", "student"]
-    assert all(e["fused_per_s"] > 0 and e["stepwise_per_s"] > 0 for e in found["train"])
-    assert all(e["updates_fused"] == 3 for e in found["train"])  # a dispatch, as in training
-    assert found["memory_peak_bytes"] > 2**20
+    assert set(measured["bfloat16_over_float32"]) == {1}
+    assert set(measured["teacher_over_student"]) == {1}
+    assert [e["stage"] for e in measured["train"]] == ["reward", "teacher", "student"]
+    assert all(e["fused_per_s"] > 0 and e["stepwise_per_s"] > 0 for e in measured["train"])
+    assert all(e["updates_fused"] == 3 for e in measured["train"])  # a dispatch, as in training
+    assert measured["memory_peak_bytes"] > 2**20
 
 
 def test_output_says_that_it_is_about_speed(result):
@@ -160,15 +159,13 @@ def test_output_says_that_it_is_about_speed(result):
 
 
 def test_slow_contenders_are_skipped_and_named(config):
-    task = pipeline.Experiment(config, "unused").task
-    settings = {"seconds": 0.01, "limit": 0.0}
-    entries = list(act.measure(config, task, RATES, **settings))
+    entries = list(act.measure(config, RATES, seconds=0.01, max_seconds=0.0))
     assert {entry["median_ms"] for entry in entries} == {None}
     console = Console(width=120, file=io.StringIO())
     console.print(run.act_table(entries))
     assert "skipped" in console.file.getvalue()
     assert run.ratios(entries) == {}
-    rows = list(train.measure(config, task, RATES, limit=0.0))
+    rows = list(train.measure(config, RATES, max_seconds=0.0))
     assert [row["fused_per_s"] for row in rows] == [None] * 3
 
 
@@ -178,16 +175,16 @@ def test_rates_of_this_machine_are_numbers():
 
 
 def test_the_picture_shows_every_policy_and_model_that_was_measured(result):
-    found, _ = result
-    figure = plot.draw(found)
+    measured, _ = result
+    figure = plot.draw(measured)
     acting, training = figure.axes
     drawn = {line.get_label(): line.get_ydata()[0] for line in acting.lines}
-    for entry in found["act"]:
+    for entry in measured["act"]:
         if entry["policy"] in plot.POLICIES:
             assert drawn[entry["policy"]] == entry["median_ms"]
     assert set(plot.POLICIES) < set(drawn)
     widths = [bar.get_width() for bar in training.patches]
-    for row in found["train"]:
+    for row in measured["train"]:
         assert row["fused_per_s"] in widths
         assert row["stepwise_per_s"] in widths
 
@@ -200,8 +197,8 @@ def test_plotting_something_else_is_refused_in_one_line(tmp_path, monkeypatch):
         plot.main()
 
 
-@pytest.mark.parametrize(("limit", "rounds"), [(3, None), (4, 2), (6, 3), (100, 5)])
-def test_turns_are_fewer_where_time_is_short(monkeypatch, limit, rounds):
+@pytest.mark.parametrize(("calls_fit", "rounds"), [(3, None), (4, 2), (6, 3), (100, 5)])
+def test_turns_are_fewer_where_time_is_short(monkeypatch, calls_fit, rounds):
     clock, calls = [0.0], []
 
     def call():  # takes a second
@@ -210,6 +207,6 @@ def test_turns_are_fewer_where_time_is_short(monkeypatch, limit, rounds):
 
     monkeypatch.setattr(versus.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(versus.floor, "timed", lambda call, slot, least: [call() or 1.0])
-    found = versus.turns(call, call, seconds=1.0, limit=2.0 * limit)
-    assert found == (rounds and [(1.0, 1.0)])
+    timed = versus.turns(call, call, seconds=1.0, max_seconds=2.0 * calls_fit)
+    assert timed == (rounds and [(1.0, 1.0)])
     assert len(calls) == 4 + 4 * (rounds or 0)  # two first calls each, then two a round

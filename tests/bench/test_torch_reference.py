@@ -11,10 +11,12 @@ from golden_cases import CASES, METHODS, REFERENCE, raveled
 from helpers import COND, DATA, SHAPE, load
 from rich.console import Console
 
-from ractd_jax import ctm, diffusion, edm, networks, tasks, train_state
+from ractd_jax import config as configuration
+from ractd_jax import ctm, diffusion, edm, networks, train_state
 from ractd_jax.bench import act, run, versus
-from ractd_jax.methods import ddpm
-from ractd_jax.training import pipeline
+from ractd_jax.console import Progress
+from ractd_jax.methods import ddpm, registry
+from ractd_jax.training import opening
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_reference as reference  # noqa: E402
@@ -257,37 +259,37 @@ def test_samplers_agree(pair):
 @pytest.fixture
 def smallest():
     """Return the stage `bench`'s configuration, as small as it gets."""
-    _, config = load("hopper_mr", "bench,size=demo")
+    _, values = load("hopper_mr", "bench,size=demo")
     for stage in ("teacher", "ctd", "student", "ddpm"):
-        config[stage]["network"].update(hidden=8, blocks=1)
-        config[stage]["optimiser"]["batch_size"] = 8
-    config["reward"]["network"]["dims"] = [8]
-    config["reward"]["method"]["members"] = config["reward"]["method"]["drawn"] = 1
-    config["training"]["updates_per_dispatch"] = 20
-    config["bench"] = {"batches": [1], "seconds": 0.01, "limit": 60.0}
-    return config
+        values[stage]["network"].update(hidden=8, blocks=1)
+        values[stage]["optimiser"]["batch_size"] = 8
+    values["reward"]["network"]["dims"] = [8]
+    values["reward"]["method"]["members"] = values["reward"]["method"]["drawn"] = 1
+    values["training"]["updates_per_dispatch"] = 20
+    values["bench"] = {"batches": [1], "seconds": 0.01, "max_seconds": 60.0}
+    return registry.configure(values)
 
 
 def test_the_published_loop_is_in_float32_whatever_ours_is_in(smallest, monkeypatch):
     asked, network = [], versus.network
 
     def noted(config, *args):
-        asked.append(config["training"]["precision"])
+        asked.append(config.training.precision)
         return network(config, *args)
 
     monkeypatch.setattr(versus, "network", noted)
-    smallest["training"]["precision"] = "bfloat16"
-    found = versus.updates(smallest, tasks.get(smallest["task"]), seconds=0.01, limit=60.0)
-    assert found["published_over_ours"] > 0
+    low = configuration.replace(smallest, training__precision="bfloat16")
+    entry = versus.updates(low, seconds=0.01, max_seconds=60.0)
+    assert entry["published_over_ours"] > 0
     assert asked == ["bfloat16", "bfloat16", "float32", "float32"]  # teacher and student
 
 
 def test_bench_shows_what_pytorch_takes(smallest, tmp_path):
     console = Console(width=120, record=True, file=io.StringIO())
-    found = run.show(pipeline.Experiment(smallest, str(tmp_path), console=console))
-    for entry in found["act"]:
+    result = run.show(opening.open_pipeline(smallest, tmp_path, Progress(console)))
+    for entry in result["act"]:
         assert entry["policy"] == act.LOW or entry["torch_ms"] / entry["torch_over_ours"] > 0
-    training = found["torch_train"]
+    training = result["torch_train"]
     assert (training["updates_a_turn"], training["torch_updates_a_turn"]) == (20, 2)
     assert training["torch_per_s"] > 0
     assert training["published_over_ours"] > 0
