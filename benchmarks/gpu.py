@@ -86,7 +86,7 @@ def measure(out: pathlib.Path, source: str, quick: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Parse the command line, measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", default="simulated", help="data of the Hopper run")
     parser.add_argument("--out", default="runs/gpu", type=pathlib.Path)
     parser.add_argument("--quick", action="store_true", help="see that it runs, measure nothing")

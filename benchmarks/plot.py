@@ -90,7 +90,7 @@ def _draw_training(axes, rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Parse the command line, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bench", type=pathlib.Path, help="a bench.json")
     parser.add_argument("--out", type=pathlib.Path, help="the picture; beside it by default")
     args = parser.parse_args()

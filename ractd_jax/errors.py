@@ -1,6 +1,10 @@
 """The one error a user sees: a single line that says what, where and what would work."""
 
+import ast
+import contextlib
 import difflib
+import pathlib
+import traceback
 from collections.abc import Iterable
 
 
@@ -92,6 +96,33 @@ def between(field: str, value: float | int, low: float | int, high: float | int)
     """
     if not low <= value <= high:
         raise FieldError(field, f"{{field}} is {value}: between {low} and {high}")
+
+
+def own_line(path: str | pathlib.Path, error: Exception) -> str:
+    """Return what went wrong in a Python file of the user's, and in which of its lines.
+
+    Args:
+        path: of the file.
+        error: that came out of it, perhaps from deeper down.
+
+    Example:
+        >>> own_line("robot.py", ValueError("no number"))
+        'robot.py: ValueError: no number'
+    """
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+    else:
+        steps = traceback.extract_tb(error.__traceback__)
+        own = pathlib.Path(path).resolve()
+        lines = [step.lineno for step in steps if pathlib.Path(step.filename).resolve() == own]
+        line = lines[-1] if lines else None
+    text = str(error.args[0] if error.args else error)
+    if text.startswith("'"):  # ml_collections quotes what another error said
+        with contextlib.suppress(SyntaxError, ValueError):
+            text = str(ast.literal_eval(text))
+    text = " ".join(text.split())[:300]
+    place = f"{path}, line {line}" if line else str(path)
+    return f"{place}: {type(error).__name__}: {text}"
 
 
 def _unknown(kind: str, name: str, options: list[str]) -> str:

@@ -102,7 +102,7 @@ def check_returns(names: list[str], seed: int, console) -> None:
                 f"{min(means):.1f} to {max(means):.1f}" if runs > 1 else "",
                 f"{every.std(ddof=1) / np.sqrt(EPISODES):.1f}" if runs == 1 else "",
                 str(getattr(task, PUBLISHED[kind])) if kind in PUBLISHED else "",
-                f"{task.score(np.mean(means)):.0f}",
+                f"{task.score(float(np.mean(means))):.0f}",
             )
     console.print(table)
 
@@ -119,7 +119,7 @@ def statistics(rows: episodes.Transitions) -> dict[str, np.ndarray | list]:
         "std action": rows.actions.astype(np.float64).std(axis=0),
         "mean reward": [rows.rewards.mean()],
         "targets": [rows.timeouts.sum()],
-        "visits of the goal": [data.cut_at_goal(rows).timeouts.sum()],
+        "visits of the goal": [data.cut_at_goal(rows)[0].timeouts.sum()],
     }
 
 
@@ -154,7 +154,7 @@ def draw(names: list[str], seed: int, folder: Path) -> None:
         path = folder / f"maze2d_{name}_data.png"
         report.save(path, task, density=rows.observations[:, :2], title=title)
         env, plans, paths = make_env(task.env_id), [], []
-        maze = env.unwrapped.maze
+        maze = getattr(env.unwrapped, "maze")  # noqa: B009
         for start in maze.cells[:: len(maze.cells) // 3][:3]:
             obs, _ = env.reset(seed=seed, options={"cell": start})
             controller = waypoint_controller.WaypointController(maze, np.random.default_rng(seed))
@@ -175,7 +175,7 @@ def draw(names: list[str], seed: int, folder: Path) -> None:
 
 def main() -> None:
     """Read the command line and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--maze", nargs="+", choices=list(maze2d.LAYOUTS), default=list(RELEASED))
     parser.add_argument("--data", action="store_true", help="check the data, not the returns")
     parser.add_argument("--seed", type=int, default=0)

@@ -51,7 +51,7 @@ def snapshots(env: str, quality: str, steps: int, seed: int) -> None:
 
 def main() -> None:
     """Print two lines a dataset, or one a snapshot, as soon as they are known."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = [name.removesuffix("-v2").split("-", 1) for name in simulated.RECIPES]
     envs, qualities = (sorted(set(words)) for words in zip(*names, strict=True))
     parser.add_argument("--env", default="", choices=envs, help="[all]")
@@ -77,7 +77,7 @@ def main() -> None:
         wanted = min(simulated.RECIPES[name].transitions, args.transitions or 10**9)
         path = simulated.cached(task, transitions=wanted, seed=args.seed)
         s = statistics.summary(hdf5.read(path, task), task)
-        ours = d4rl.Published(*(s[field] for field in d4rl.Published._fields))
+        ours = d4rl.Published(**{field: s[field] for field in d4rl.Published._fields})  # pyright: ignore
         print(row("simulated", task, ours))
         print(row("D4RL", task, d4rl.PUBLISHED[name]), flush=True)
 

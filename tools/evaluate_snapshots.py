@@ -22,7 +22,7 @@ from ractd_jax.evaluation import rollouts as episodes
 ENVS = {"hopper": "Hopper", "walker2d": "Walker2d", "halfcheetah": "HalfCheetah"}
 
 
-def load(env: str, folder: Path | None) -> dict[int, sac_rollout.Actor]:
+def load(env: str, folder: Path | None) -> dict[int, sac_rollout.Actor | None]:
     """Return the actors of a folder, or the shipped ones, by the step they were saved at.
 
     Raises:
@@ -60,7 +60,7 @@ def returns(
 
 def main() -> None:
     """Print a line a snapshot as soon as it is known, then D4RL's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", required=True, choices=sorted(ENVS))
     parser.add_argument("--folder", type=Path, help="of a run's snapshots [those that ship]")
     parser.add_argument("--steps", default="", help="which snapshots, as 90000,100000 [all]")

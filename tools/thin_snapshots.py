@@ -38,7 +38,7 @@ def thin(source: Path, env: str) -> Path:
 
 def main() -> None:
     """Read the command line, thin, and say how large the result is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="folder of sac_actors_<env>.npz")
     parser.add_argument("--env", default="hopper", help="hopper, walker2d or halfcheetah")
     args = parser.parse_args()

@@ -5,7 +5,7 @@
 Its noise is a slope in x, its gradient a slope of that in the weights. With the residual d held
 fixed, the gradient is that of df/dx d, a Jacobian-vector product, or that product of the gradient:
 
-    reverse over reverse    grad_w of |-sigma grad_x f - eps|^2, what `eda_behavior.behavior_loss` comes to
+    reverse over reverse    grad_w of |-sigma grad_x f - eps|^2, as in `eda_behavior`
     reverse over forward    grad_w of jvp_x(f, d)
     forward over reverse    jvp_x of (grad_w f), along d
 """
@@ -55,7 +55,7 @@ def orders(net, x, t, cond, eps) -> dict:
 
 def main() -> None:
     """Print the time of each; they take turns, so that all meet the same neighbours."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     fields = {"hidden": 256, "blocks": 3, "widening": 4, "batch": 256, "act": 3, "obs": 11}
     for name, default in (fields | {"repeat": 100}).items():
         parser.add_argument(f"--{name}", type=int, default=default)

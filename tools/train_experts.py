@@ -12,9 +12,9 @@ two departures: critics normalise their hidden layers (without it they overrate 
 Ball et al. 2023), and products of float32 are rounded to bfloat16 first where the processor
 multiplies these faster. `--scratch` has neither old actor nor old data.
 
-In DIR: `snapshots/<step>.npz` in the format of `sac_rollout.act` every 10,000 steps, `log.jsonl` with
-a line for each, and `checkpoint.npz`, which the same command with more steps continues from. Needs
-PyTorch.
+In DIR: `snapshots/<step>.npz` in the format of `sac_rollout.act` every 10,000 steps, `log.jsonl`
+with a line for each, and `checkpoint.npz`, which the same command with more steps continues from.
+Needs PyTorch.
 """
 
 import argparse
@@ -165,7 +165,7 @@ class Learner:
         self.optimisers[name].step()
 
 
-def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> None:
+def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> None:  # noqa: PLR0915
     """Train up to `steps` environment steps beyond the old data, continuing what is there."""
     env_id = f"ractd_jax/{ENVS[env_name]}-v2"
     task = tasks.get(f"{env_name}-medium-v2")
@@ -337,7 +337,7 @@ def _write(path: Path, arrays: dict) -> None:
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--env", default="hopper", choices=sorted(ENVS), help="[hopper]")
     parser.add_argument("--steps", type=int, required=True, help="environment steps in all")

@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import pathlib
 import sys
-import traceback
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -90,7 +89,7 @@ def load(name: str, argument: str | None = None) -> ConfigDict:
     except errors.UserError:
         raise
     except Exception as error:
-        raise errors.UserError(_own_line(path, error)) from error
+        raise errors.UserError(errors.own_line(path, error)) from error
     if not isinstance(config, ConfigDict):
         raise errors.UserError(f"{path}: get_config returned {config!r}, not a ConfigDict")
     return config
@@ -107,10 +106,11 @@ def _module(path: pathlib.Path) -> types.ModuleType:
     if path.resolve().parent == folder().resolve():
         return shipped(path.stem)
     _package()
-    spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{path.stem}", path)
+    # In the package, so that it can say `from . import custom`; its name stands for no file there.
+    spec = importlib.util.spec_from_file_location(f"{PACKAGE}._own_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -127,19 +127,6 @@ def _package() -> None:
     assert spec.loader is not None
     module = sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-
-
-def _own_line(path: pathlib.Path, error: Exception) -> str:
-    """Return what went wrong in a configuration file, and in which of its lines."""
-    if isinstance(error, SyntaxError):
-        line = error.lineno
-    else:
-        steps = traceback.extract_tb(error.__traceback__)
-        own = [s.lineno for s in steps if pathlib.Path(s.filename).resolve() == path.resolve()]
-        line = own[-1] if own else None
-    text = " ".join(str(error.args[0] if error.args else error).split())[:300]
-    place = f"{path}, line {line}" if line else str(path)
-    return f"{place}: {type(error).__name__}: {text}"
 
 
 # ---- what the files are made with ------------------------------------------------------------
@@ -182,8 +169,20 @@ def _stages(given: Given) -> Iterator[tuple[str, dict[str, Any]]]:
         if given.task.kind not in method.tasks:
             continue
         if stage not in found:
-            numbers = getattr(registry.module_of(stage), "get_sections", None)
-            found |= numbers(given) if numbers else {stage: NO_NUMBERS}
+            found |= _brought_numbers(given, stage)
         acts_alone = method.row and method.acts and not method.deterministic
         chooses = {"selection": {}} if acts_alone and given.task.kind == "policy" else {}
         yield stage, chooses | found[stage]
+
+
+def _brought_numbers(given: Given, stage: str) -> dict[str, dict[str, Any]]:
+    """Return the sections that the file of a method brings itself, as `--method=FILE` does."""
+    module = registry.module_of(stage)
+    if not hasattr(module, "get_sections"):
+        return {stage: NO_NUMBERS}
+    try:
+        return {stage: NO_NUMBERS} | module.get_sections(given)
+    except errors.UserError:
+        raise
+    except Exception as error:
+        raise errors.UserError(errors.own_line(module.__file__ or "", error)) from error

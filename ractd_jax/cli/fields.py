@@ -14,7 +14,7 @@ def set_fields(config: ConfigDict, given: Iterable[str]) -> None:
 
     Args:
         config: is changed.
-        given: as "student.method.nfe=2"; values as Python writes them, words without quotes.
+        given: as "student.method.nfe=2"; values as Python writes them, words need no quotes.
 
     Raises:
         UserError: a field does not exist, or its value is of another kind.
@@ -42,21 +42,22 @@ def _set(config: ConfigDict, text: str) -> None:
     if isinstance(section, ConfigDict):
         raise errors.UserError(f"--config.{name} is a section, of {', '.join(section.keys())}")
     section = parent
-    found = _value(section[field], value, section.get_type(field))
+    kind = section.get_type(field)
     try:
-        section[field] = found
+        section[field] = _value(section[field], value, kind)
     except TypeError as error:
-        kind = section.get_type(field)
         raise errors.UserError(
             f"--config.{name}={value}: {_KINDS.get(kind, kind.__name__)} is needed"
         ) from error
 
 
+_SEVERAL = "several values in brackets, as (1, 2) or ('word',),"
 _KINDS = {
     int: "a whole number",
     float: "a number",
     bool: "True or False",
-    tuple: "several values in brackets, as (1, 2),",
+    list: _SEVERAL,
+    tuple: _SEVERAL,
 }
 
 
@@ -72,7 +73,8 @@ def _near(field: str, legal: list[str]) -> str:
 def _value(now: Any, text: str, kind: type) -> Any:
     """Return a value as the command line means it for a field of a kind."""
     if kind is str or isinstance(now, str):
-        return text
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return text[1:-1] if quoted else text
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:

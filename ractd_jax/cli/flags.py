@@ -8,6 +8,7 @@ Any field is set with --config.<section>.<field>=<value>.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import re
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def _take_config(arguments: list[str]) -> tuple[str, list[str], list[str]]:
             else:
                 found.append(value)
         elif not equals and re.fullmatch(_VALUED, name):
-            rest += [word, next(words_left, "")]
+            rest += [word, *itertools.islice(words_left, 1)]
         elif word.startswith("-"):
             rest.append(word)
         else:

@@ -4,12 +4,13 @@ import contextlib
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ractd_jax import config as configuration
 from ractd_jax import errors
 from ractd_jax.cli import configs, flags, words
-from ractd_jax.config import Config, Section
+from ractd_jax.config import Config, Section, Selection, Steps
+from ractd_jax.method import Reads
 from ractd_jax.methods import registry
 from ractd_jax.train_state import Optimiser
 
@@ -26,6 +27,8 @@ SHARED = {
     for field, kind in Config.__annotations__.items()
     if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
 }
+
+NOT_SET = ("stage", "size", "preset", "stages")  # they follow the colon, or are sections
 
 
 def show(word: str, topics: list[str]) -> None:
@@ -47,6 +50,8 @@ def show(word: str, topics: list[str]) -> None:
         print("sections, for --help=fields <section>:")
         print(f"  shared: {', '.join(SHARED)}")
         print(f"  stages: {', '.join(registry.records())}")
+        print("fields of no section:")
+        print("\n".join(_fields_of("", Config, leave=(*SHARED, *NOT_SET))))
         return
     for name in topics:
         print(fields(name))
@@ -91,24 +96,30 @@ def fields(section: str) -> str:
     """
     errors.choose("section", section, [*SHARED, *registry.records()])
     if section in SHARED:
-        return "\n".join(_fields_of(section, SHARED[section]))
+        return "\n".join(_fields_of(f"{section}.", SHARED[section]))
     method = registry.get(section)
-    lines = [f"{section}: {method.help}"]
-    lines += _fields_of(f"{section}.method", method.fields)
+    lines = [f"{section}: {method.help}", "defaults; configs/methods/ has numbers by task and size"]
+    lines += _fields_of(f"{section}.method.", method.fields)
     for kind, network in method.network.items():
-        title = f"{section}.network" + f" (kind={kind})" * (len(method.network) > 1)
-        lines += [title, *_fields_of(f"{section}.network", network)]
-    lines += _fields_of(f"{section}.optimiser", Optimiser)
-    lines += _fields_of(section, Section, leave=("method", "network", "optimiser"))
-    return "\n".join(lines)
+        if len(method.network) > 1:
+            lines += [f"  {section}.network.kind = {kind}", f"{INDENT}with these fields:"]
+        lines += _fields_of(f"{section}.network.", network)
+    lines += _fields_of(f"{section}.optimiser.", Optimiser)
+    leave = ["method", "network", "optimiser", "data", "selection"]
+    if method.reads is Reads.TRANSITIONS:
+        lines += _fields_of(f"{section}.data.", Steps)
+    if method.row and method.acts and not method.deterministic:
+        lines += _fields_of(f"{section}.selection.", Selection)
+    return "\n".join(lines + _fields_of(f"{section}.", Section, leave))
 
 
-def _fields_of(place: str, kind: type, leave: tuple[str, ...] = ()) -> list[str]:
+def _fields_of(place: str, kind: type, leave: Sequence[str] = ()) -> list[str]:
+    """Return two or more lines for each field of a dataclass: name, default and meaning."""
     defaults, meanings = configuration.defaults(kind), configuration.documented(kind)
     lines = []
     for field in configuration.fields_of(kind):
         if field.name not in leave:
-            lines.append(f"  {place}.{field.name} = {defaults.get(field.name, '-')}")
+            lines.append(f"  {place}{field.name} = {defaults.get(field.name, '-')}")
             lines += textwrap.wrap(
                 meanings.get(field.name, ""), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT
             )

@@ -57,7 +57,8 @@ def load(path: str | pathlib.Path) -> None:
         path: of a file that has `METHODS`, a tuple of `Method` records.
 
     Raises:
-        UserError: there is no such file, it has no methods, or it takes a name that is taken.
+        UserError: there is no such file, its code fails, it has no methods, or it takes a name
+            that is taken.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -67,7 +68,10 @@ def load(path: str | pathlib.Path) -> None:
     if spec is None or spec.loader is None:
         raise errors.UserError(f"--method={path}: a Python file is needed")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise errors.UserError(f"--method={errors.own_line(path, error)}") from error
     if not getattr(module, "METHODS", ()):
         raise errors.UserError(f"--method={path}: it has no METHODS, a tuple of Method records")
     _add(_modules(), module)

@@ -231,7 +231,8 @@ def test_eval_needs_the_folder_alone_and_never_trains(data, tmp_path):
     assert "nothing that acts is trained" in done.stderr
     assert ":all," in done.stderr
     assert not (tmp_path / "run" / "student").exists()
-    assert run(data, "bc", tmp_path / "run", "--config.bc.network.hidden=(8,)")[0] == 0
+    small = ["--config.bc.network.hidden=(8,)", "--config.bc.optimiser.steps=20"]
+    assert run(data, "bc", tmp_path / "run", *small)[0] == 0
     fewer = subprocess.run(
         [*words, "--config.eval.episodes=1"],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
