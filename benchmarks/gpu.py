@@ -6,7 +6,7 @@
    time of one action, the student's update at batch 4800 and its share of that rate;
 2. the 5 M-parameter Hopper run: return model, teacher and student, how long each took, evaluation.
 
-Prints what was wanted beside what was found and writes <out>/gpu.json, with the machine and the
+Prints what was wanted beside what was measured and writes <out>/gpu.json, with the machine and the
 commands. `--quick` does the same with the demo's network and a few updates, to see that it runs.
 """
 
@@ -35,9 +35,15 @@ QUICK = [
 ]
 
 
-def run(out: pathlib.Path, words: str, *flags: str) -> tuple[str, float]:
+def run(out: pathlib.Path, argument: str, *flags: str) -> tuple[str, float]:
     """Run main.py in a process of its own, which has all memory; return its command and seconds."""
-    command = [sys.executable, "main.py", f"--config={HOPPER}:{words}", f"--workdir={out}", *flags]
+    command = [
+        sys.executable,
+        "main.py",
+        f"--config={HOPPER}:{argument}",
+        f"--workdir={out}",
+        *flags,
+    ]
     print("\n$", shlex.join(["python", *command[1:]]), flush=True)
     # PyTorch, if it is there to be compared with, needs memory beside JAX.
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
@@ -67,8 +73,8 @@ def measure(out: pathlib.Path, source: str, quick: bool) -> dict[str, Any]:
     flags = QUICK if quick else ["--config.training.updates_per_dispatch=500"]
     seconds = {}
     for stage in (*stages, "eval"):
-        words = f"{stage},size={size},source={source}"
-        command, seconds[stage] = run(folder, words, "--resume", *flags)
+        argument = f"{stage},size={size},source={source}"
+        command, seconds[stage] = run(folder, argument, "--resume", *flags)
         result["commands"].append(command)
     result |= {"seconds": seconds, "summary": read(folder / "summary.json")}
 
@@ -76,7 +82,7 @@ def measure(out: pathlib.Path, source: str, quick: bool) -> dict[str, Any]:
     student = next(row for row in low["train"] if row["stage"] == "student")
     one = [e for e in low["act"] if e["policy"].startswith("student, NFE 1") and e["batch"] == 1]
     trained = sum(read(folder / stage / "timing.json")["seconds"] for stage in stages)
-    result["found"] = {
+    result["measured"] = {
         "share": student["share_of_product_rate"],
         "action_ms": {e["policy"]: e["median_ms"] for e in one},
         "run_minutes": trained / 60,
@@ -99,7 +105,7 @@ def main() -> None:
     (out / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{result['bench_bfloat16']['machine']['device']}")
     for name, what in WANTED.items():
-        print(f"{what}: {result['found'][name]}")
+        print(f"{what}: {result['measured'][name]}")
     for entry in result["summary"]:
         print(f"{entry['stage']}: score {entry['score_mean']:.1f}")
     print(f"wrote {out / 'gpu.json'}")

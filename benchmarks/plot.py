@@ -50,17 +50,17 @@ def draw(result: dict[str, Any]) -> Figure:
 def _draw_acting(axes, entries: list[dict[str, Any]]) -> None:
     drawn, known = {}, set()
     for policy, (stage, marker) in POLICIES.items():
-        mine = [e for e in entries if e["policy"] == policy and e["median_ms"]]
-        if not mine:
+        measured = [e for e in entries if e["policy"] == policy and e["median_ms"]]
+        if not measured:
             continue
-        batches, color = [e["batch"] for e in mine], style.color(stage)
-        times = [e["median_ms"] for e in mine]
+        batches, color = [e["batch"] for e in measured], style.color(stage)
+        times = [e["median_ms"] for e in measured]
         known.update(batches)
         style_of = {"color": color, "ms": 4, "lw": 1.8, "label": policy}
         (drawn[policy],) = axes.plot(batches, times, f"{marker}-", **style_of)
-        floors = [e["floor_ms"] for e in mine]
+        floors = [e["floor_ms"] for e in measured]
         axes.plot(batches, floors, f"{marker}:", color=color, ms=2, lw=1.2)
-        torch = [(e["batch"], e["torch_ms"]) for e in mine if e.get("torch_ms")]
+        torch = [(e["batch"], e["torch_ms"]) for e in measured if e.get("torch_ms")]
         if torch:
             axes.plot(*zip(*torch, strict=True), "x--", color=color, ms=5, lw=0.8)
             drawn["in PyTorch"] = Line2D([], [], color=style.INK, ls="--", marker="x", ms=5, lw=0.8)

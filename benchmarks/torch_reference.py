@@ -87,7 +87,7 @@ class ConditionalUnet1D(nn.Module):
         self.condition = Condition(embed_dim)
         c_dim, last = n_times * embed_dim + cond, len(down_dims) - 1
 
-        def block(c_in, c_out, p=dropout):
+        def block(c_in: int, c_out: int, p: float = dropout) -> FilmResidualBlock:
             return FilmResidualBlock(c_in, c_out, c_dim, width, groups, p)
 
         self.levels, before = len(down_dims), dim

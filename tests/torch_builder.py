@@ -113,8 +113,8 @@ def golden(file):
         return {k[2:]: z[k] for k in z.files if k.startswith("w/")}
 
 
-def limits(seed, sizes=(("observations", 11), ("actions", 3), ("rewards", 1))):
-    """Return a normaliser under its published names."""
+def normalizer_of(seed, sizes=(("observations", 11), ("actions", 3), ("rewards", 1))):
+    """Return a normalizer under its published names."""
     rng = np.random.default_rng(seed)
     names = [(f"normalizer.params_dict.{f}.{p}", n) for f, n in sizes for p in ("scale", "offset")]
     return {name: rng.uniform(0.5, 1.5, n).astype(np.float32) for name, n in names}
@@ -132,7 +132,7 @@ def config(task):
 def checkpoint(path, weights, normalizer=None, task="hopper-medium-replay-v2", averaged=None):
     """Write weights (with their prefixes) as the released workspaces save them."""
     archive = Archive()
-    normalizer = limits(0) if normalizer is None else normalizer
+    normalizer = normalizer_of(0) if normalizer is None else normalizer
     rest = normalizer | {"_dummy_variable": np.zeros(0, np.float32)}
     states = {"model": archive.state_dict(weights | rest)}
     if averaged is not None:

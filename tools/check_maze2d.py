@@ -128,11 +128,11 @@ def check_data(names: list[str], seed: int, console) -> None:
     table = Table("maze", "statistic", "released", "made here", "made without noise")
     for name in names:
         task = tasks.get(f"maze2d-{name}-v1")
-        ours = statistics(sources.load(task, "simulated", seed=seed))
+        made = statistics(sources.load(task, "simulated", seed=seed))
         with tempfile.TemporaryDirectory() as folder:
             data.make(task, f"{folder}/x.hdf5", seed=seed, noise=0.0)
             noiseless = statistics(hdf5.read(f"{folder}/x.hdf5", task))
-        for key, values in ours.items():
+        for key, values in made.items():
             columns = RELEASED[name].get(key, ()), values, noiseless[key]
             table.add_row(name, key, *(", ".join(map(show, column)) for column in columns))
     console.print(table)

@@ -84,9 +84,9 @@ def check_contents(wheel: Path) -> None:
     """Check that the wheel holds the package and no other top-level name, such as `configs`."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name.partition("/")[0] for name in archive.namelist()}
-    others = sorted(n for n in names if n != PACKAGE and not n.endswith(".dist-info"))
-    if others:
-        raise CheckError(f"contents: {', '.join(others)} would stand beside {PACKAGE}")
+    strangers = sorted(n for n in names if n != PACKAGE and not n.endswith(".dist-info"))
+    if strangers:
+        raise CheckError(f"contents: {', '.join(strangers)} would stand beside {PACKAGE}")
 
 
 def install(wheel: Path, folder: Path, reuse: bool) -> Path:
@@ -116,12 +116,12 @@ def check_import(scripts: Path, empty: Path) -> None:
 
 def check_wrong_file(scripts: Path, empty: Path) -> None:
     """Check that a data file which is not there ends in one line and exit code 2."""
-    words = f"hopper_mr:data,source={MISSING}"
-    done = run(scripts / COMMAND, words, folder=empty)
+    argument = f"hopper_mr:data,source={MISSING}"
+    done = run(scripts / COMMAND, argument, folder=empty)
     shown = done.stdout + done.stderr
     if done.returncode != 2 or not re.fullmatch(f"error: .*{MISSING}.*\n", shown):
         raise CheckError(
-            f"{COMMAND} {words}: wanted exit code 2 and one line that names {MISSING}; "
+            f"{COMMAND} {argument}: wanted exit code 2 and one line that names {MISSING}; "
             f"exit code {done.returncode}\n{shown}"
         )
 

@@ -8,6 +8,7 @@ Sets that are not in the cache yet are made first, at D4RL's size unless told ot
 """
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def main() -> None:
     """Print two lines a dataset, or one a snapshot, as soon as they are known."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = [name.removesuffix("-v2").split("-", 1) for name in simulated.RECIPES]
-    envs, qualities = (sorted(set(words)) for words in zip(*names, strict=True))
+    envs, qualities = (sorted(set(column)) for column in zip(*names, strict=True))
     parser.add_argument("--env", default="", choices=envs, help="[all]")
     parser.add_argument("--quality", default="", choices=qualities, help="[all]")
     parser.add_argument("--transitions", type=int, help="at most so many of each [D4RL's number]")
@@ -76,9 +77,9 @@ def main() -> None:
         task = tasks.get(name)
         wanted = min(simulated.RECIPES[name].transitions, args.transitions or 10**9)
         path = simulated.cached(task, transitions=wanted, seed=args.seed)
-        s = statistics.summary(hdf5.read(path, task), task)
-        ours = d4rl.Published(**{field: s[field] for field in d4rl.Published._fields})  # pyright: ignore
-        print(row("simulated", task, ours))
+        summary: Any = statistics.summary(hdf5.read(path, task), task)
+        made = d4rl.Published(**{field: summary[field] for field in d4rl.Published._fields})
+        print(row("simulated", task, made))
         print(row("D4RL", task, d4rl.PUBLISHED[name]), flush=True)
 
 

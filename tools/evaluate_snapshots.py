@@ -22,7 +22,7 @@ from ractd_jax.evaluation import rollouts as episodes
 ENVS = {"hopper": "Hopper", "walker2d": "Walker2d", "halfcheetah": "HalfCheetah"}
 
 
-def load(env: str, folder: Path | None) -> dict[int, sac_rollout.Actor | None]:
+def load(env: str, folder: Path | None) -> dict[int, sac_rollout.Actor]:
     """Return the actors of a folder, or the shipped ones, by the step they were saved at.
 
     Raises:
@@ -31,7 +31,8 @@ def load(env: str, folder: Path | None) -> dict[int, sac_rollout.Actor | None]:
     if folder is None:
         with np.load(simulated.SNAPSHOTS / f"{env}.npz") as archive:
             shipped = dict(archive)
-        return {at: simulated.actor(shipped, at) for at in shipped["steps"].tolist()}
+        saved = ((at, simulated.actor(shipped, at)) for at in shipped["steps"].tolist())
+        return {at: actor for at, actor in saved if actor is not None}
     files = {int(path.stem): path for path in folder.glob("*.npz") if path.stem.isdecimal()}
     if not files:
         raise SystemExit(f"{folder} holds no <step>.npz")

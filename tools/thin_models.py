@@ -31,24 +31,34 @@ def thin(source: Path) -> Path:
     """
     kept = {}
     with np.load(source) as archive:
-        for name, ours in NAMES.items():
+        for name, prefix in NAMES.items():
             env = make_env(name.replace("-v2", "-v4"))
-            kept |= _fields(archive, name, ours, getattr(env.unwrapped, "model"))  # noqa: B009
+            kept |= _fields(archive, name, prefix, getattr(env.unwrapped, "model"))  # noqa: B009
             env.close()
         kept |= _fields(archive, MAZE, "maze2d", None)
     np.savez_compressed(physics.MODELS, **kept)
     return physics.MODELS
 
 
-def _fields(archive, name: str, ours: str, today: Any) -> dict[str, np.ndarray]:
-    """Return the arrays of one original under our name, after comparing the others with today's."""
+def _fields(archive, name: str, prefix: str, today: Any) -> dict[str, np.ndarray]:
+    """Return the arrays of one original, after comparing the rest of them with today's.
+
+    Args:
+        archive: all arrays.
+        name: of the original.
+        prefix: its name in the result.
+        today: Gymnasium's model, None where there is none.
+
+    Raises:
+        SystemExit: another array differs.
+    """
     kept = {}
     for key in archive:
         model, _, field = key.partition("/")
         if model != name:
             continue
         if field in (*physics.INERTIA, *physics.WEIGHTS):
-            kept[f"{ours}/{field}"] = archive[key]
+            kept[f"{prefix}/{field}"] = archive[key]
         # A maze is not Gymnasium's; `maze2d.mjcf` says how it compares.
         elif today is not None and not np.allclose(getattr(today, field), archive[key], 0, SAME):
             raise SystemExit(f"{name} differs in {field} too")

@@ -22,6 +22,7 @@ import json
 import time
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import torch
 from torch.nn import functional
@@ -39,7 +40,7 @@ EVERY, SAVE_EVERY = 10_000, 50_000  # steps between snapshots, and between check
 RATE, BATCH, GAMMA, TAU = 3e-4, 256, 0.99, 0.005
 NARROW, WIDE = 128, 256  # hidden layers of the actor, as it ships, and of the critics
 STEPS_AN_UPDATE = 2  # of the environment, which costs a twentieth of an update
-JUDGED = 3  # episodes of the actor without noise, at every snapshot
+EPISODES = 3  # episodes of the actor without noise, at every snapshot
 LAYERS = ("hidden0", "hidden1", "mean", "log_std")
 
 Tensors = dict[str, torch.Tensor]
@@ -102,20 +103,24 @@ class Learner:
         }
 
     def update(
-        self, batch: Tensors, *, judge_only: bool = False, hold: tuple[Tensors, float] | None = None
+        self,
+        batch: Tensors,
+        *,
+        critics_only: bool = False,
+        hold: tuple[Tensors, float] | None = None,
     ) -> None:
-        """Make one update of all; of the critics alone if `judge_only`.
+        """Make one update of all; of the critics alone if `critics_only`.
 
         Args:
             batch: of the replay.
-            judge_only: leave actor and temperature as they are.
+            critics_only: leave actor and temperature as they are.
             hold: an old actor to stay near, and how much (of the size of a value).
         """
         loss = _critic_loss(self.critics, self.slow, self.actor, self.log_alpha.detach(), batch)
         self._step("critics", loss)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.slow.values()), list(self.critics.values()), TAU)
-        if judge_only:
+        if critics_only:
             return
         alpha = self.log_alpha.detach()
         loss, log_prob = _actor_loss(self.critics, self.actor, alpha, batch["obs"])
@@ -134,14 +139,14 @@ class Learner:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return everything that an update changes."""
-        found = {f"actor/{name}": value for name, value in self.actor.items()}
-        found |= {f"critics/{name}": value for name, value in self.critics.items()}
-        found |= {f"slow/{name}": value for name, value in self.slow.items()}
-        found["log_alpha"] = self.log_alpha
+        tensors = {f"actor/{name}": value for name, value in self.actor.items()}
+        tensors |= {f"critics/{name}": value for name, value in self.critics.items()}
+        tensors |= {f"slow/{name}": value for name, value in self.slow.items()}
+        tensors["log_alpha"] = self.log_alpha
         for name, optimiser in self.optimisers.items():
             for i, state in optimiser.state_dict()["state"].items():
-                found |= {f"adam/{name}/{i}/{key}": value for key, value in state.items()}
-        return {name: value.detach().numpy() for name, value in found.items()}
+                tensors |= {f"adam/{name}/{i}/{key}": value for key, value in state.items()}
+        return {name: value.detach().numpy() for name, value in tensors.items()}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Take over what `arrays` returned."""
@@ -174,6 +179,7 @@ def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> 
     with np.load(simulated.SNAPSHOTS / f"{env_name}.npz") as archive:
         shipped = dict(archive)
     last = simulated.actor(shipped, int(shipped["steps"][-1]))
+    assert last is not None
     old = {name: torch.from_numpy(value) for name, value in last.items()}
     saved = folder / "checkpoint.npz"
     step = filled = 0
@@ -214,7 +220,7 @@ def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> 
                 "step": step,
                 "episodes": len(returns),
                 "return": float(np.mean(returns)) if returns else None,
-                "return_mean_action": _judge(env_id, weights),
+                "return_mean_action": _mean_action_return(env_id, weights),
                 "alpha": float(learner.log_alpha.detach().exp()),
                 "steps_a_second": round(EVERY / (time.time() - begun)),
             }
@@ -228,7 +234,7 @@ def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> 
 
 
 def _begin(learner: Learner, replay: Replay, env_id: str, shipped: dict, seed: int) -> None:
-    """Fill the replay with the snapshots' steps, take over the last one, judge it."""
+    """Fill the replay with the snapshots' steps, take over the last one, learn its value."""
     saved_at = shipped["steps"].tolist()
     for at in reversed(saved_at):
         steps = FILL // 2 if at == saved_at[-1] else FILL // 2 // (len(saved_at) - 1)
@@ -240,22 +246,25 @@ def _begin(learner: Learner, replay: Replay, env_id: str, shipped: dict, seed: i
             room = FILL - replay.size
             replay.add(**{name: values[:room] for name, values in rows.items()})
     last = simulated.actor(shipped, saved_at[-1])
+    assert last is not None
     with torch.no_grad():
         for name, value in learner.actor.items():
             value.copy_(torch.from_numpy(last[name]))
         learner.log_alpha.fill_(np.log(0.05))
     rng = np.random.default_rng(seed)
     for _ in range(WARM):
-        learner.update(replay.sample(rng), judge_only=True)
+        learner.update(replay.sample(rng), critics_only=True)
 
 
-def _judge(env_id: str, weights: dict[str, np.ndarray]) -> float:
+def _mean_action_return(env_id: str, weights: dict[str, np.ndarray]) -> float:
     """Return the mean return of a few episodes of the actor's mean action."""
     env, returns = make_env(env_id), []
-    for seed in range(JUDGED):
+    assert isinstance(env.action_space, gymnasium.spaces.Box)
+    no_noise = np.zeros((1, *env.action_space.shape), np.float32)
+    for seed in range(EPISODES):
         obs, total, done = env.reset(seed=10_000 + seed)[0], 0.0, False
         while not done:
-            action = sac_rollout.act(weights, obs[None].astype(np.float32), np.float32(0.0))[0]
+            action = sac_rollout.act(weights, obs[None].astype(np.float32), no_noise)[0]
             obs, reward, fell, timed_out, _ = env.step(action)
             total, done = total + float(reward), fell or timed_out
         returns.append(total)

@@ -1,7 +1,7 @@
-"""`python -m ractd_jax.torch_import FILE` is `convert`."""
+"""`python -m ractd_jax.torch_import FILE` is `command`."""
 
 import sys
 
-from ractd_jax.torch_import import convert
+from ractd_jax.torch_import import command
 
-sys.exit(convert.main(sys.argv))
+sys.exit(command.main(sys.argv))

@@ -1,157 +1,61 @@
 """Checkpoints of the published PyTorch code as finished stage folders of ours.
 
-    python -m ractd_jax.torch_import teacher.ckpt [--config=configs/<task>.py:teacher,...]
+`import_checkpoint` reads a teacher, a return model or a student, without torch and without running
+anything in the file (`pickle_reader`), and writes the folder that training the same stage here
+would have written, less what only a resume needs. It then acts (`load_policy`), is evaluated and is
+distilled from.
 
-reads a teacher, a return model or a student, without torch and without running anything in the file
-(`pickle_reader`), and writes the folder that training the same stage here would have written, less
-what only a resume needs. It then acts (`load_policy`), is evaluated and is distilled from.
-
-What does not depend on the weights comes from a configuration, by default
-`configs/<task>.py:<stage>,preset=released` of the task that the file names. The network's sizes
-come from the shapes of the weights; the normalizer from the file or, where it holds none, from the
-configuration's data. A student's file holds its teacher and its return model too: the stage in
---config says which of them is wanted.
+What does not depend on the weights comes from a configuration. The network's sizes come from the
+shapes of the weights (`fit`), the normalizer from the file or, where it holds none, from the
+configuration's data. `command` is the same on the command line.
 """
 
 import os
 import pathlib
 import shlex
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict
 
 from ractd_jax import tasks
 from ractd_jax.cli import configs
 from ractd_jax.cli.fields import set_fields
 from ractd_jax.config import Config
+from ractd_jax.data.normalization import Normalizer
 from ractd_jax.errors import UserError, choose
 from ractd_jax.methods import registry
-from ractd_jax.torch_import import pickle_reader, weights
+from ractd_jax.torch_import import fit, pickle_reader, weights
+from ractd_jax.torch_import.pickle_reader import TorchFile
 from ractd_jax.torch_import.weights import params_from_torch
-from ractd_jax.training import (
-    checkpoints,
-    config_checks,
-    examples,
-    opening,
-    restore,
-    run_dir,
-)
+from ractd_jax.training import checkpoints, config_checks, examples, opening, restore, run_dir
+from ractd_jax.training.pipeline import Pipeline
 from ractd_jax.types import Params
 
-# ---- where it belongs --------------------------------------------------------------------------
 
+class Published(NamedTuple):
+    """One model of a published file.
 
-def configuration(named: list[str], stage: str) -> tuple[str, ConfigDict]:
-    """Return the configuration of the task that a file names, as (command line word, fields).
-
-    Raises:
-        UserError: the file names none or several, or there is no configuration for it.
+    Attributes:
+        kind: "teacher", "student" or "reward".
+        network: fields of its network.
+        params: its weights, under our names.
+        average: they are the averaged ones, not the live ones.
+        normalizer: the file's; None where it holds none.
     """
-    if len(named) == 1:
-        for name in configs.names():
-            if name == "suite":
-                continue
-            config: Any = configs.load(name, f"{stage},preset=released")
-            if config.task.name == named[0]:
-                path = os.path.relpath(configs.folder() / f"{name}.py")
-                return f"{path}:{stage},preset=released", config
-    what = f"names {' and '.join(named)}" if named else "does not name its task"
-    raise UserError(
-        f"the file {what}: say which configuration it belongs to, for example "
-        f"--config=configs/hopper_mr.py:{stage},preset=released"
-    )
 
-
-def _fit(values: dict[str, Any], kind: str, network: dict[str, Any]) -> list[str]:
-    """Give a configuration the sizes of the weights; return the flags that would have done so.
-
-    Student and teacher get the same, as the warm start wants.
-    """
-    if kind == "reward":
-        wanted = [("reward.method", {"members": 1})]
-        wanted += [("reward.network", network | {"layer_norm": False})]
-    else:
-        wanted = [(f"{s}.network", network) for s in ("teacher", "ctd", "student")]
-        levels, horizon = len(network["down_dims"]), values["data"]["horizon"]
-        if horizon % 2 ** (levels - 1):
-            raise UserError(
-                f"a U-Net of {levels} levels needs a horizon that 2^{levels - 1} divides, not "
-                f"{horizon}: set --config.data.horizon to the one it was trained with"
-            )
-    changed = []
-    for name, fields in wanted:
-        stage, part = name.split(".")
-        section = values[stage][part]
-        if section.get("kind", "unet") != "unet":
-            raise UserError(
-                f"size={values['size']} is not a U-Net, published weights are: leave size= out"
-            )
-        for field, value in fields.items():
-            value = tuple(value) if isinstance(value, list) else value
-            if section[field] != value:
-                section[field] = value
-                text = repr(value).replace(" ", "")
-                changed.append(shlex.quote(f"--config.{name}.{field}={text}"))
-    return changed
-
-
-def _weight(params: Params, path: str) -> np.ndarray:
-    """Return the weight at a path, or say that there is none."""
-    for name in path.split("/"):
-        if not isinstance(params, dict) or name not in params:
-            raise UserError(
-                f"the weights do not fit the network that they imply: {path} is missing in the file"
-            )
-        params = params[name]
-    return params
-
-
-def _check_sizes(config: Config, kind: str, network: dict[str, Any], params: Params) -> None:
-    """Refuse weights for observations and actions of other sizes than the task's."""
-    task = config.task
-    plans = task.kind == "planner"  # of states, between the first and the last
-    if kind == "reward":
-        have = {"inputs": _weight(params, "level0_block0_dense0/linear/kernel").shape[0]}
-        want = {"inputs": task.obs_dim if plans else task.obs_dim + task.act_dim}
-    else:
-        columns = _weight(params, "mid_block0/film/linear/kernel").shape[0]
-        embeddings = network["embed_dim"] * (2 if kind == "student" else 1)
-        output = len(_weight(params, "final_conv/bias"))
-        have = {"condition": columns - embeddings, "output": output}
-        context = registry.context(config, kind)
-        want = {"condition": context.cond_dim, "output": context.shape[1]}
-    if have != want:
-        have, want = (", ".join(f"{k} {v}" for k, v in d.items()) for d in (have, want))
-        raise UserError(
-            f"these weights are for another task: {have}, where {task.name} has {want}; give the "
-            "--config of theirs"
-        )
-
-
-def _check_tree(have: Params, want: Params) -> None:
-    """Refuse weights that are not exactly those of the network, or not finite."""
-    trees = (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (have, want))
-    have, want = [{jax.tree_util.keystr(path): leaf for path, leaf in tree} for tree in trees]
-    for path in sorted(have.keys() | want.keys()):
-        shapes = [tuple(d[path].shape) if path in d else "missing" for d in (have, want)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"the weights do not fit the network that they imply: {path} is {shapes[0]} in the "
-                f"file and {shapes[1]} in the network"
-            )
-        if not np.isfinite(have[path]).all():
-            raise UserError(f"the weights hold NaN or infinity in {path}")
+    kind: str
+    network: dict[str, Any]
+    params: Params
+    average: bool
+    normalizer: Normalizer | None
 
 
 def import_checkpoint(
     path: pathlib.Path,
     *,
-    config: ConfigDict | None = None,
+    config: Config | None = None,
     name: str = "",
     given: Sequence[str] = (),
     stage: str | None = None,
@@ -177,150 +81,167 @@ def import_checkpoint(
 
     Raises:
         UserError: the file is refused, does not fit the task, or the folder holds a run.
+
+    Example:
+        run = import_checkpoint(pathlib.Path("teacher.ckpt"))
+        policy = ractd_jax.load_policy(run)
     """
-    with pickle_reader.TorchFile(path) as file:
-        try:
-            dicts = weights.state_dicts(file.content)
-            parts = weights.parts_of(dicts["model"])
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        own = next(iter(parts))
-        stage = stage or ("ctd" if own == "student" and "reward" not in parts else own)
-        known = [m.name for m in registry.records().values() if m.trained_by_all]
-        kind = "student" if choose("stage", stage, known) == "ctd" else stage
-        if kind not in parts:
-            raise UserError(
-                f"{path} holds a {' and a '.join(parts)}, no {stage}; write :{own} after the "
-                "configuration"
-            )
+    with TorchFile(path) as file:
+        states, parts = _contents(file)
+        stage, kind = _choose(path, parts, stage)
         named = sorted(file.strings() & tasks.TASKS.keys())
         if config is None:
-            name, config = configuration(named, stage)
-        values = config.to_dict()
-        job = opening.open_pipeline(registry.configure(values))
-        task = job.task
-        run = out or job.run(stage)
-        there = checkpoints.run_status(run)
-        if there and not overwrite:
-            raise UserError(
-                f"{run} holds a run: --overwrite replaces it, --out=DIR writes elsewhere"
-            )
-        if not there and (run / "checkpoints").exists():  # perhaps those of the released code
-            raise UserError(f"{run} has checkpoints that are not ours: --out=DIR writes elsewhere")
-        if named and task.name not in named:
-            say(f"note: the file names {', '.join(named)}, the configuration is {task.name}")
-        state, which = dicts["model"], "live"
-        if values[stage]["weights"] == "ema" and kind == own and "ema_model" in dicts:
-            parts, which = parts | weights.parts_of(dicts["ema_model"]), "averaged"
-        kind, network, params = params_from_torch(
-            {name: file.array(tensor) for name, tensor in parts[kind].items()}
-        )
-        normalizer = weights.normalizer_of(file, state)
+            name, config = configuration(named, stage, given)
+        pipeline = opening.open_pipeline(config)
+        run = out or pipeline.run(stage)
+        _check_folder(run, overwrite)
+        if named and pipeline.task.name not in named:
+            say(f"note: the file names {', '.join(named)}, the configuration is {config.task.name}")
+        model = _read(file, states, kind, average=config.stages[stage].weights == "ema")
 
-    _check_sizes(job.config, kind, network, params)
-    changed = _fit(values, kind, network)
-    resolved = registry.configure(values)
-    config_checks.check(resolved)
-    if kind == "reward":
-        params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one
-    source = "the file's"
-    if normalizer is None:
-        _, normalizer = examples.build(resolved, stage, job.recorded.episodes)
-        source = f"fitted to {resolved.source}"
-    item = {"params": params, "normalizer": normalizer}
-    _check_tree(item, restore.stage_template(resolved, stage))
+    fit.check_task(pipeline.config, kind, model.network, model.params)
+    config, sizes = fit.with_sizes(pipeline.config, kind, model.network)
+    config_checks.check(config)
+    item, source = _item(pipeline, config, stage, model)
+    fit.check_complete(item, restore.stage_template(config, stage))
+    which = "averaged" if model.average else "live"
+    imported = {"file": path.name, "weights": which, "normalizer": source}
+    _write(run, config, stage, item, imported)
 
-    if there:
-        checkpoints.clear_run(run)
-    store = checkpoints.Checkpoints(run)
-    store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
-    store.close()
-    about = {"imported": {"file": path.name, "weights": which, "normalizer": source}}
-    checkpoints.write_json(run / checkpoints.CONFIG, run_dir.describe(resolved, stage) | about)
-    checkpoints.mark_finished(run)
-
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    dims = "-".join(map(str, network.get("down_dims") or network["dims"]))
-    say(f"{path.name}: {stage} of {task.name}, {dims}, {count:,} weights ({which})")
+    count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    dims = "-".join(map(str, model.network.get("down_dims") or model.network["dims"]))
+    say(f"{path.name}: {stage} of {config.task.name}, {dims}, {count:,} weights ({which})")
     say(f"normalizer: {source}")
     say(f"wrote {run}")
     if run.name != stage:
         say(f"main.py will look for it in a folder called {stage}")
-    where = [f"--workdir={shlex.quote(str(run.parent))}"] if out else []
-    todo = "student" if stage in ("teacher", "reward") else "eval"
-    quoted = map(shlex.quote, [f"--config={_with_stage(name, todo)}", *given])
-    words = [*quoted, *where, *changed]
-    say(f"next: python main.py {' '.join(words)}")
+    workdir = f"--workdir={shlex.quote(str(run.parent))}"
+    if stage in ("teacher", "reward"):
+        flags = [*map(shlex.quote, given), *([workdir] if out else []), *sizes]
+        say(f"next: python main.py {' '.join([_student(name), *flags])}")
+    else:
+        say(f"next: python main.py eval {workdir}")
     return run
 
 
-# ---- the command -------------------------------------------------------------------------------
+# ---- what a file holds ---------------------------------------------------------------------------
 
 
-def _stage_in(name: str) -> str | None:
-    """Return the stage in `configs/x.py:<stage>,...`, None if it is left out."""
-    word = name.partition(":")[2].partition(",")[0]
-    return word if word and "=" not in word else None
-
-
-def _with_stage(name: str, stage: str) -> str:
-    path, _, arg = name.partition(":")
-    words = [word for word in arg.split(",") if "=" in word]
-    return f"{path}:{','.join([stage, *words])}"
-
-
-HELP = {
-    "config": "configuration the file belongs to [configs/<task>.py:<stage>,preset=released]",
-    "out": "folder to write [where main.py with that configuration looks for the stage]",
-    "overwrite": "replace the run in that folder",
-}
-
-
-def main(argv: list[str]) -> int:
-    """Run the command; what the user can put right becomes one line."""
-    if {"--help", "-h", "--helpfull"} & set(argv[1:]):
-        print(__doc__)
-        for flag, text in {"FILE": "the checkpoint", **HELP}.items():
-            print(f"  {flag if flag == 'FILE' else f'--{flag}':12} {text}")
-        return 0
+def _contents(
+    file: TorchFile,
+) -> tuple[dict[str, dict], dict[str, dict[str, pickle_reader.Tensor]]]:
+    """Return the state dicts of a file, and the weights of each of its models by kind."""
     try:
-        _run(argv)
+        states = weights.state_dicts(file.content)
+        return states, weights.parts_of(states["model"])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        raise UserError(f"{file.path}: {error}") from None
 
 
-def _run(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    flags.DEFINE_string("config", None, HELP["config"], flag_values=values)
-    flags.DEFINE_string("out", None, HELP["out"], flag_values=values)
-    flags.DEFINE_bool("overwrite", False, HELP["overwrite"], flag_values=values)
-    given = [word for word in argv if word.startswith(("--config.", "-config."))]
-    try:
-        files = values([word for word in argv if word not in given])[1:]
-    except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
-    if not files:
-        raise UserError("which file? python -m ractd_jax.torch_import FILE, see --help")
-    if len(files) > 1:
-        raise UserError(f"{files[1]!r} is one file too many: one at a time")
-    name = values["config"].value or ""
-    config = None
-    if name:
-        place, _, argument = name.partition(":")
-        config = configs.load(place, argument or None)
-        set_fields(config, [word.lstrip("-").removeprefix("config.") for word in given])
-    import_checkpoint(
-        pathlib.Path(files[0]),
-        config=config,
-        name=name,
-        given=given,
-        stage=_stage_in(name),
-        out=pathlib.Path(values["out"].value) if values["out"].value else None,
-        overwrite=bool(values["overwrite"].value),
+def _choose(path: pathlib.Path, parts: Mapping[str, Any], stage: str | None) -> tuple[str, str]:
+    """Return the stage that a file becomes, and the kind of the model that it is made of."""
+    main = next(iter(parts))
+    stage = stage or ("ctd" if main == "student" and "reward" not in parts else main)
+    stages = [m.name for m in registry.records().values() if m.trained_by_all]
+    kind = "student" if choose("stage", stage, stages) == "ctd" else stage
+    if kind not in parts:
+        raise UserError(
+            f"{path} holds a {' and a '.join(parts)}, no {stage}; write :{main} after the "
+            "configuration"
+        )
+    return stage, kind
+
+
+def _read(file: TorchFile, states: dict[str, dict], kind: str, *, average: bool) -> Published:
+    """Read one model; its averaged weights where they are wanted and there."""
+    parts = weights.parts_of(states["model"])
+    # Of the models that a student was distilled from a file holds one set of weights alone.
+    average = average and kind == next(iter(parts)) and "ema_model" in states
+    if average:
+        parts = weights.parts_of(states["ema_model"])
+    arrays = {name: file.array(tensor) for name, tensor in parts[kind].items()}
+    kind, network, params = params_from_torch(arrays)
+    normalizer = weights.normalizer_of(file, states["model"])
+    return Published(kind, network, params, average, normalizer)
+
+
+# ---- where it belongs ----------------------------------------------------------------------------
+
+
+def configuration(
+    named: Sequence[str], stage: str, given: Sequence[str] = ()
+) -> tuple[str, Config]:
+    """Return the configuration of the task that a file names, and its word on the command line.
+
+    Args:
+        named: tasks that are named in the file.
+        stage: what the file becomes.
+        given: flags that set fields of it.
+
+    Raises:
+        UserError: the file names none or several, or there is no configuration for it.
+    """
+    if len(named) == 1:
+        for name in configs.names():
+            if name == "suite":
+                continue
+            fields = configs.load(name, f"{stage},preset=released")
+            if fields.to_dict()["task"]["name"] == named[0]:
+                set_fields(fields, [flag.lstrip("-").removeprefix("config.") for flag in given])
+                path = os.path.relpath(configs.folder() / f"{name}.py")
+                word = f"{path}:{stage},preset=released"
+                return word, registry.configure(fields.to_dict())
+    what = f"names {' and '.join(named)}" if named else "does not name its task"
+    raise UserError(
+        f"the file {what}: say which configuration it belongs to, for example "
+        f"--config=configs/hopper_mr.py:{stage},preset=released"
     )
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+def _check_folder(run: pathlib.Path, overwrite: bool) -> None:
+    """Refuse a folder with a run, unless it may be overwritten, or with what is not ours."""
+    if checkpoints.run_status(run):
+        if not overwrite:
+            raise UserError(
+                f"{run} holds a run: --overwrite replaces it, --out=DIR writes elsewhere"
+            )
+    elif (run / "checkpoints").exists():  # perhaps those of the released code
+        raise UserError(f"{run} has checkpoints that are not ours: --out=DIR writes elsewhere")
+
+
+# ---- what is written -----------------------------------------------------------------------------
+
+
+def _item(
+    pipeline: Pipeline, config: Config, stage: str, model: Published
+) -> tuple[dict[str, Any], str]:
+    """Return the weights and the normalizer that are saved, and where the latter comes from."""
+    params = model.params
+    if model.kind == "reward":
+        params = jax.tree.map(lambda w: w[None], params)  # an ensemble of one
+    normalizer, source = model.normalizer, "the file's"
+    if normalizer is None:
+        _, normalizer = examples.build(config, stage, pipeline.recorded.episodes)
+        source = f"fitted to {config.source}"
+    return {"params": params, "normalizer": normalizer}, source
+
+
+def _write(
+    run: pathlib.Path, config: Config, stage: str, item: dict[str, Any], imported: dict[str, str]
+) -> None:
+    """Write a finished run, in the place of one that is there."""
+    if checkpoints.run_status(run):
+        checkpoints.clear_run(run)
+    store = checkpoints.Checkpoints(run)
+    store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
+    store.close()
+    description = run_dir.describe(config, stage) | {"imported": imported}
+    checkpoints.write_json(run / checkpoints.CONFIG, description)
+    checkpoints.mark_finished(run)
+
+
+def _student(name: str) -> str:
+    """Return the flag that names the same configuration, for the student that is distilled next."""
+    path, _, argument = name.partition(":")
+    options = [word for word in argument.split(",") if "=" in word]
+    return shlex.quote(f"--config={path}:{','.join(['student', *options])}")

@@ -20,6 +20,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -66,7 +67,7 @@ class Inert:
 
     __slots__ = ("parts",)
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any):
         self = object.__new__(cls)
         self.parts = [args, kwargs]
         return self
@@ -82,7 +83,8 @@ class Inert:
 
     append = add = __setstate__
 
-    def extend(self, values):
+    def extend(self, values: Iterable[Any]) -> None:
+        """Keep what a list of the file would have been extended with."""
         self.parts.extend(values)
 
 
@@ -194,15 +196,15 @@ def _check(data: bytes) -> None:
     """
     stack: list[int | None] = []  # None is a mark
     memo: dict[int, int] = {}
-    for opcode, arg, position in pickletools.genops(data):
-        name, before = opcode.name, opcode.stack_before
+    for opcode, arg, at in pickletools.genops(data):
+        name, before, position = opcode.name, opcode.stack_before, at or 0
         if name.startswith("EXT"):
             raise ValueError("a pickle with extension codes")
         if name == "MARK":
             stack.append(None)
         elif name == "MEMOIZE" or name.endswith("PUT"):
             index = len(memo) if name == "MEMOIZE" else int(arg or 0)
-            if index > (position or 0):  # the machine's table grows to this number
+            if index > position:  # the machine's table grows to this number
                 raise ValueError("a pickle with more memory than objects")
             memo[index] = stack[-1] or 0
         elif name.endswith("GET"):
@@ -328,11 +330,11 @@ class TorchFile(contextlib.AbstractContextManager):
 
     def strings(self) -> set[str]:
         """Return every string in the file, whatever objects hold it."""
-        found, seen, todo = set(), set(), [self.content]
+        strings, seen, todo = set(), set(), [self.content]
         while todo:
             value = todo.pop()
             if isinstance(value, str):
-                found.add(value)
+                strings.add(value)
             elif id(value) not in seen:
                 seen.add(id(value))
                 if isinstance(value, dict):
@@ -341,7 +343,7 @@ class TorchFile(contextlib.AbstractContextManager):
                     todo += value
                 elif isinstance(value, Inert):
                     todo += value.parts
-        return found
+        return strings
 
 
 def _not_a_zip(start: bytes, path: pathlib.Path) -> str:

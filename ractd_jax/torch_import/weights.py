@@ -142,12 +142,12 @@ def parts_of(state: Mapping[str, Any]) -> dict[str, dict[str, pickle_reader.Tens
         state: names with the prefix "model.", or bare names of one network.
     """
 
-    def under(prefix):
+    def under(prefix: str) -> dict[str, pickle_reader.Tensor]:
         tensors = {str(k): v for k, v in state.items() if isinstance(v, pickle_reader.Tensor)}
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    own = under("model.") or under("")
-    parts = {kind_of(own): own}
+    main = under("model.") or under("")
+    parts = {kind_of(main): main}
     if "student" in parts:
         parts |= {name: under(f"{name}.") for name in ("teacher", "reward") if under(f"{name}.")}
     return parts
@@ -177,7 +177,7 @@ def normalizer_of(
 
 def state_dicts(content: Any) -> dict[str, dict]:
     """Return the state dicts of a checkpoint by name: "model", and perhaps "ema_model"."""
-    found = content.get("state_dicts", {"model": content}) if isinstance(content, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+    states = content.get("state_dicts", {"model": content}) if isinstance(content, dict) else None
+    if not isinstance(states, dict) or not isinstance(states.get("model"), dict):
         raise UserError("it holds neither state_dicts with a model nor the weights of one")
-    return {k: v for k, v in found.items() if isinstance(v, dict)}
+    return {k: v for k, v in states.items() if isinstance(v, dict)}

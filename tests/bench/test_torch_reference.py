@@ -60,13 +60,13 @@ def levels(noise, seed=1):
 @pytest.mark.parametrize("n_times", [1, 2])
 @pytest.mark.parametrize("kind", FIELDS)
 def test_networks_agree(pair, kind, n_times):
-    net, params, theirs = pair(kind, n_times)
+    net, params, torch_net = pair(kind, n_times)
     x, cond = draw((ROWS, *SHAPE)), draw((ROWS, COND), 1)
     times = 250 * draw((ROWS, n_times), 2)
-    ours = jax.jit(net.apply)({"params": params}, x, times, cond)
+    expected = jax.jit(net.apply)({"params": params}, x, times, cond)
     with torch.inference_mode():
-        found = theirs(*map(tensor, (x, times, cond))).numpy()
-    np.testing.assert_allclose(found, ours, atol=1e-4 * float(jnp.abs(ours).max()))
+        actual = torch_net(*map(tensor, (x, times, cond))).numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-4 * float(jnp.abs(expected).max()))
 
 
 @pytest.mark.parametrize("kind", FIELDS)
@@ -74,12 +74,12 @@ def test_networks_in_bfloat16_agree_as_far_as_it_goes(tiny, weights, kind):
     net = networks.InPrecision(tiny(kind), "bfloat16")
     params = weights(net.net, 2)
     x, cond, times = draw((ROWS, *SHAPE)), draw((ROWS, COND), 1), 250 * draw((ROWS, 2), 2)
-    theirs = reference.network(FIELDS[kind], SHAPE, COND, 2, params, "bfloat16")
-    ours = jax.jit(net.apply)({"params": params}, x, times, cond)
+    torch_net = reference.network(FIELDS[kind], SHAPE, COND, 2, params, "bfloat16")
+    expected = jax.jit(net.apply)({"params": params}, x, times, cond)
     with torch.inference_mode():
-        found = theirs(*map(tensor, (x, times, cond)))
-    assert found.dtype == torch.float32
-    error = np.sqrt(np.mean((found.numpy() - ours) ** 2) / np.mean(ours**2))
+        actual = torch_net(*map(tensor, (x, times, cond)))
+    assert actual.dtype == torch.float32
+    error = np.sqrt(np.mean((actual.numpy() - expected) ** 2) / np.mean(expected**2))
     assert 1e-4 < error < 0.02
 
 
@@ -118,10 +118,10 @@ def test_student_loss_and_gradient_agree_for_the_same_draws(
 
     loss.backward()
     mean = jax.tree.map(lambda m: m / (1 - adam.b1), after.opt_state[0].mu)
-    ours = reference.state_dict(mean)  # gradients in PyTorch's layouts
-    length = np.sqrt(sum(float((g**2).sum()) for g in ours.values()))
+    expected = reference.state_dict(mean)  # gradients in PyTorch's layouts
+    length = np.sqrt(sum(float((g**2).sum()) for g in expected.values()))
     for name, parameter in student.named_parameters():
-        np.testing.assert_allclose(parameter.grad, ours[name], atol=1e-3 * length, err_msg=name)
+        np.testing.assert_allclose(parameter.grad, expected[name], atol=1e-3 * length, err_msg=name)
 
 
 # ---- what `test_golden` holds ours to without PyTorch --------------------------------------------
@@ -134,13 +134,13 @@ def given(file):
     shapes |= {name: raveled(file, 2)[0].shape for name in ("student", "average")}
     shapes["teacher"] = raveled(file, 1)[0].shape
     scale = {"x": 0.5, "cond": 1.0, "times": 250.0}
-    found = {
+    inputs = {
         name: (scale.get(name, 0.3) * rng.normal(size=shape)).astype(np.float32)
         for name, shape in shapes.items()
     }
     torch.manual_seed(0)
-    draws = reference.draw(diffusion.Noise(), ctm.Student(max_jump=80), tensor(found["x"]))
-    return found | {name: a.numpy() for name, a in draws._asdict().items()}
+    draws = reference.draw(diffusion.Noise(), ctm.Student(max_jump=80), tensor(inputs["x"]))
+    return inputs | {name: a.numpy() for name, a in draws._asdict().items()}
 
 
 def computed(file, arrays):
@@ -151,10 +151,10 @@ def computed(file, arrays):
         params = raveled(file, n_times)[1](jnp.asarray(arrays[name]))
         return reference.network({"kind": "mlp"} | REFERENCE[file], SHAPE, COND, n_times, params)
 
-    a, found = {name: tensor(array) for name, array in arrays.items()}, {}
+    a, results = {name: tensor(array) for name, array in arrays.items()}, {}
     with torch.inference_mode():
-        found["teacher_out"] = network("teacher")(a["x"], a["times"][:, :1], a["cond"]).numpy()
-        found["student_out"] = network("student")(a["x"], a["times"], a["cond"]).numpy()
+        results["teacher_out"] = network("teacher")(a["x"], a["times"][:, :1], a["cond"]).numpy()
+        results["student_out"] = network("student")(a["x"], a["times"], a["cond"]).numpy()
     for preset in (preset for case, preset in CASES if case == file):
         noise, method = METHODS[preset]
         student, teacher = network("student"), network("teacher")
@@ -171,17 +171,17 @@ def computed(file, arrays):
         gradient = np.full(len(zeros), np.nan, np.float32)
         for name, parameter in student.named_parameters():
             gradient[places[name].int()] = parameter.grad
-        found |= {f"{preset}_loss": np.float32(loss.item()), f"{preset}_gradient": gradient}
-    return found
+        results |= {f"{preset}_loss": np.float32(loss.item()), f"{preset}_gradient": gradient}
+    return results
 
 
 @pytest.mark.parametrize("file", REFERENCE)
 def test_golden_file_holds_what_pytorch_computes(file):
     with np.load(DATA / f"{file}.npz") as z:
         stored = dict(z)
-    found = computed(file, stored)
-    assert stored.keys() == given(file).keys() | found.keys()
-    for name, array in found.items():
+    results = computed(file, stored)
+    assert stored.keys() == given(file).keys() | results.keys()
+    for name, array in results.items():
         np.testing.assert_allclose(array, stored[name], atol=1e-4 * np.abs(array).max())
 
 
@@ -202,8 +202,8 @@ def test_drawn_bins_follow_the_published_distribution(per_sample):
     # Exact: P(u = t) = mean of 1 / (s - t + 1), P(s = t) = mean of 1 / (81 - t).
     counts = 81 - np.arange(80)
     stay = np.mean([np.mean(1 / np.arange(1, n + 1)) for n in counts])
-    for found, p in (((u == t), stay), ((s == t), np.mean(1 / counts))):
-        assert float(found.float().mean()) == pytest.approx(p, abs=4 * np.sqrt(p / batch))
+    for happened, p in (((u == t), stay), ((s == t), np.mean(1 / counts))):
+        assert float(happened.float().mean()) == pytest.approx(p, abs=4 * np.sqrt(p / batch))
 
 
 @pytest.mark.parametrize("target", ["online", "ema"])
@@ -226,23 +226,23 @@ def test_update_trains_and_keeps_the_teacher(pair, toy, target):
 def test_samplers_agree(pair):
     noise = diffusion.Noise()
     x, cond = draw((ROWS, *SHAPE)), draw((ROWS, COND), 1)
-    net, params, theirs = pair("mlp", 2)
+    net, params, torch_net = pair("mlp", 2)
     top, zero = jnp.full(ROWS, 80.0), jnp.full(ROWS, noise.sigma_min)
-    ours = ctm.jump(net, params, noise, 80 * x, top, zero, cond).clip(-1, 1)
-    found = reference.sample_student(theirs, noise, 1, tensor(80 * x), tensor(cond))
-    np.testing.assert_allclose(found.numpy(), ours, atol=2e-4)
+    expected = ctm.jump(net, params, noise, 80 * x, top, zero, cond).clip(-1, 1)
+    actual = reference.sample_student(torch_net, noise, 1, tensor(80 * x), tensor(cond))
+    np.testing.assert_allclose(actual.numpy(), expected, atol=2e-4)
 
-    net, params, theirs = pair("mlp", 1)
+    net, params, torch_net = pair("mlp", 1)
     grid = diffusion.sigmas(dataclasses.replace(noise, bins=5), jnp.arange(5))
 
     def denoiser(x, t):
         return edm.denoise(net, params, noise, x, t, cond).clip(-1, 1)
 
-    ours = edm.solve(denoiser, 80 * x, jnp.broadcast_to(grid[:, None], (5, ROWS)), "heun")
-    found = reference.sample_teacher(
-        theirs, noise, tensor(grid), "heun", tensor(80 * x), tensor(cond)
+    expected = edm.solve(denoiser, 80 * x, jnp.broadcast_to(grid[:, None], (5, ROWS)), "heun")
+    actual = reference.sample_teacher(
+        torch_net, noise, tensor(grid), "heun", tensor(80 * x), tensor(cond)
     )
-    np.testing.assert_allclose(found.numpy(), ours, atol=2e-4)
+    np.testing.assert_allclose(actual.numpy(), expected, atol=2e-4)
 
     method = ddpm.Ddpm(sampler="ddim", sample_steps=5)
     keys = jax.random.split(jax.random.key(0), ROWS)
@@ -251,9 +251,9 @@ def test_samplers_agree(pair):
     def predictor(x, t):
         return net.apply({"params": params}, x, t[:, None].astype(x.dtype), cond)
 
-    ours = ddpm.sample(predictor, method, keys, SHAPE, clip=True)
-    found = reference.make_sample_ddpm(method, noise)(theirs, tensor(start), tensor(cond))
-    np.testing.assert_allclose(found.numpy(), ours, atol=2e-4)
+    expected = ddpm.sample(predictor, method, keys, SHAPE, clip=True)
+    actual = reference.make_sample_ddpm(method, noise)(torch_net, tensor(start), tensor(cond))
+    np.testing.assert_allclose(actual.numpy(), expected, atol=2e-4)
 
 
 @pytest.fixture

@@ -1,23 +1,24 @@
-"""Published checkpoints become finished stages: the same weights and normaliser, or one line."""
+"""Published checkpoints become finished stages: the same weights and normalizer, or one line."""
 
 import json
 import re
-import sys
 
 import h5py
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_builder
-from run_helpers import train
-from torch_builder import golden, limits, prefixed
+from helpers import ROOT
+from run_helpers import train, update
+from torch_builder import golden, normalizer_of, prefixed
 
 import ractd_jax
 from ractd_jax import errors, tasks
-from ractd_jax.cli import configs
+from ractd_jax.console import Progress, make_console
 from ractd_jax.methods import registry
-from ractd_jax.torch_import import convert
+from ractd_jax.torch_import import command, convert
 from ractd_jax.torch_import.weights import kind_of, params_from_torch
 from ractd_jax.training import checkpoints, opening, restore, run_dir
 
@@ -64,20 +65,22 @@ def files(tmp_path_factory):
     return folder
 
 
-def config(arg="preset=released", file="hopper_mr"):
-    return configs.load(file, arg)
+def config(arg="preset=released", **changes):
+    """Return the configuration of a hopper, with fields replaced as `run_helpers.update` does."""
+    _, values = helpers.load("hopper_mr", arg)
+    update(values, changes)
+    return registry.configure(values)
 
 
-def load(run):
-    """Return the policy item of a stage folder, through the library's own reader."""
-    found, stage = run_dir.read(run)
-    meta = checkpoints.read_json(run / checkpoints.CONFIG)
-    return restore.restore(run, restore.stage_template(found, stage)), meta
+def saved(run):
+    """Return weights and normalizer of a stage, whatever its folder is called."""
+    written, stage = run_dir.read(run)
+    return restore.restore(run, restore.stage_template(written, stage))
 
 
-def same(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+def same(tree, other):
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
 def silent(text):
@@ -134,18 +137,18 @@ CASES = [  # file, stage asked for, stage written, golden file
 
 
 @pytest.mark.parametrize(("file", "asked", "stage", "source"), CASES)
-def test_weights_and_normaliser_of_a_file_are_found_in_the_folder(
+def test_weights_and_normalizer_of_a_file_are_those_of_the_folder(
     files, tmp_path, file, asked, stage, source
 ):
     run = convert.import_checkpoint(
         files / file, config=config(), stage=asked, out=tmp_path / "run", say=silent
     )
-    item, meta = load(run)
-    assert meta["stage"] == stage
+    item = saved(run)
+    assert run_dir.read(run)[1] == stage
     assert checkpoints.run_status(run) == "finished"
     params = params_from_torch(golden(source))[2]
     same(item["params"], jax.tree.map(lambda w: w[None], params) if stage == "reward" else params)
-    published = limits(0)
+    published = normalizer_of(0)
     for field in ("observations", "actions"):
         for part in ("scale", "offset"):
             array = getattr(getattr(item["normalizer"], field), part)
@@ -166,11 +169,11 @@ def test_planners_are_imported_too(tmp_path, kind):
         for name in ("blocks.0.0.blocks.0.weight", "blocks.0.0.residual_linear.weight"):
             weights[name] = np.ascontiguousarray(weights[name][:, :4])
     torch_builder.checkpoint(
-        tmp_path / "file", prefixed("model.", weights), limits(0, MAZE), "maze2d-umaze-v1"
+        tmp_path / "file", prefixed("model.", weights), normalizer_of(0, MAZE), "maze2d-umaze-v1"
     )
     run = convert.import_checkpoint(tmp_path / "file", out=tmp_path / "run", say=silent)
-    item, meta = load(run)
-    assert (meta["stage"], meta["config"]["task"]["name"]) == (kind, "maze2d-umaze-v1")
+    item, (written, stage) = saved(run), run_dir.read(run)
+    assert (stage, written.task.name) == (kind, "maze2d-umaze-v1")
     params = params_from_torch(weights)[2]
     same(item["params"], jax.tree.map(lambda w: w[None], params) if kind == "reward" else params)
 
@@ -178,37 +181,52 @@ def test_planners_are_imported_too(tmp_path, kind):
 def test_without_config_the_task_named_in_the_file_chooses_it(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the configurations are found from any folder
     said = []
-    run = convert.import_checkpoint(files / "student", out=tmp_path / "student", say=said.append)
-    saved = load(run)[1]["config"]
-    assert (saved["task"]["name"], saved["preset"]) == (TASK, "released")
+    run = convert.import_checkpoint(files / "teacher", out=tmp_path / "teacher", say=said.append)
+    written, _ = run_dir.read(run)
+    assert (written.task.name, written.preset) == (TASK, "released")
     assert f"--workdir={tmp_path}" in said[-1]
-    path = re.search(r"--config=(\S+):eval,preset=released", said[-1])[1]
-    assert (tmp_path / path).resolve() == configs.folder() / "hopper_mr.py"
+    path = re.search(r"--config=(\S+):student,preset=released", said[-1])[1]
+    assert (tmp_path / path).resolve() == ROOT / "configs" / "hopper_mr.py"
     # What it says to run next is what the folder was configured with.
     assert {f"'{flag}'" if "(" in flag else flag for flag in SMALL[:6]} <= set(said[-1].split())
-    acting = ractd_jax.load_policy(run)
-    assert np.isfinite(acting(np.zeros((2, 11)))).all()
+    policy = ractd_jax.load_policy(run, sample_bins=2)
+    assert np.isfinite(policy(np.zeros((2, 11)))).all()
+
+
+def test_a_student_is_evaluated_next_as_its_folder_says(files, tmp_path):
+    said = []
+    run = convert.import_checkpoint(files / "student", out=tmp_path / "student", say=said.append)
+    assert said[-1] == f"next: python main.py eval --workdir={tmp_path}"
+    assert run_dir.read(run)[0].stages["student"].network.down_dims == (8, 16, 32)
+    policy = ractd_jax.load_policy(run)
+    assert np.isfinite(policy(np.zeros((2, 11)))).all()
+
+
+def test_fields_are_set_on_the_configuration_that_the_file_chooses(files, tmp_path):
+    run = convert.import_checkpoint(
+        files / "ctd", given=["--config.ctd.method.nfe=3"], out=tmp_path / "ctd", say=silent
+    )
+    assert run_dir.read(run)[0].stages["ctd"].method.nfe == 3
 
 
 @pytest.mark.parametrize(("weights", "added"), [("live", 0), ("ema", 1)])
 def test_the_configuration_chooses_live_or_averaged_weights(files, tmp_path, weights, added):
-    chosen = config()
-    chosen.teacher.weights = weights
+    chosen = config(teacher={"weights": weights})
     run = convert.import_checkpoint(
         files / "teacher", config=chosen, out=tmp_path / "teacher", say=silent
     )
     params = params_from_torch(golden("teacher_hopper_tiny"))[2]
-    same(load(run)[0]["params"], jax.tree.map(lambda w: w + np.float32(added), params))
+    same(saved(run)["params"], jax.tree.map(lambda w: w + np.float32(added), params))
 
 
-def test_a_file_without_normaliser_gets_that_of_the_data(tmp_path, data):
+def test_a_file_without_normalizer_gets_that_of_the_data(tmp_path, data):
     archive = torch_builder.Archive()  # the network's state dict alone
     path = archive.write(tmp_path / "x", archive.state_dict(golden("reward_mlp"), parameter=True))
     chosen = config(f"reward,preset=released,source={data}")
     run = convert.import_checkpoint(path, config=chosen, out=tmp_path / "reward", say=silent)
     with h5py.File(data) as f:
         span = np.ptp(f["observations"][()], axis=0)
-    scale = load(run)[0]["normalizer"].observations.scale
+    scale = saved(run)["normalizer"].observations.scale
     np.testing.assert_allclose(scale, 2 / span, rtol=1e-5)
 
 
@@ -223,31 +241,35 @@ def one_level():
     return made
 
 
-def test_a_student_is_distilled_in_the_normaliser_of_its_teacher(tmp_path, data, capsys):
-    chosen = config(f"student,preset=released,source={data}")
-    chosen.student.method.ctm_weight = 0.0  # DSM and reward: half the compilation
-    chosen.student.optimiser.update(steps=1, batch_size=2, warmup=1)
-    chosen.training.updates_per_dispatch = 1
+def test_a_student_is_distilled_in_the_normalizer_of_its_teacher(tmp_path, data):
+    arg = f"student,preset=released,source={data}"
+    short = {
+        "training": {"updates_per_dispatch": 1},
+        "student": {  # DSM and reward: half the compilation
+            "method": {"ctm_weight": 0.0},
+            "optimiser": {"steps": 1, "batch_size": 2, "warmup": 1},
+        },
+    }
     other = torch_builder.checkpoint(
-        tmp_path / "other", prefixed("model.", golden("reward_mlp")), normalizer=limits(1)
+        tmp_path / "other", prefixed("model.", golden("reward_mlp")), normalizer=normalizer_of(1)
     )
     teacher = torch_builder.checkpoint(tmp_path / "teacher", prefixed("model.", one_level()))
     for stage, file in (("teacher", teacher), ("reward", other)):
         convert.import_checkpoint(
-            file, config=chosen, stage=stage, out=tmp_path / "run" / stage, say=silent
+            file, config=config(arg, **short), stage=stage, out=tmp_path / "run" / stage, say=silent
         )
-    for stage in ("teacher", "ctd", "student"):
-        chosen[stage].network.update(down_dims=(8,), embed_dim=16)
-    chosen.reward.network.dims = (16, 32, 64)
-    job = opening.open_pipeline(registry.configure(chosen.to_dict()), tmp_path / "run")
-    train(job, "student")
-    assert "normalizers of teacher and reward differ" in " ".join(capsys.readouterr().out.split())
-    student, teacher, critic = (
-        load(tmp_path / "run" / stage)[0]["normalizer"]
-        for stage in ("student", "teacher", "reward")
+    sizes = {"network": {"down_dims": [8], "embed_dim": 16}}
+    stages = dict.fromkeys(("teacher", "ctd"), sizes)
+    stages |= {"student": short["student"] | sizes, "reward": {"network": {"dims": [16, 32, 64]}}}
+    console = make_console(record=True, width=200)
+    chosen = config(arg, **short | stages)
+    train(opening.open_pipeline(chosen, tmp_path / "run", Progress(console)), "student")
+    assert "normalizers of teacher and reward differ" in console.export_text()
+    student, distilled_from, critic = (
+        saved(tmp_path / "run" / stage)["normalizer"] for stage in ("student", "teacher", "reward")
     )
     # An advantage is a difference of returns, so they are in the unit of the model that predicts.
-    same(student, teacher._replace(returns=critic.returns))
+    same(student, distilled_from._replace(returns=critic.returns))
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -263,28 +285,29 @@ def refusal(path, out, **options):
 
 
 def test_weights_for_another_task_are_refused(files, tmp_path):
-    walker = config(file="walker2d_m")
+    _, values = helpers.load("walker2d_m", "preset=released")
+    walker = registry.configure(values)
     for kind, numbers in (("teacher", "condition 11, output 3"), ("reward", "inputs 14")):
         text = refusal(files / kind, tmp_path / "run", config=walker)
         assert numbers in text
         assert "walker2d-medium-v2" in text
 
 
-SHALLOW = {f"{s}.network.down_dims": (8, 16) for s in ("teacher", "ctd", "student", "ddpm")}
+SHALLOW = {s: {"network": {"down_dims": [8, 16]}} for s in ("teacher", "ctd", "student", "ddpm")}
+HORIZON = {"data": {"horizon": 18}}
 
 
 @pytest.mark.parametrize(
-    ("arg", "fields", "said"),
+    ("arg", "changes", "said"),
     [
         ("preset=released,size=demo", {}, "not a U-Net"),
-        ("preset=released", {"data.horizon": 18}, "halve 18 steps"),
-        ("preset=released", {"data.horizon": 18} | SHALLOW, "needs a horizon"),
-        ("preset=released", {"teacher.network.groups": 8}, None),
+        ("preset=released", HORIZON, "halve 18 steps"),
+        ("preset=released", HORIZON | SHALLOW, "needs a horizon"),
+        ("preset=released", {"teacher": {"network": {"groups": 8}}}, None),
     ],
 )
-def test_a_configuration_that_cannot_be_theirs_is_refused(files, tmp_path, arg, fields, said):
-    chosen = config(arg)
-    chosen.update_from_flattened_dict(fields)
+def test_a_configuration_that_cannot_be_theirs_is_refused(files, tmp_path, arg, changes, said):
+    chosen = config(arg, **changes)
     if said is None:
         convert.import_checkpoint(
             files / "teacher", config=chosen, out=tmp_path / "run", say=silent
@@ -308,15 +331,15 @@ def test_a_run_is_replaced_only_when_asked(files, tmp_path):
 
 
 def test_checkpoints_of_the_released_code_are_never_replaced(files, tmp_path):
-    theirs = tmp_path / "checkpoints" / "latest.ckpt"
-    theirs.parent.mkdir()
-    theirs.write_bytes((files / "reward").read_bytes())
+    released = tmp_path / "checkpoints" / "latest.ckpt"
+    released.parent.mkdir()
+    released.write_bytes((files / "reward").read_bytes())
     for overwrite in (False, True):
         with pytest.raises(errors.UserError, match="not ours"):
             convert.import_checkpoint(
-                theirs, config=config(), out=tmp_path, overwrite=overwrite, say=silent
+                released, config=config(), out=tmp_path, overwrite=overwrite, say=silent
             )
-    assert theirs.exists()
+    assert released.exists()
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -329,10 +352,10 @@ def test_a_task_without_configuration_is_asked_for(tmp_path, known, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "change", ["nan", "shape", "missing", "groups", "normaliser", "nothing", "list"]
+    "change", ["nan", "shape", "missing", "groups", "normalizer", "nothing", "list"]
 )
 def test_weights_that_do_not_fit_their_network_are_refused(tmp_path, change):
-    weights, normalizer, said = golden("teacher_hopper_tiny"), limits(0), "do not fit"
+    weights, normalizer, said = golden("teacher_hopper_tiny"), normalizer_of(0), "do not fit"
     film = "down_modules.0.0.cond_encoder.1.weight"
     if change == "nan":
         weights[film] = weights[film] * np.nan
@@ -344,8 +367,8 @@ def test_weights_that_do_not_fit_their_network_are_refused(tmp_path, change):
     elif change == "groups":  # the width of a level is that of this bias
         bias = "down_modules.0.0.blocks.0.block.0.bias"
         weights[bias], said = weights[bias][:5].copy(), "5 channels do not make 8 equal groups"
-    elif change == "normaliser":
-        normalizer = limits(0, (("observations", 12), ("actions", 3), ("rewards", 1)))
+    elif change == "normalizer":
+        normalizer = normalizer_of(0, (("observations", 12), ("actions", 3), ("rewards", 1)))
     elif change == "nothing":
         weights, said = {}, "no published network"
     path = tmp_path / "x"
@@ -375,25 +398,21 @@ def test_missing_layer_is_named(tmp_path, file, kept, said):
 # ---- the command -------------------------------------------------------------------------------
 
 
-def command(monkeypatch, capsys, *words):
-    argv = ["torch_import", *map(str, words)]
-    monkeypatch.setattr(sys, "argv", argv)  # where the configuration's flags look for overrides
-    code = convert.main(argv)
+def run_command(capsys, *words):
+    code = command.main(["torch_import", *map(str, words)])
     return code, *capsys.readouterr()
 
 
 def test_command_writes_where_main_looks_for_the_stage(files, tmp_path, monkeypatch, capsys):
-    name = f"{torch_builder.DATA.parent.parent}/configs/hopper_mr.py:reward,preset=released,seed=3"
+    name = f"{ROOT}/configs/hopper_mr.py:reward,preset=released,seed=3"
     monkeypatch.chdir(tmp_path)
-    code, out, err = command(
-        monkeypatch, capsys, files / "student", f"--config={name}", *SMALL[-1:]
-    )
+    code, out, err = run_command(capsys, files / "student", f"--config={name}", *SMALL[-1:])
     assert code == 0, err
     run = tmp_path / "runs" / TASK / "paper-released-seed3" / "reward"
     assert json.loads((run / "config.json").read_text())["imported"]["file"] == "student"
     assert f"{name.replace(':reward', ':student')}" in out.splitlines()[-1]
     assert out.count("network.dims") == 1  # the flag was given, and the next command needs it too
-    value = jnp.asarray(load(run)[0]["params"]["output"]["linear"]["bias"])
+    value = jnp.asarray(saved(run)["params"]["output"]["linear"]["bias"])
     assert value.shape == (1, 1)
 
 
@@ -407,14 +426,14 @@ def test_command_writes_where_main_looks_for_the_stage(files, tmp_path, monkeypa
         (["a", "--outt=x"], "outt"),
     ],
 )
-def test_wrong_words_end_with_one_line(words, said, monkeypatch, capsys):
-    code, out, err = command(monkeypatch, capsys, *words)
+def test_wrong_words_end_with_one_line(words, said, capsys):
+    code, out, err = run_command(capsys, *words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
 
 
-def test_help_names_every_flag(monkeypatch, capsys):
-    code, out, _ = command(monkeypatch, capsys, "--help")
+def test_help_names_every_flag(capsys):
+    code, out, _ = run_command(capsys, "--help")
     assert code == 0
-    for word in ("FILE", "--config", "--out", "--overwrite", "normaliser"):
+    for word in ("FILE", "--config", "--out", "--overwrite", "normalizer"):
         assert word in out
