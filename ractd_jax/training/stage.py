@@ -44,9 +44,9 @@ def train(pipelines: Sequence[Pipeline], stage: str, *, again: bool = False) -> 
     optimiser = config.stages[stage].optimiser
     wanted = 1 if several else config.training.devices
     devices = loop.devices_for(wanted, optimiser.batch_size)
-    algorithm = registry.make(config, stage, loop.AXIS if len(devices) > 1 else "")
-    # By shapes, on one device: what averages over devices has no axis outside of the loop.
+    # As one device would train it: by shapes alone there are no others to average with.
     shape_check.check(config, stage, registry.make(config, stage))
+    algorithm = registry.make(config, stage, loop.AXIS if len(devices) > 1 else "")
     if algorithm.prepare:
         first.say(f"{stage}: preparing its data")
         frozen = {role: item["params"] for role, item in needed[0].items()}
