@@ -207,8 +207,8 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
     if values.task.name != config.task.name:
         raise UserError(f"{folder} was trained for {values.task.name}, not {config.task.name}")
     set_fields(values, options.given)
-    found = registry.configure(values.to_dict())
-    for stage in found.stages:
+    merged = registry.configure(values.to_dict())
+    for stage in merged.stages:
         if finished.is_finished(folder / stage):
-            run_dir.check_same(folder / stage, found, stage)
-    return found
+            run_dir.check_same(folder / stage, merged, stage)
+    return merged

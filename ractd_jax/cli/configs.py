@@ -142,9 +142,9 @@ def complete(given: Given, sections: dict[str, dict[str, Any]]) -> ConfigDict:
     Raises:
         UserError: a field does not exist or cannot work.
     """
-    words = {name: getattr(given, name) for name in ("stage", "size", "source", "preset")}
-    words |= {"seed": given.seed, "seeds": given.seeds}
-    values = configuration.plain(configuration.Config(given.task, **words))
+    given_words = {name: getattr(given, name) for name in ("stage", "size", "source", "preset")}
+    given_words |= {"seed": given.seed, "seeds": given.seeds}
+    values = configuration.plain(configuration.Config(given.task, **given_words))
     del values["stages"]
     values["collect"]["env"] = given.task.env_id
     for name, fields in sections.items():
@@ -160,19 +160,19 @@ def complete(given: Given, sections: dict[str, dict[str, Any]]) -> ConfigDict:
 
 def _stages(given: Given) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the section of every stage that a task has, as its file has it."""
-    found: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     for path in sorted((folder() / "methods").glob("[!_]*.py")):
         module = shipped(f"methods.{path.stem}")
         if hasattr(module, "get_sections"):
-            found |= module.get_sections(given)
+            sections |= module.get_sections(given)
     for stage, method in registry.records().items():
         if given.task.kind not in method.tasks:
             continue
-        if stage not in found:
-            found |= _brought_numbers(given, stage)
+        if stage not in sections:
+            sections |= _brought_numbers(given, stage)
         acts_alone = method.row and method.acts and not method.deterministic
         chooses = {"selection": {}} if acts_alone and given.task.kind == "policy" else {}
-        yield stage, chooses | found[stage]
+        yield stage, chooses | sections[stage]
 
 
 def _brought_numbers(given: Given, stage: str) -> dict[str, dict[str, Any]]:

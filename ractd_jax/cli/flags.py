@@ -74,8 +74,9 @@ def parse(argv: Sequence[str]) -> Options:
     if values["method"]:
         registry.load(values["method"])
     config = _configuration(name, values["workdir"])
-    for field in given:
-        _refuse_label(field, name)
+    if "suite" not in config:  # which has words of its own
+        for field in given:
+            _refuse_label(field)
     set_fields(config, _fields_now(config, given))
     options = {key: values[key] for key in FLAGS if key not in ("method", "debug")}
     return Options(config, name.partition(":")[0], tuple(given), **options)
@@ -83,31 +84,31 @@ def parse(argv: Sequence[str]) -> Options:
 
 def _take_config(arguments: list[str]) -> tuple[str, list[str], list[str]]:
     """Return what names the configuration, the fields that are set, and the other arguments."""
-    found, given, rest = [], [], []
-    words_left = iter(arguments)
-    for word in words_left:
+    named, given, rest = [], [], []
+    remaining = iter(arguments)
+    for word in remaining:
         name, equals, value = word.partition("=")
         if re.fullmatch(r"--?config(\..*)?", name):
-            value = value if equals else next(words_left, "")
+            value = value if equals else next(remaining, "")
             field = name.partition(".")[2]
             if field:
                 given.append(f"{field}={value}")
             else:
-                found.append(value)
+                named.append(value)
         elif not equals and re.fullmatch(_VALUED, name):
-            rest += [word, *itertools.islice(words_left, 1)]
+            rest += [word, *itertools.islice(remaining, 1)]
         elif word.startswith("-"):
             rest.append(word)
         else:
-            found.append(word)
-    if len(found) > 1:
+            named.append(word)
+    if len(named) > 1:
         raise errors.UserError(
-            f"{found[1]!r} is one word too many: {found[0]!r} is the configuration, flags start "
+            f"{named[1]!r} is one word too many: {named[0]!r} is the configuration, flags start "
             "with --, see --help"
         )
-    if found and not found[0]:
+    if named and not named[0]:
         raise errors.UserError(f"--config is empty; for example {EXAMPLE}")
-    return (found[0] if found else ""), given, rest
+    return (named[0] if named else ""), given, rest
 
 
 def _plain_flags(argv: list[str]) -> dict[str, Any]:
@@ -165,9 +166,9 @@ def _fields_now(config: ConfigDict, given: Sequence[str]) -> list[str]:
     return [field for field in given if field.partition(".")[0] not in registry.records()]
 
 
-def _refuse_label(field: str, name: str) -> None:
+def _refuse_label(field: str) -> None:
     label = re.match(r"(task|stage|size|preset)=", field)
-    if label and "suite" not in name:
+    if label:
         raise errors.UserError(
             f"--config.{label[1]} would change the word and not what it stands for: tasks are "
             f"files in configs, the others follow the colon, as in {EXAMPLE},size=demo,preset=paper"

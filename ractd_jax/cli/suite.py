@@ -73,27 +73,28 @@ def _pipeline(
     fields: tuple[str, ...],
     title: str,
 ) -> Iterator[Entry]:
-    words = ",".join(f"{name}={suite[name]}" for name in ("size", "source", "preset"))
+    labels = ",".join(f"{name}={suite[name]}" for name in ("size", "source", "preset"))
+    values = configs.load(task, f"{labels},seed={seed}")
+    for field in fields:
+        _set(values, field)
+    plain = values.to_dict()
+    config = registry.configure(plain)
+    folder = pipeline.default_workdir(config)
+    if root:
+        folder = pathlib.Path(root) / folder.relative_to("runs")
     done: dict[str, Entry] = {}
 
-    def add(stage: str):
+    def add(stage: str) -> None:
         if stage in done:
             return
-        values = configs.load(task, f"{stage},{words},seed={seed}")
-        for field in fields:
-            _set(values, field)
-        plain = values.to_dict()
-        config = registry.configure(plain)
-        folder = pipeline.default_workdir(config)
-        if root:
-            folder = pathlib.Path(root) / folder.relative_to("runs")
         # What is trained is evaluated, whatever the order of the words.
         trained = [s for s in suite["stages"] if s != EVAL]
         needs = trained if stage == EVAL else list(registry.needs(config, stage).values())
         for need in needs:
             add(need)
         names = tuple(done[need].name for need in needs)
-        done[stage] = Entry(f"{title} {stage}", plain, str(folder), names)
+        entry_config = plain | {"stage": stage}
+        done[stage] = Entry(f"{title} {stage}", entry_config, str(folder), names)
 
     for stage in suite["stages"]:
         add(stage)
@@ -208,7 +209,7 @@ def run(suite: dict[str, Any], root: str | None = None, address: str | None = No
         )
 
 
-def _schedule(ray, suite: dict[str, Any], missing: list[Entry]) -> list[str]:
+def _schedule(ray: Any, suite: dict[str, Any], missing: list[Entry]) -> list[str]:
     """Hand all entries to Ray, report each as it ends, return the names of those that failed."""
     remote = ray.remote(
         num_cpus=suite["cpus"],

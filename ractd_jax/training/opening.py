@@ -55,14 +55,14 @@ def open_seeds(
     """
     if config.seeds == 1:
         return [open_pipeline(config, workdir, progress)]
-    found: list[Pipeline] = []
+    pipelines: list[Pipeline] = []
     for seed in range(config.seed, config.seed + config.seeds):
         folder = pathlib.Path(workdir) / f"seed{seed}" if workdir else None
         one = configuration.replace(config, seed=seed, seeds=1)
-        if found:
-            one = configuration.replace(one, task=found[0].task)
+        if pipelines:
+            one = configuration.replace(one, task=pipelines[0].task)
             place = folder or default_workdir(one)
-            found.append(dataclasses.replace(found[0], config=one, workdir=place))
+            pipelines.append(dataclasses.replace(pipelines[0], config=one, workdir=place))
         else:
-            found.append(open_pipeline(one, folder, progress))
-    return found
+            pipelines.append(open_pipeline(one, folder, progress))
+    return pipelines

@@ -35,9 +35,9 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
         UserError: there is none, it is not of ours, or another version wrote it.
     """
     path = run / checkpoints.CONFIG
-    found = checkpoints.read_json(path)
-    found = found if isinstance(found, dict) else {}
-    values, stage = found.get("config"), found.get("stage")
+    description = checkpoints.read_json(path)
+    description = description if isinstance(description, dict) else {}
+    values, stage = description.get("config"), description.get("stage")
     if not isinstance(values, dict) or not isinstance(stage, str):
         raise UserError(
             f"{path} has no config and stage, so {run} holds no run of ours: choose the folder of "
@@ -127,17 +127,17 @@ def differences(
         sections.append("data")
         if method.reads not in (Reads.RETURNS, Reads.PAIRS):  # the models that never see noise
             sections.append("noise")
-    found = list(_differences(new_values, old_values, sections))
+    changes = list(_differences(new_values, old_values, sections))
     if method.reads is Reads.TRANSITIONS:  # of the data's fields they heed one
         counts = config.data.transitions, old.data.transitions
-        found += _differences(*counts, prefix="data.transitions")
+        changes += _differences(*counts, prefix="data.transitions")
     if method.heeds_precision and not finished:
         precisions = config.training.precision, old.training.precision
-        found += _differences(*precisions, prefix="training.precision")
+        changes += _differences(*precisions, prefix="training.precision")
     if "reward" in registry.needs(config, stage):
-        found += _differences(config.critic, old.critic, prefix="critic")
-    found += _differences(dict(method.depends(config)), dict(method.depends(old)))
-    for name, now, then in found:
+        changes += _differences(config.critic, old.critic, prefix="critic")
+    changes += _differences(dict(method.depends(config)), dict(method.depends(old)))
+    for name, now, then in changes:
         if name.endswith("optimiser.steps") and not (now and then):
             continue  # 0 stands for the epochs that the other has worked out
         if name == "data.history" and not method.uses_history:

@@ -51,16 +51,16 @@ def check(config: Config, stage: str, algorithm: Algorithm) -> None:
     if algorithm.act is not None:
         params = restore.template(algorithm, config.task, frozen)["params"]
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), ROWS))
-        found = jax.eval_shape(algorithm.act, params, batch.cond, keys).shape
-        wanted = batch.x.shape
+        shape = jax.eval_shape(algorithm.act, params, batch.cond, keys).shape
+        promised = batch.x.shape
         if method.reads is Reads.STATE_ACTION:  # of which it gives one half
             task = config.task
             dim = task.obs_dim if task.kind == "planner" else task.act_dim
-            wanted = (*wanted[:-1], dim)
-        if found != wanted:
+            promised = (*promised[:-1], dim)
+        if shape != promised:
             raise errors.UserError(
-                f"{text}it acts in shapes {found[1:]}, but its record says that it reads "
-                f"{method.reads.value}, of shapes {wanted[1:]}"
+                f"{text}it acts in shapes {shape[1:]}, but its record says that it reads "
+                f"{method.reads.value}, of shapes {promised[1:]}"
             )
 
 

@@ -45,7 +45,8 @@ def train(pipelines: Sequence[Pipeline], stage: str, *, again: bool = False) -> 
     wanted = 1 if several else config.training.devices
     devices = loop.devices_for(wanted, optimiser.batch_size)
     algorithm = registry.make(config, stage, loop.AXIS if len(devices) > 1 else "")
-    shape_check.check(config, stage, algorithm)
+    # By shapes, on one device: what averages over devices has no axis outside of the loop.
+    shape_check.check(config, stage, registry.make(config, stage))
     if algorithm.prepare:
         first.say(f"{stage}: preparing its data")
         frozen = {role: item["params"] for role, item in needed[0].items()}

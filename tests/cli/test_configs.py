@@ -276,8 +276,8 @@ def test_a_file_that_brings_no_method_is_refused(change, says, tmp_path):
     text = METHOD.replace(*change)
     assert text != METHOD
     (tmp_path / "mean.py").write_text(text)
-    words = ["--method=mean.py", "hopper_mr:mean,size=demo,source=data.hdf5"]
-    code, _, err = python("-m", "ractd_jax", *words, cwd=tmp_path)
+    arguments = ["--method=mean.py", "hopper_mr:mean,size=demo,source=data.hdf5"]
+    code, _, err = python("-m", "ractd_jax", *arguments, cwd=tmp_path)
     assert code == 2, err
     assert err.startswith("error: ")
     assert says.replace("{line}", str(text[: text.index(change[1])].count("\n") + 1)) in err
@@ -287,8 +287,8 @@ def test_a_file_that_brings_no_method_is_refused(change, says, tmp_path):
 def test_a_method_that_does_not_fit_its_record_is_not_trained(tmp_path):
     write_episodes(tasks.get("hopper-medium-replay-v2"), tmp_path / "data.hdf5")
     (tmp_path / "mean.py").write_text(METHOD.replace("Reads.TRANSITIONS", "Reads.WINDOWS"))
-    words = ["--method=mean.py", "hopper_mr:mean,size=demo,source=data.hdf5", "--workdir=run"]
-    code, _, err = python("-m", "ractd_jax", *words, cwd=tmp_path)
+    arguments = ["--method=mean.py", "hopper_mr:mean,size=demo,source=data.hdf5", "--workdir=run"]
+    code, _, err = python("-m", "ractd_jax", *arguments, cwd=tmp_path)
     assert code == 2, err
     assert "method 'mean': it acts in shapes (1, 3), but its record says" in err
     assert err.count("\n") == 1

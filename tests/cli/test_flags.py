@@ -136,6 +136,11 @@ def test_a_command_on_a_folder_where_nothing_is_trained_says_so(tmp_path):
         parse("eval", f"--workdir={tmp_path}")
 
 
+def test_a_suite_has_words_of_its_own_which_are_set_as_fields():
+    options = parse("--config=configs/suite.py:demo", "--config.size=small")
+    assert options.config["size"] == "small"
+
+
 def test_errors_are_one_line_and_with_debug_a_traceback(capsys):
     assert app.main(["main.py", NAME, "--config.foo=1"]) == 2
     out, err = capsys.readouterr()

@@ -131,12 +131,12 @@ def test_a_path_may_hold_spaces(tmp_path):
     folder.mkdir()
     text = "def get_config(arg):\n    raise ValueError('it was read')\n"
     (folder / "robot.py").write_text(text)
-    for words in (
+    for arguments in (
         [f"--config={folder / 'robot.py'}:data"],
         ["--config", f"{folder}/robot.py:data"],
     ):
         done = subprocess.run(
-            [sys.executable, "main.py", *words],
+            [sys.executable, "main.py", *arguments],
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert "it was read" in done.stderr
@@ -225,16 +225,27 @@ def test_help_names_every_stage_size_and_source():
 
 def test_eval_needs_the_folder_alone_and_never_trains(data, tmp_path):
     assert run(data, "reward", tmp_path / "run")[0] == 0
-    words = [sys.executable, "main.py", "eval", f"--workdir={tmp_path / 'run'}"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    program = [sys.executable, "main.py", "eval", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        program, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 2
     assert "nothing that acts is trained" in done.stderr
     assert ":all," in done.stderr
     assert not (tmp_path / "run" / "student").exists()
     small = ["--config.bc.network.hidden=(8,)", "--config.bc.optimiser.steps=20"]
     assert run(data, "bc", tmp_path / "run", *small)[0] == 0
+    untrained = subprocess.run(
+        [*program, "--config.eval.rows=('bc', 'student nfe=2')"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert untrained.returncode == 2
+    assert "student is not trained" in untrained.stderr
+    assert ":student," in untrained.stderr
+    assert untrained.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "student").exists()
     fewer = subprocess.run(
-        [*words, "--config.eval.episodes=1"],
+        [*program, "--config.eval.episodes=1"],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert fewer.returncode == 0, fewer.stderr

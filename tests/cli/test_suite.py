@@ -44,41 +44,41 @@ def data(tmp_path):
 
 
 def test_an_entry_comes_after_what_it_needs(tmp_path):
-    found = list(suite.entries(make("simulated", stages=("student", "eval")), str(tmp_path)))
-    assert [entry.name for entry in found[:4]] == [
+    entries = list(suite.entries(make("simulated", stages=("student", "eval")), str(tmp_path)))
+    assert [entry.name for entry in entries[:4]] == [
         f"hopper_mr seed 0 {stage}" for stage in ("teacher", "reward", "student", "eval")
     ]
-    assert len(found) == 8
-    needs = {entry.name: entry.needs for entry in found}
+    assert len(entries) == 8
+    needs = {entry.name: entry.needs for entry in entries}
     both = ("hopper_mr seed 1 teacher", "hopper_mr seed 1 reward")
     assert needs["hopper_mr seed 1 student"] == both
     assert needs["hopper_mr seed 1 eval"] == ("hopper_mr seed 1 student",)
-    for i, entry in enumerate(found):
-        assert set(entry.needs) <= {before.name for before in found[:i]}
+    for i, entry in enumerate(entries):
+        assert set(entry.needs) <= {before.name for before in entries[:i]}
         assert pathlib.Path(entry.workdir).is_relative_to(tmp_path)
-    assert found[0].config["teacher"]["optimiser"]["steps"] == 2
-    assert found[0].workdir != found[4].workdir
+    assert entries[0].config["teacher"]["optimiser"]["steps"] == 2
+    assert entries[0].workdir != entries[4].workdir
 
 
 def test_variants_have_other_fields_and_other_folders(tmp_path):
     variants = {"small": ("ctd.network.hidden=8",), "large": ("ctd.network.hidden=16",)}
-    words = make("simulated", stages=("ctd",), seeds=(0,), variants=variants)
-    found = {entry.name: entry for entry in suite.entries(words, str(tmp_path))}
+    values = make("simulated", stages=("ctd",), seeds=(0,), variants=variants)
+    entries = {entry.name: entry for entry in suite.entries(values, str(tmp_path))}
     for variant, hidden in (("small", 8), ("large", 16)):
-        entry = found[f"hopper_mr seed 0 {variant} ctd"]
+        entry = entries[f"hopper_mr seed 0 {variant} ctd"]
         assert entry.config["ctd"]["network"]["hidden"] == hidden
         assert entry.config["ctd"]["optimiser"]["steps"] == 2  # of all
         assert pathlib.Path(entry.workdir).is_relative_to(tmp_path / "demo" / variant)
-    assert len({entry.workdir for entry in found.values()}) == 2
+    assert len({entry.workdir for entry in entries.values()}) == 2
 
 
 @pytest.mark.parametrize("name", configuration.SUITES)
 def test_every_suite_is_made_of_real_tasks_stages_and_fields(name):
     config = configuration.get_config(name).to_dict() | {"seeds": (0,)}
-    found = list(suite.entries(config))
+    entries = list(suite.entries(config))
     runs = len(config["tasks"]) * max(len(config["variants"]), 1)
-    assert sum(entry.config["stage"] == "eval" for entry in found) == runs
-    assert len({entry.name for entry in found}) == len(found)
+    assert sum(entry.config["stage"] == "eval" for entry in entries) == runs
+    assert len({entry.name for entry in entries}) == len(entries)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_every_suite_is_made_of_real_tasks_stages_and_fields(name):
     ],
 )
 def test_a_wrong_word_is_refused(changes, says):
-    words = make("simulated", **changes)
+    values = make("simulated", **changes)
     with pytest.raises(errors.UserError, match=says):
-        list(suite.entries(words))
+        list(suite.entries(values))
 
 
 def test_named_suites():
@@ -118,12 +118,12 @@ def test_failed_entries_are_reported_and_tried_again(data, tmp_path, capsys, mon
     ray = pytest.importorskip("ray")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(suite, "work", mark)
-    root, words = tmp_path / "runs", make(data, stages=("ctd",))
-    broken = pathlib.Path(list(suite.entries(words, str(root)))[-1].workdir) / "teacher"
+    root, values = tmp_path / "runs", make(data, stages=("ctd",))
+    broken = pathlib.Path(list(suite.entries(values, str(root)))[-1].workdir) / "teacher"
     broken.parent.mkdir(parents=True)
     broken.write_text("")  # no folder can be made here
     with pytest.raises(errors.UserError, match="2 of 4 entries are not done") as caught:
-        suite.run(words, str(root))
+        suite.run(values, str(root))
     assert "hopper_mr seed 1 ctd" in str(caught.value)
     out = capsys.readouterr().out
     assert "4 entries, 0 finished before" in out
@@ -133,22 +133,22 @@ def test_failed_entries_are_reported_and_tried_again(data, tmp_path, capsys, mon
     assert not ray.is_initialized()
 
     broken.unlink()
-    suite.run(words, str(root))
+    suite.run(values, str(root))
     out = capsys.readouterr().out
     assert "2 finished before" in out
     assert out.count(": done") == 2
-    suite.run(words, str(root))
+    suite.run(values, str(root))
     assert "4 entries, 4 finished before" in capsys.readouterr().out
 
-    changed = words | {"fields": (*FIELDS, "teacher.optimiser.b1=0.5")}
+    changed = values | {"fields": (*FIELDS, "teacher.optimiser.b1=0.5")}
     with pytest.raises(errors.UserError, match="b1"):
         suite.run(changed, str(root))
 
 
 def test_work_leaves_a_finished_run_and_keeps_one(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = make(data.name, stages=("reward",), seeds=(0,))
-    (entry,) = suite.entries(words)
+    values = make(data.name, stages=("reward",), seeds=(0,))
+    (entry,) = suite.entries(values)
     for _ in range(2):
         suite.work(entry.config, entry.workdir, str(tmp_path))
     run = tmp_path / entry.workdir / "reward"
@@ -165,8 +165,8 @@ def test_without_ray_one_line_says_so(monkeypatch):
 
 def test_an_evaluation_is_done_if_it_was_of_these_models_and_with_these_settings(tmp_path):
     def entry(*fields):
-        words = make("simulated", seeds=(0,), stages=("ctd", "eval"), fields=(*FIELDS, *fields))
-        return list(suite.entries(words, str(tmp_path)))[-1]
+        values = make("simulated", seeds=(0,), stages=("ctd", "eval"), fields=(*FIELDS, *fields))
+        return list(suite.entries(values, str(tmp_path)))[-1]
 
     first = entry()
     folder = pathlib.Path(first.workdir)

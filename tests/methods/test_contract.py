@@ -80,6 +80,7 @@ class Case(NamedTuple):
     params: Any  # what `act` takes
 
 
+@functools.cache
 def toy(kind: str) -> Config:
     """Return a configuration of a toy task with every stage of its kind, as small as it gets."""
     task = TaskSpec("toy", obs_dim=OBS, act_dim=ACT, kind=kind)

@@ -32,9 +32,9 @@ def whole(run):
     """Return the newest checkpoint's step and weights, as another process would find them."""
     store = checkpoints.Checkpoints(run)
     step = store.latest()
-    found = None if step is None else store.restore(step, "policy", GOOD)["weights"]
+    weights = None if step is None else store.restore(step, "policy", GOOD)["weights"]
     store.close()
-    return step, found
+    return step, weights
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_last_good_checkpoint(tmp_path, capfd):
@@ -50,9 +50,9 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_good_checkpoint(tmp_path, ca
     assert "File too large; the checkpoint of update 1 is kept; free some space" in text
     assert "\n" not in text
     assert capfd.readouterr() == ("", "")
-    step, found = whole(tmp_path)
+    step, weights = whole(tmp_path)
     assert step == 1
-    np.testing.assert_array_equal(found, GOOD["weights"])
+    np.testing.assert_array_equal(weights, GOOD["weights"])
 
     again = checkpoints.Checkpoints(tmp_path)  # space was made
     again.save(2, GOOD, GOOD, {"step": 2})

@@ -46,11 +46,11 @@ def test_without_a_folder_no_program_is_kept(tmp_path):
 
 
 def test_other_processors_have_other_folders(monkeypatch):
-    here = compilation_cache._machine()
+    folder = compilation_cache._machine()
     monkeypatch.setattr(
         compilation_cache.pathlib.Path, "read_text", lambda _: "flags : none such\n"
     )
-    assert compilation_cache._machine() != here
+    assert compilation_cache._machine() != folder
     monkeypatch.setattr(compilation_cache.pathlib.Path, "read_text", _unreadable)
     assert compilation_cache._machine()
 

@@ -13,9 +13,9 @@ from ractd_jax.training import opening
 
 def check(config, workdir):
     """Do what is done before anything is computed."""
-    found = opening.open_pipeline(registry.configure(config.to_dict()), workdir).config
-    for text in found.eval.rows:
-        parse_row(found, text)
+    opened = opening.open_pipeline(registry.configure(config.to_dict()), workdir).config
+    for text in opened.eval.rows:
+        parse_row(opened, text)
 
 
 @pytest.mark.parametrize(

@@ -94,20 +94,20 @@ def test_update_is_that_of_one_device_with_the_mean_gradient(make, toy, draw, op
     algorithm, state = make(method, loop.AXIS)
     updates = loop.make_loop(algorithm, draw, jax.random.key(KEY), jax.devices())
     state, data = loop.replicate((state, toy), jax.devices())
-    found, metrics, finite = updates(state, data, 1)
+    after_all, metrics, finite = updates(state, data, 1)
     assert finite
     assert_close(metrics["loss"], np.mean(losses), rtol=1e-4)
-    for leaf in jax.tree.leaves(found):
+    for leaf in jax.tree.leaves(after_all):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(copies) == COUNT
         assert all(np.array_equal(copies[0], copy) for copy in copies[1:])
-    found = loop.one_copy(found)
-    assert_close(gradients(found, optimiser()), mean, rtol=2e-3, atol=2e-5)
+    after_all = loop.one_copy(after_all)
+    assert_close(gradients(after_all, optimiser()), mean, rtol=2e-3, atol=2e-5)
     for part in ("params", "ema"):
-        assert_close(getattr(found, part), getattr(expected, part), rtol=1e-5, atol=1e-6)
+        assert_close(getattr(after_all, part), getattr(expected, part), rtol=1e-5, atol=1e-6)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected.params, make(method)[1].params)
     assert max(jax.tree.leaves(moved)) > 1e-4
-    assert int(found.step) == 1
+    assert int(after_all.step) == 1
 
 
 @many
@@ -123,10 +123,10 @@ def test_shares_of_a_batch_add_up_to_the_batch(make, toy, optimiser):
     expected, _ = jax.jit(algorithm.update)(state, batch, jax.random.key(0))
     algorithm, state = make("reward", loop.AXIS)
     updates = loop.make_loop(algorithm, share, jax.random.key(KEY), jax.devices())
-    found, _, _ = updates(*loop.replicate((state, toy), jax.devices()), 1)
-    found = loop.one_copy(found)
-    assert_close(gradients(found, optimiser()), gradients(expected, optimiser()), atol=1e-6)
-    assert_close(found.params, expected.params, atol=1e-6)
+    after_all, _, _ = updates(*loop.replicate((state, toy), jax.devices()), 1)
+    after_all = loop.one_copy(after_all)
+    assert_close(gradients(after_all, optimiser()), gradients(expected, optimiser()), atol=1e-6)
+    assert_close(after_all.params, expected.params, atol=1e-6)
 
 
 @many

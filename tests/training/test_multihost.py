@@ -28,12 +28,12 @@ def start(data, workdir, index, port, *flags, count=PROCESSES, devices=DEVICES, 
     xla = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": xla, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
     if count > 1:
-        words = {
+        variables = {
             multihost.ADDRESS: f"127.0.0.1:{port}",
             multihost.COUNT: count,
             multihost.INDEX: index,
         }
-        environment |= {name: str(value) for name, value in words.items()}
+        environment |= {name: str(value) for name, value in variables.items()}
     return subprocess.Popen(
         command(data, stage, workdir, *FLAGS, *flags),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -23,9 +23,9 @@ def test_the_weights_that_were_chosen_are_saved(weights, tmp_path):
     store = checkpoints.Checkpoints(run)
     state = store.restore(4, "state", jax.eval_shape(init, jax.random.key(0)))
     store.close()
-    found = {"ema": state.ema, "live": state.params}
-    jax.tree.map(np.testing.assert_array_equal, saved(run)["params"], found.pop(weights))
-    (other,) = found.values()
+    both = {"ema": state.ema, "live": state.params}
+    jax.tree.map(np.testing.assert_array_equal, saved(run)["params"], both.pop(weights))
+    (other,) = both.values()
     same = jax.tree.map(np.array_equal, saved(run)["params"], other)
     assert not any(jax.tree.leaves(same))
 

@@ -49,8 +49,10 @@ def test_stacked_loop_is_each_seeds_own(algorithm, toy, draw):
     for i, (state, key) in enumerate(zip(states, keys, strict=True)):
         alone, own = train(algorithm, toy, draw, state, key)
         close(loop.row(together, i), alone)
-        for mine, theirs in zip(own, reports, strict=True):
-            assert theirs.metrics["loss"][i] == pytest.approx(mine.metrics["loss"], rel=1e-4)
+        for single, stacked_report in zip(own, reports, strict=True):
+            assert stacked_report.metrics["loss"][i] == pytest.approx(
+                single.metrics["loss"], rel=1e-4
+            )
     assert len({r.metrics["loss"][0] for r in reports} | {reports[0].metrics["loss"][1]}) == 4
 
 
