@@ -80,13 +80,25 @@ def build(folder: Path) -> Path:
     return wheel
 
 
-def check_contents(wheel: Path) -> None:
-    """Check that the wheel holds the package and no other top-level name, such as `configs`."""
+def check_contents(wheel: Path, source: Path) -> None:
+    """Check that the wheel holds the package, every file of it, and no other top-level name.
+
+    Args:
+        wheel: the wheel.
+        source: the copy of the checkout that it was built from.
+    """
     with zipfile.ZipFile(wheel) as archive:
-        names = {name.partition("/")[0] for name in archive.namelist()}
-    strangers = sorted(n for n in names if n != PACKAGE and not n.endswith(".dist-info"))
+        names = set(archive.namelist())
+    top = {name.partition("/")[0] for name in names}
+    strangers = sorted(n for n in top if n != PACKAGE and not n.endswith(".dist-info"))
     if strangers:
         raise CheckError(f"contents: {', '.join(strangers)} would stand beside {PACKAGE}")
+    wanted = {path.relative_to(source) for path in (source / PACKAGE).rglob("*") if path.is_file()}
+    configs = (source / "configs").rglob("*.py")
+    wanted |= {Path(PACKAGE) / path.relative_to(source) for path in configs}
+    missing = sorted({path.as_posix() for path in wanted} - names)
+    if missing:
+        raise CheckError(f"contents: the wheel lacks {', '.join(missing)}")
 
 
 def install(wheel: Path, folder: Path, reuse: bool) -> Path:
@@ -138,8 +150,8 @@ def checks(folder: Path, reuse: bool) -> Iterator[str]:
     """
     wheel = build(folder)
     yield f"built {wheel.name}"
-    check_contents(wheel)
-    yield f"contents: {PACKAGE} and nothing beside it"
+    check_contents(wheel, folder / "source")
+    yield f"contents: all of {PACKAGE} and nothing beside it"
     scripts = install(wheel, folder / "venv", reuse)
     yield f"installed, with {'borrowed' if reuse else 'its own'} packages"
     empty = folder / "empty"

@@ -7,7 +7,7 @@ distilled from.
 
 What does not depend on the weights comes from a configuration. The network's sizes come from the
 shapes of the weights (`fit`), the normalizer from the file or, where it holds none, from the
-configuration's data. `command` is the same on the command line.
+configuration's data. `__main__` is the same on the command line.
 """
 
 import os

@@ -18,7 +18,8 @@ import ractd_jax
 from ractd_jax import errors, tasks
 from ractd_jax.console import Progress, make_console
 from ractd_jax.methods import registry
-from ractd_jax.torch_import import command, convert
+from ractd_jax.torch_import import __main__ as command
+from ractd_jax.torch_import import convert
 from ractd_jax.torch_import.weights import kind_of, params_from_torch
 from ractd_jax.training import checkpoints, opening, restore, run_dir
 
