@@ -142,10 +142,10 @@ def _convert(hint: Any, value: Any, place: str, whole: bool) -> Any:
             return None
         (hint,) = (a for a in arguments if a is not type(None))
         return _convert(hint, value, place, whole)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
             return value
-        return build(typing.cast(type, hint), value, place, whole=whole)
+        return build(hint, value, place, whole=whole)
     name = str(getattr(origin or hint, "__name__", hint))
     if name == "Mapping":
         return dict(value)
