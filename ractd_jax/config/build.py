@@ -15,6 +15,7 @@ def replace(config: Any, **fields: Any) -> Any:
     """Return a dataclass with some fields replaced, by dotted names written with `__`.
 
     Example:
+        >>> from ractd_jax.config import Config
         >>> from ractd_jax.tasks import TaskSpec
         >>> replace(Config(TaskSpec("t")), data__horizon=4).data.horizon
         4
