@@ -31,6 +31,7 @@ from ractd_jax.nn.precision import PRECISIONS, InPrecision, cast_weights, in_pre
 from ractd_jax.nn.value_unet import ValueUnet1D
 
 __all__ = [
+    "LAST_LAYERS",
     "MLP",
     "PRECISIONS",
     "Bottleneck",
@@ -49,6 +50,8 @@ __all__ = [
     "init_twins",
     "twins",
 ]
+
+LAST_LAYERS = ("output", "final_conv")  # what a denoising network calls the layer that answers
 
 # ---- denoising networks --------------------------------------------------------------------------
 
