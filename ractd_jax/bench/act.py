@@ -144,7 +144,7 @@ def against(
         max_seconds=max_seconds,
     )
     ((torch, ratio),) = timed or [(None, None)]
-    return {"torch_ms": torch and 1000 * torch, "torch_over_ours": ratio}
+    return {"torch_ms": torch and 1000 * torch, "torch_over_jax": ratio}
 
 
 TIMES = ("median_ms", "p95_ms", "p99_ms", "compile_s", "repeats", "floor_ratio")
