@@ -1,7 +1,7 @@
 """Checkpoints and run directories, on Orbax.
 
 A checkpoint `<run>/checkpoints/<step>/` has three items: `policy`, the weights that act and the
-normaliser; `state`, everything an exact resume needs; `meta`, the step as JSON. Beside them,
+normalizer; `state`, everything an exact resume needs; `meta`, the step as JSON. Beside them,
 `config.json` says how the run was configured, so a policy can be built from its directory alone.
 Orbax writes to a temporary folder and renames it: a checkpoint is there whole or not at all.
 """
