@@ -135,7 +135,7 @@ def against(
     seconds: float,
     max_seconds: float,
 ) -> dict[str, Any]:
-    """Time PyTorch's decisions and ours in turns, see `versus.turns`."""
+    """Time decisions in PyTorch and in JAX in turns, see `versus.turns`."""
     obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
     timed = versus.turns(
         lambda: actor.act(obs, seeds, 3),

@@ -62,7 +62,7 @@ def read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {path.parent} holds no run of ours") from None
+        raise UserError(f"{path} does not exist; {path.parent} holds no run of ractd_jax") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
 
@@ -201,7 +201,7 @@ def mark_finished(run: pathlib.Path) -> None:
 
 
 def clear_run(run: pathlib.Path) -> None:
-    """Remove what a run of ours wrote, and nothing else that lies in its folder.
+    """Remove what a run wrote, and nothing else that lies in its folder.
 
     Raises:
         UserError: something of it cannot be removed.

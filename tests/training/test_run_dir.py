@@ -1,4 +1,4 @@
-"""A config.json that is not ours, or not of this version, ends in one line, not in a traceback."""
+"""A config.json of another program or another version ends in one line, not in a traceback."""
 
 import contextlib
 import copy
