@@ -122,3 +122,12 @@ def test_code_in_pages_is_python():
     for page in pages.PAGES:
         for block in pages.blocks(page, "python"):
             ast.parse(textwrap.dedent(block))
+
+
+def test_the_record_that_is_shown_is_that_of_the_method():
+    def record(code):
+        call = ast.parse(textwrap.dedent(code)).body[-1].value.elts[0]
+        return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+
+    (shown,) = pages.blocks(ROOT / "docs" / "adding_a_method.md", "python")
+    assert record(shown) == record((ROOT / "ractd_jax" / "methods" / "bc.py").read_text())

@@ -40,8 +40,8 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
     values, stage = description.get("config"), description.get("stage")
     if not isinstance(values, dict) or not isinstance(stage, str):
         raise UserError(
-            f"{path} has no config and stage, so {run} is no run of ractd_jax: choose the folder of "
-            "one, such as runs/<task>/<...>/student"
+            f"{path} has no config and stage, so {run} is no run of ractd_jax: choose the folder "
+            "of one, such as runs/<task>/<...>/student"
         )
     known = registry.records()
     if stage not in known:
