@@ -124,7 +124,8 @@ def rounded(entries: list[Entry]) -> list[Entry]:
 def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path:
     """Copy a pipeline's summary.json into a folder of results.
 
-    Of what the folder has of the same pipeline and data, models that the summary lacks stay.
+    An entry there of the same pipeline and data is replaced; one whose model the summary lacks
+    stays.
 
     Raises:
         UserError: the file is missing or holds nothing.
