@@ -2,7 +2,7 @@
 
 A task's file calls `make` with what comes after the colon on the command line:
 
-    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,preset=...][,seed=...][,seeds=...]
+    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,env=...][,preset=...][,seed=...]
 
 The defaults of a field stand in its dataclass (`ractd_jax/config.py` and the methods' files); the
 files here say what differs from them.

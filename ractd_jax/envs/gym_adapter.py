@@ -17,8 +17,6 @@ import numpy as np
 
 from ractd_jax import errors
 
-PREFIX = "gym-d4rl:"  # of the environment ids that `envs.make` makes here
-
 
 class GymAdapter(gymnasium.Env):
     """An old `gym` environment with the part of Gymnasium's interface that is used here.

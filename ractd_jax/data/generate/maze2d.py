@@ -30,9 +30,9 @@ from jaxtyping import Bool, Float64
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import cache, episodes, hdf5
-from ractd_jax.envs import maze2d, waypoint_controller
+from ractd_jax.envs import choice, maze2d, waypoint_controller
 
-VERSION = 2  # of the procedure and the physics; part of the cached file's name
+VERSION = 3  # of the procedure and the physics; part of the cached file's name
 TRANSITIONS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}  # as in D4RL
 NOISE = 0.5  # in D4RL's files
 CHUNK = 20_000  # rows between two reports
@@ -110,6 +110,7 @@ def make(
         "source": "D4RL's waypoint controller in the rebuilt Maze2d",
         "task": task.name,
         "environment": task.env_id,
+        "physics": choice.physics(task.env_id),
         "seed": seed,
         "noise": noise,
         "version": VERSION,
