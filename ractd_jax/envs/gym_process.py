@@ -53,7 +53,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # an interrupt is for the process that asks
             )
         except OSError as error:
@@ -221,7 +221,7 @@ def _box(limits: dict[str, np.ndarray], kind: str) -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(low, high, low.shape, low.dtype.type)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the environment variables of the other interpreter.
 
     Those that would lead it to this one's packages are left out; where mujoco-py finds MuJoCo, its
