@@ -72,7 +72,6 @@ def ours(name: str) -> Any:
 def one_step(env: Any, run: Columns) -> np.ndarray:
     """Return the largest error of each single step, and whether reward or end differ: (n, 2)."""
     env.reset(seed=0)
-    kitchen_robot = getattr(env, "robot", None)
     rows = []
     names = ("qpos", "qvel", "action", "next_qpos", "next_qvel", "reward", "done")
     for qpos, qvel, action, next_qpos, next_qvel, reward, done in zip(
@@ -81,8 +80,8 @@ def one_step(env: Any, run: Columns) -> np.ndarray:
         mujoco.mj_resetData(env.model, env.data)
         env.data.qpos[:], env.data.qvel[:] = qpos, qvel
         mujoco.mj_forward(env.model, env.data)
-        if kitchen_robot is not None:
-            kitchen_robot._last_robot_qpos = qpos[: kitchen.ROBOT].copy()  # noqa: SLF001
+        if isinstance(env, kitchen.Kitchen):
+            env.robot._last_robot_qpos = qpos[: kitchen.ROBOT].copy()  # noqa: SLF001
         _, own, terminated, _, _ = env.step(action)
         difference = max(
             np.abs(env.data.qpos - next_qpos).max(), np.abs(env.data.qvel - next_qvel).max()
