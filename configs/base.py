@@ -2,7 +2,7 @@
 
 A task's file calls `make` with what comes after the colon on the command line:
 
-    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,preset=...][,seed=...][,seeds=...]
+    --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,env=...][,preset=...][,seed=...]
 
 A field has its default in its dataclass (`ractd_jax/config/schema.py`, or the method's file). The
 files of this folder hold what differs.

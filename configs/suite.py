@@ -156,6 +156,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "suite": name,
             "stages": ("reward", "teacher", "ctd", "student", "eval"),
             "seeds": (0, 1, 2),
+            "env": "",  # "v4": Gymnasium's physics (envs/choice.py)
             "preset": "default",
             "fields": (),  # of every run, for example ("student.method.nfe=2",)
             "variants": {},  # further fields by name: everything once for each, in its own folder

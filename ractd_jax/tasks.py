@@ -1,8 +1,8 @@
 """The benchmark's facts: one `TaskSpec` a dataset, with D4RL's reference returns.
 
-Source: Farama-Foundation/D4RL, `d4rl/infos.py`. Gymnasium's `-v4` environments keep the dynamics
-and rewards of the `-v2` ones that D4RL's locomotion datasets were recorded with; `-v5` does not.
-Maze2d is rebuilt in `ractd_jax.envs.maze2d`, Kitchen's observation and reward in `envs.kitchen`.
+Source: Farama-Foundation/D4RL, `d4rl/infos.py`. The environments have the physics that D4RL's
+datasets were recorded in: `ractd_jax.envs.locomotion`, `envs.maze2d`, and Kitchen's observation and
+reward `envs.kitchen`. `envs.choice` has what else a task can act in.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class TaskSpec:
 
     Attributes:
         name: D4RL's dataset id, e.g. `hopper-medium-replay-v2`, or "custom".
-        env_id: the Gymnasium environment with the same dynamics; "" if there is none.
+        env_id: the Gymnasium environment it acts in, D4RL's unless chosen otherwise; "" for none.
         obs_dim: size of an observation; 0 for the data's.
         act_dim: size of an action; 0 for the data's.
         max_episode_steps: time limit of an episode; 0 for the longest one of the data.
@@ -138,9 +138,9 @@ class TaskSpec:
 
 # environment: (Gymnasium id, observation size, action size, minimum return, maximum return)
 _LOCOMOTION = {
-    "hopper": ("Hopper-v4", 11, 3, -20.272305, 3234.3),
-    "walker2d": ("Walker2d-v4", 17, 6, 1.629008, 4592.3),
-    "halfcheetah": ("HalfCheetah-v4", 17, 6, -280.178953, 12135.0),
+    "hopper": ("ractd_jax/Hopper-v2", 11, 3, -20.272305, 3234.3),
+    "walker2d": ("ractd_jax/Walker2d-v2", 17, 6, 1.629008, 4592.3),
+    "halfcheetah": ("ractd_jax/HalfCheetah-v2", 17, 6, -280.178953, 12135.0),
 }
 # maze: (time limit, minimum return, maximum return); the rewards are D4RL's "sparse" ones
 _MAZES = {
@@ -192,6 +192,6 @@ def get(name: str) -> TaskSpec:
 
     Example:
         >>> get("hopper-medium-replay-v2").env_id
-        'Hopper-v4'
+        'ractd_jax/Hopper-v2'
     """
     return TASKS[errors.choose("task", name, TASKS)]

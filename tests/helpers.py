@@ -86,6 +86,7 @@ def entry(score, *, task=TASKS[0], stage="student", seed=0, **fields):
     fixed = {
         "task": task,
         "source": "simulated",
+        "physics": "D4RL v2 (of a test)",
         "stage": stage,
         "size": "demo",
         "preset": "default",

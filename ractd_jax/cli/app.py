@@ -191,6 +191,7 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
         UserError: nothing is trained there, it is not what the command line names, or a field is
             set that the models were not trained with.
     """
+    from ractd_jax.envs import choice
     from ractd_jax.evaluation import finished
     from ractd_jax.training import run_dir
 
@@ -206,6 +207,9 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
             )
     if values.task.name != config.task.name:
         raise UserError(f"{folder} was trained for {values.task.name}, not {config.task.name}")
+    if config.env:
+        values.env = config.env
+        values.task.env_id = choice.choose(config.task, config.env).env_id
     set_fields(values, options.given)
     merged = registry.configure(values.to_dict())
     for stage in merged.stages:

@@ -19,6 +19,7 @@ import ractd_jax
 from ractd_jax import config as configuration
 from ractd_jax import errors
 from ractd_jax.cli.words import Given
+from ractd_jax.envs import choice
 from ractd_jax.methods import registry
 
 PACKAGE = "ractd_jax.configs"
@@ -142,11 +143,12 @@ def complete(given: Given, sections: dict[str, dict[str, Any]]) -> ConfigDict:
     Raises:
         UserError: a field does not exist or cannot work.
     """
-    given_words = {name: getattr(given, name) for name in ("stage", "size", "source", "preset")}
-    given_words |= {"seed": given.seed, "seeds": given.seeds}
-    values = configuration.plain(configuration.Config(given.task, **given_words))
+    names = ("stage", "size", "source", "env", "preset", "seed", "seeds")
+    given_words = {name: getattr(given, name) for name in names}
+    task = choice.choose(given.task, given.env) if given.env else given.task
+    values = configuration.plain(configuration.Config(task, **given_words))
     del values["stages"]
-    values["collect"]["env"] = given.task.env_id
+    values["collect"]["env"] = task.env_id
     for name, fields in sections.items():
         values[name] |= fields
     stages = {name: registry.section(name, fields) for name, fields in _stages(given)}

@@ -18,7 +18,8 @@ USAGE = """ractd_jax: one-step diffusion policies for offline reinforcement lear
   python main.py --config=configs/hopper_mr.py:student        or   ractd hopper_mr:student
   python main.py --config=configs/hopper_mr.py:all,size=demo,source=simulated
   ractd eval --workdir=runs/demo
-What follows the colon: a stage or a command, then name=value for size, source, preset, seed, seeds.
+What follows the colon: a stage or a command, then name=value for size, source, env, preset, seed,
+seeds.
 Any field is set with --config.<section>.<field>=<value>; --help=fields [section] explains them.
 """
 WIDTH, INDENT = 100, "      "
@@ -69,6 +70,7 @@ def overview() -> str:
         ("commands", words.COMMANDS),
         ("size=", words.SIZES),
         ("source=", words.SOURCES),
+        ("env=", words.ENVS),
         ("preset=", words.PRESETS),
         ("flags", {f"--{name}": text for name, (_, text) in flags.FLAGS.items()}),
     ):

@@ -22,7 +22,7 @@ from ractd_jax.training import checkpoints, compilation_cache, opening, pipeline
 from ractd_jax.training.trainer import Trainer
 
 EVAL = "eval"
-LABELS = ("task", "stage", "seed", "size", "source", "preset")  # words that other fields follow
+LABELS = ("task", "stage", "seed", "size", "source", "env", "preset")  # what others follow
 
 
 class Entry(NamedTuple):
@@ -73,7 +73,7 @@ def _pipeline(
     fields: tuple[str, ...],
     title: str,
 ) -> Iterator[Entry]:
-    labels = ",".join(f"{name}={suite[name]}" for name in ("size", "source", "preset"))
+    labels = ",".join(f"{name}={suite[name]}" for name in ("size", "source", "env", "preset"))
     values = configs.load(task, f"{labels},seed={seed}")
     for field in fields:
         _set(values, field)
@@ -106,7 +106,7 @@ def _set(config: ConfigDict, field: str) -> None:
     if field.partition("=")[0] in LABELS:
         raise UserError(
             f"fields of the suite, {field!r}: that would change the word and not what it stands "
-            "for; a suite has tasks, stages, seeds, size, source and preset of its own"
+            "for; a suite has tasks, stages, seeds, size, source, env and preset of its own"
         )
     try:
         set_fields(config, [field])

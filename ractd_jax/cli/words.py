@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from ractd_jax import errors
+from ractd_jax.envs.choice import WORDS as ENVS
 from ractd_jax.methods import registry
 from ractd_jax.tasks import TaskSpec
 
@@ -36,6 +37,7 @@ ARGUMENTS = {
     "stage": "student",
     "size": "paper",
     "source": "d4rl",
+    "env": "",
     "preset": "default",
     "seed": 0,
     "seeds": 1,
@@ -51,6 +53,7 @@ class Given:
         stage: a stage to train, or a command.
         size: one of `SIZES`.
         source: one of `SOURCES`.
+        env: one of `ENVS`; "" for the one that goes with the source.
         preset: one of `PRESETS`.
         seed: of training.
         seeds: trained side by side.
@@ -61,6 +64,7 @@ class Given:
     stage: str
     size: str
     source: str
+    env: str
     preset: str
     seed: int
     seeds: int
@@ -92,6 +96,8 @@ def parse(text: str | None) -> dict[str, Any]:
     legal_stages = {*COMMANDS, *registry.records()}
     for name, legal in (("stage", legal_stages), ("size", SIZES), ("preset", PRESETS)):
         values[name] = errors.choose(name, values[name], legal)
+    if values["env"]:
+        errors.choose("env", values["env"], ENVS)
     for name, least in (("seed", None), ("seeds", 1)):
         try:
             values[name] = int(values[name])

@@ -261,6 +261,8 @@ class Config:
         stage: the word of the command line: a stage to train, or a command.
         size: of the networks, for people.
         source: where the data come from.
+        env: the word for the environment that the task acts in, "d4rl", "v4" or "v5"; "" for the
+            one that goes with the source.
         preset: of the method, for people.
         seed: of training.
         seeds: trained side by side, from `seed` on.
@@ -279,6 +281,7 @@ class Config:
     stage: str = "student"
     size: str = "paper"
     source: str = "d4rl"
+    env: str = ""
     preset: str = "default"
     seed: int = 0
     seeds: int = 1

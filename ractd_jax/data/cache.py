@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 
 from ractd_jax import console, errors, tasks
+from ractd_jax.envs import choice
 
 
 def folder() -> Path:
@@ -27,16 +28,17 @@ def path_of(task: tasks.TaskSpec, version: int, transitions: int, seed: int) -> 
     """Return where the simulated data of a task lie, whether they are there or not.
 
     Args:
-        task: the task.
+        task: the task, in the environment that they are made in.
         version: of the procedure that makes them.
         transitions: steps.
         seed: of the simulation.
 
     Example:
         >>> path_of(tasks.get("hopper-medium-v2"), 1, 1000, 0).name
-        'hopper-medium-v2-simulated1-1000-seed0.hdf5'
+        'hopper-medium-v2-simulated1-d4rl-1000-seed0.hdf5'
     """
-    return folder() / f"{task.name}-simulated{version}-{transitions}-seed{seed}.hdf5"
+    made = f"simulated{version}-{choice.word_of(task.env_id)}"
+    return folder() / f"{task.name}-{made}-{transitions}-seed{seed}.hdf5"
 
 
 def keep(

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from ractd_jax import tasks
 from ractd_jax.data.generate.recipes import RECIPES
+from ractd_jax.envs import choice
 
-SIMULATED = "simulated (MuJoCo 3, shipped SAC snapshots)"
-SIMULATED_MAZE = "simulated (MuJoCo 3, D4RL's own procedure)"
+SIMULATED = "simulated (shipped SAC snapshots)"
+SIMULATED_MAZE = "simulated (D4RL's own procedure)"
 _LABELS = {"d4rl": "D4RL", "gym-d4rl": "D4RL (through gym + d4rl)", "simulated": SIMULATED}
 
 
@@ -15,7 +16,8 @@ def label(source: str, task: tasks.TaskSpec | None = None) -> str:
 
     Args:
         source: see `data.sources`.
-        task: whose data they are; with it the text says what is special about simulated ones.
+        task: whose data they are; with it the text says in which physics data were simulated, and
+            what is special about them.
 
     Example:
         >>> label("minari:mujoco/hopper/medium-v0")
@@ -32,7 +34,9 @@ def label(source: str, task: tasks.TaskSpec | None = None) -> str:
 
 
 def _simulated(task: tasks.TaskSpec) -> str:
-    if task.domain == "maze2d":
-        return SIMULATED_MAZE
-    note = RECIPES[task.name].note if task.name in RECIPES else ""
-    return f"{SIMULATED.removesuffix(')')}; {note})" if note else SIMULATED
+    text = SIMULATED_MAZE if task.domain == "maze2d" else SIMULATED
+    physics = choice.short(choice.physics(task.env_id))
+    note = ""
+    if task.name in RECIPES and choice.word_of(task.env_id) == "d4rl":
+        note = RECIPES[task.name].note  # a note's numbers are of that physics
+    return text.replace("(", f"({physics}, ").removesuffix(")") + (f"; {note})" if note else ")")

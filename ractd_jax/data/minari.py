@@ -10,6 +10,8 @@ an error. For a Kitchen task the observation becomes D4RL's (`envs.kitchen.from_
 Maze2d task it is put into D4RL's coordinates (`envs.maze2d.from_pointmaze`).
 """
 
+import contextlib
+import json
 import logging
 import os
 import re
@@ -22,7 +24,7 @@ import numpy as np
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import episodes, validation
-from ractd_jax.envs import kitchen, maze2d
+from ractd_jax.envs import choice, kitchen, maze2d
 
 INSTALL = 'pip install "minari[hdf5,hf]" (the extra minari)'
 GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
@@ -55,6 +57,37 @@ def is_folder(path: str | os.PathLike) -> bool:
     return any((Path(path) / inner).is_file() for inner in ("metadata.json", "data/metadata.json"))
 
 
+def recorded_in(source: str, task: tasks.TaskSpec) -> str:
+    """Return the environment that a source's data of a robot were recorded in, "" if not known.
+
+    A dataset that is here says so. Of one that is not yet, Farama's own (`mujoco/...`) are of v5.
+
+    Args:
+        source: `minari:<id>`, or the folder of a dataset; any other is of no known environment.
+        task: one of the robot's; an environment of something else is not taken.
+
+    Example:
+        >>> recorded_in("minari:mujoco/walker2d/medium-v0", tasks.get("walker2d-medium-v2"))
+        'Walker2d-v5'
+    """
+    name = source.removeprefix("minari:")
+    folder = Path(name).expanduser()
+    if name != source and not is_folder(folder):
+        folder = _root() / name
+    env_id, robot = "", choice.ROBOTS[task.domain]
+    for inner in ("metadata.json", "data/metadata.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            spec = json.loads((folder / inner).read_text()).get("env_spec")
+            env_id = str((json.loads(spec) if isinstance(spec, str) else spec).get("id"))
+    if not env_id and source.startswith("minari:mujoco/"):
+        env_id = f"{robot}-v5"
+    return env_id if re.fullmatch(rf"{robot}-v[45]", env_id) else ""
+
+
+def _root() -> Path:
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
 def _open(name: str) -> Any:
     """Return the `minari.MinariDataset`, downloaded if it is not here."""
     try:
@@ -69,9 +102,8 @@ def _open(name: str) -> Any:
             f"{name!r} is no Minari dataset: ids end in a version, as mujoco/hopper/medium-v0; "
             "`minari list remote` shows them"
         )
-    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
     hint = "; `minari list remote` and `minari list local` show what there is"
-    if (Path(root) / name / "data").is_dir():
+    if (_root() / name / "data").is_dir():
         hint = f"; `minari download {name} --force` fetches it again"
     return _attempt(lambda: minari.load_dataset(name, download=True), name, hint)
 

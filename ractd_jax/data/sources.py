@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import d4rl, episodes, hdf5, minari, validation
-from ractd_jax.envs import gym_adapter
+from ractd_jax.envs import choice, gym_adapter
 
 
 class Request(NamedTuple):
@@ -115,16 +115,37 @@ def load(
     return recorded
 
 
-def environment(task: tasks.TaskSpec, source: str) -> tasks.TaskSpec:
-    """Return the task with the environment that goes with a source: `gym-d4rl` brings its own.
+def environment(task: tasks.TaskSpec, source: str, env: str = "") -> tasks.TaskSpec:
+    """Return the task with the environment that it acts in.
+
+    Without a word, `gym-d4rl` brings its own, and locomotion of Minari acts in what it was recorded
+    in; all else in D4RL's physics. An environment that is not the task's usual one is left.
+
+    Args:
+        task: the task.
+        source: of its data.
+        env: one of `choice.WORDS`; "" for what goes with the source.
+
+    Raises:
+        UserError: the task has no such environment.
 
     Example:
         >>> environment(tasks.get("hopper-medium-v2"), "gym-d4rl").env_id
         'gym-d4rl:hopper-medium-v2'
+        >>> environment(tasks.get("hopper-medium-v2"), "gym-d4rl", "v4").env_id
+        'Hopper-v4'
     """
-    if source != "gym-d4rl":
+    if env:
+        return choice.choose(task, env)
+    usual = tasks.TASKS.get(task.name)
+    if usual is None or task.env_id != usual.env_id:
         return task
-    return dataclasses.replace(task, env_id=f"{gym_adapter.PREFIX}{task.name}")
+    env_id = ""
+    if source == "gym-d4rl":
+        env_id = f"{choice.PREFIX}{task.name}"
+    elif task.domain in choice.ROBOTS:
+        env_id = minari.recorded_in(source, task)
+    return dataclasses.replace(task, env_id=env_id) if env_id else task
 
 
 def _read_path(path: Path, task: tasks.TaskSpec) -> episodes.Transitions:

@@ -6,8 +6,8 @@
                       obs, reward, terminated, truncated, info = env.step(action)
 
 `source=gym-d4rl` uses it: data from `env.get_dataset()`, evaluation in the environments that D4RL
-recorded. Neither package can be installed beside today's (d4rl needs mujoco-py and gym before
-0.26); this is for a machine that has them.
+recorded. d4rl needs mujoco-py and gym before 0.26, whose NumPy does not go with JAX's: then they
+live in an interpreter of their own, which `RACTD_D4RL_PYTHON` names (`gym_process`).
 """
 
 from typing import Any
@@ -16,8 +16,7 @@ import gymnasium
 import numpy as np
 
 from ractd_jax import errors
-
-PREFIX = "gym-d4rl:"  # of the environment ids that `envs.make` makes here
+from ractd_jax.envs import gym_process, gym_worker
 
 
 class GymAdapter(gymnasium.Env):
@@ -92,18 +91,29 @@ def make(name: str) -> GymAdapter:
     Raises:
         UserError: the packages are missing, do not load, or do not know the id.
     """
+    if gym_process.python():
+        try:
+            return GymAdapter(gym_process.OldEnv(name))
+        except errors.UserError as error:
+            raise errors.UserError(f"gym cannot make {name}: {error}") from error
     try:
-        import d4rl  # noqa: F401  (registers its environments)
-        import gym
-    except Exception as error:  # mujoco-py raises a bare Exception where it finds no library
-        raise errors.UserError(
-            f"source=gym-d4rl needs the packages gym and d4rl, which do not load here "
-            f"({_line(error)}): source=d4rl reads the same data without them"
-        ) from error
+        import gym  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except Exception as error:
+        raise _missing(error) from error
     try:
-        return GymAdapter(gym.make(name))
-    except Exception as error:  # gym's errors share no other base
+        return GymAdapter(gym_worker.make(name))
+    except ImportError as error:
+        raise _missing(error) from error
+    except Exception as error:  # gym's errors share no other base, and mujoco-py raises this one
         raise errors.UserError(f"gym cannot make {name}: {_line(error)}") from error
+
+
+def _missing(error: BaseException) -> errors.UserError:
+    return errors.UserError(
+        "source=gym-d4rl needs the packages gym and d4rl, which do not load here "
+        f"({_line(error)}): {gym_process.VARIABLE}=<a Python that has them> takes them from there "
+        "(docs/data.md), and source=d4rl reads the same data without them"
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -55,6 +55,7 @@ START = np.array([
     -2.26906415e-4, -4.65501369e-4, -6.44129196e-3, -1.77048263e-3, 1.08009684e-3, -0.26939744,
     0.350383255, 1.61944683, 1.00618764, 4.0639512e-3, -6.62095997e-3, -2.68278933e-4,
 ])  # fmt: skip
+START[26:] /= np.linalg.norm(START[26:])  # the kettle's attitude, as D4RL's MuJoCo made it
 # Half width of the uniform noise that is added to every observed joint: 10 % of D4RL's figures.
 NOISE = 0.1 * np.repeat((0.1, 0.005, 5e-4, 0.005, 0.1, 0.005, 0.1, 0.005), (9, 2, 6, 3, 3, 3, 3, 1))
 

@@ -4,7 +4,7 @@ import warnings
 
 import gymnasium
 
-from ractd_jax.envs import gym_adapter, kitchen, locomotion, maze2d
+from ractd_jax.envs import choice, gym_adapter, kitchen, locomotion, maze2d
 
 for _module in (kitchen, locomotion, maze2d):  # whose import has made their ids known
     gymnasium.register_envs(_module)
@@ -19,8 +19,8 @@ def make_env(env_id: str) -> gymnasium.Env:
     Args:
         env_id: Gymnasium's; one that starts with `gym-d4rl:` is of an installed `gym` + `d4rl`.
     """
-    if env_id.startswith(gym_adapter.PREFIX):
-        return gym_adapter.make(env_id.removeprefix(gym_adapter.PREFIX))
+    if env_id.startswith(choice.PREFIX):
+        return gym_adapter.make(env_id.removeprefix(choice.PREFIX))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*out of date", DeprecationWarning)
         return gymnasium.make(env_id, disable_env_checker=True)

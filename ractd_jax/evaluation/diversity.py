@@ -26,6 +26,7 @@ from rich.table import Table
 
 from ractd_jax import console, errors
 from ractd_jax.data import labels
+from ractd_jax.envs import choice
 from ractd_jax.evaluation import finished
 from ractd_jax.policies import load
 from ractd_jax.policies.load import load_policy
@@ -95,6 +96,7 @@ def measure(
             {
                 "task": pipeline.task.name,
                 "source": labels.label(config.source, pipeline.task),
+                "physics": choice.physics(pipeline.task.env_id),
                 "stage": stage,
                 "size": config.size,
                 "preset": config.preset,

@@ -16,6 +16,7 @@ import numpy as np
 from ractd_jax import config as configuration
 from ractd_jax import errors
 from ractd_jax.config import Config
+from ractd_jax.envs import choice
 from ractd_jax.evaluation import finished, measure, plans, policies
 from ractd_jax.evaluation.rows import EvalRow, acting_stages, parse_row
 from ractd_jax.methods import registry
@@ -191,6 +192,7 @@ def draw(
     if logs:
         plots.learning_curves(paths[0], logs)
     title = f"{task.name}, source {config.source}, size {config.size}"
+    title += f", {choice.short(choice.physics(task.env_id))}"
     scores = {e["stage"]: task.score(np.asarray(e["returns"])) for e in entries}
     if scores:
         plots.return_distributions(paths[1], scores, title)

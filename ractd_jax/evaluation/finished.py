@@ -48,6 +48,8 @@ def command(config: Config, stage: str, workdir: pathlib.Path, named: str = "") 
         named: the file or name of its configuration; "" where that is not known.
     """
     parts = [stage, f"size={config.size}", f"source={config.source}"]
+    if config.env:
+        parts.append(f"env={config.env}")
     if config.preset != "default":
         parts.append(f"preset={config.preset}")
     if config.seed:

@@ -84,6 +84,7 @@ def table(entries: list[dict[str, Any]]) -> Table:
     result = Table(
         title=f"{first['task']}   data: {first['source']}",
         caption=(
+            f"physics: {first['physics']}; "
             f"mean score of {len(first['seeds'])} episodes by network calls; size "
             f"{first['size']}, preset {first['preset']}, checkpoint: {first['selection']}"
             + ("\npublished: CleanDiffuser, D4RL's data, 1 of 256, 150 episodes" * published)

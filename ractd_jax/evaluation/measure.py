@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ractd_jax.data import labels
+from ractd_jax.envs import choice
 from ractd_jax.evaluation import rollouts
 from ractd_jax.evaluation.rows import EvalRow
 from ractd_jax.training import run_dir
@@ -62,6 +63,7 @@ def entry(pipeline: Pipeline, row: str, returns: np.ndarray) -> dict[str, Any]:
     return {
         "task": config.task.name,
         "source": labels.label(config.source, config.task),
+        "physics": choice.physics(config.task.env_id),
         "stage": row,
         "size": config.size,
         "preset": config.preset,

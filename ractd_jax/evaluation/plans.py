@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ractd_jax.data import labels
-from ractd_jax.envs import waypoint_controller
+from ractd_jax.envs import choice, waypoint_controller
 from ractd_jax.evaluation import finished, measure, rollouts
 from ractd_jax.evaluation.rows import EvalRow
 from ractd_jax.policies import load, planning
@@ -86,7 +86,9 @@ def draw(pipeline: Pipeline, rows: list[EvalRow]) -> list[pathlib.Path]:
         gone = [rollouts.record(follower.act, task, seed)["qpos"] for seed in seeds]
         ways[style.label(row.name)] = [follower.plans[seed][:, :2] for seed in seeds], gone
     paths.append(folder / "plans.png")
-    maze.save_each(paths[-1], task, ways, title=f"{task.name}: plans (dashed) and paths, open loop")
+    physics = choice.short(choice.physics(task.env_id))
+    title = f"{task.name} ({physics}): plans (dashed) and paths, open loop"
+    maze.save_each(paths[-1], task, ways, title=title)
     best = next((row for row in rows if row.stage == "student"), rows[-1])
     paths.append(folder / f"{best.stage}.gif")
     _animate(pipeline, best, control, paths[-1])

@@ -7,6 +7,7 @@ import numpy as np
 
 from ractd_jax import tasks
 from ractd_jax.data import episodes
+from ractd_jax.envs import choice
 from ractd_jax.evaluation import measure, rollouts
 from ractd_jax.evaluation.rows import EvalRow
 from ractd_jax.policies.load import load_policy
@@ -26,6 +27,7 @@ def evaluate_data(pipeline: Pipeline) -> dict[str, Any]:
     """Return the dataset's own returns, as an entry of the table."""
     returns = episodes.returns(pipeline.recorded.episodes)
     return measure.entry(pipeline, "dataset", returns) | {
+        "physics": None,  # nothing acted; `source` says what is known of the data's
         "nfe": None,
         "candidates": None,
         "selection": None,
@@ -57,12 +59,13 @@ def draw(pipeline: Pipeline, stage: str, folder: pathlib.Path) -> list[pathlib.P
     """Draw an episode of a stage; return the path."""
     path, config = folder / f"{stage}.gif", pipeline.config
     policy = load_policy(pipeline.run(stage))
+    physics = choice.short(choice.physics(config.task.env_id))
     episode = rollouts.record(policy.act, config.task, config.eval.first_seed)
     animation.save_gif(
         path,
-        tasks.TASKS.get(config.task.name, config.task),  # in Gymnasium's model, whatever it was in
+        tasks.TASKS.get(config.task.name, config.task),  # this robot, whatever it acted in
         episode["qpos"],
         rewards=episode["rewards"],
-        title=f"{config.task.name}: {stage}",
+        title=f"{config.task.name}: {stage}, {physics}",
     )
     return [path]

@@ -65,6 +65,12 @@ def _heading(method: study.Method) -> str:
     return ", ".join(parts)
 
 
+def physics(entries: list[study.Entry]) -> str:
+    """Return one line that says in which physics some entries were measured, "" if in none."""
+    names = dict.fromkeys(str(e["physics"]) for e in entries if e.get("physics"))
+    return f"physics: {', '.join(names)}" if names else ""
+
+
 def protocol(entries: list[study.Entry]) -> str:
     """Return one paragraph that says what all the numbers have in common."""
 
@@ -74,10 +80,10 @@ def protocol(entries: list[study.Entry]) -> str:
     seeds = ", ".join(map(str, sorted({e["training_seed"] for e in entries})))
     episodes = {len(e["seeds"]) for e in entries if e["seeds"]}
     return (
-        f"Data: {all_of('source')}. Size {all_of('size')}, preset {all_of('preset')}, training "
-        f"seeds {seeds}, {' or '.join(map(str, sorted(episodes)))} evaluation "
-        f"seeds, {all_of('selection')}. Mean +- standard error over training seeds; with one seed "
-        "only, the standard error over its episodes in brackets.\n"
+        f"Data: {all_of('source')}. Physics: {all_of('physics')}. Size {all_of('size')}, preset "
+        f"{all_of('preset')}, training seeds {seeds}, {' or '.join(map(str, sorted(episodes)))} "
+        f"evaluation seeds, {all_of('selection')}. Mean +- standard error over training seeds; "
+        "with one seed only, the standard error over its episodes in brackets.\n"
     )
 
 

@@ -136,11 +136,13 @@ def figures(entries: list[study.Entry], folder: pathlib.Path | None = None) -> d
     drawn, own = {}, blocks.pipeline(entries)
     for task in FAMILIES["gym"]:
         if "expert" in task and any(e["task"] == task for e in own):
-            drawn[f"figure3_{task.partition('-')[0]}"] = study_plots.modes(own, task)
+            figure = drawn[f"figure3_{task.partition('-')[0]}"] = study_plots.modes(own, task)
+            plots.note(figure, blocks.physics([e for e in own if e["task"] == task]))
     varied = variants.suites(variants.load(folder, "variants")) if folder else {}
     varied["online"] = blocks.kept(entries, folder)
     for suite, selected in varied.items():
         if figure := study_plots.over_training(selected):
+            plots.note(figure, blocks.physics(selected))
             drawn[suite] = figure
     return drawn
 
@@ -154,7 +156,9 @@ def _by_task(name: str, names: list[str], entries: list[study.Entry]) -> str:
     """Return a picture of every run."""
     present = [task for task in names if any(e["task"] == task for e in entries)]
     runs = _runs(present, entries)
-    return _image(study_plots.by_task(runs, present), f"{name}: score of every run")
+    figure = study_plots.by_task(runs, present)
+    plots.note(figure, blocks.physics(entries))
+    return _image(figure, f"{name}: score of every run")
 
 
 def _all_tasks(name: str, names: list[str], entries: list[study.Entry]) -> list[str]:
@@ -164,11 +168,14 @@ def _all_tasks(name: str, names: list[str], entries: list[study.Entry]) -> list[
     whole = {m: r for m, r in runs.items() if all(map(len, r)) and m.stage != "dataset"}
     if not whole:
         return []
-    return [
-        _image(study_plots.aggregates(whole), f"{name}: mean and interquartile mean"),
-        _image(study_plots.profiles(whole), f"{name}: performance profiles"),
-        _image(study_plots.trade_off(entries, whole), f"{name}: score against time"),
-    ]
+    drawn = {
+        "mean and interquartile mean": study_plots.aggregates(whole),
+        "performance profiles": study_plots.profiles(whole),
+        "score against time": study_plots.trade_off(entries, whole),
+    }
+    for figure in drawn.values():
+        plots.note(figure, blocks.physics(entries))
+    return [_image(figure, f"{name}: {what}") for what, figure in drawn.items()]
 
 
 def _runs(present: list[str], entries: list[study.Entry]) -> study_plots.Scores:

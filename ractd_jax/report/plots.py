@@ -245,6 +245,12 @@ def dress(axes: Axes, title: str, xlabel: str, grid: Literal["x", "y", "both", "
         axes.grid(True, axis=grid, color=style.RULE, lw=0.6)
 
 
+def note(figure: Figure, text: str) -> None:
+    """Write a line below a figure, small and to the right; "" writes none."""
+    if text:
+        figure.supxlabel(text, x=0.995, ha="right", fontsize=7.5, color=style.MUTED)
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, which appears once complete; its folder is made if need be.
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from ractd_jax import errors
+from ractd_jax.envs import choice
 from ractd_jax.report import style
 from ractd_jax.training import checkpoints
 
@@ -65,7 +66,7 @@ def distinct(entries: Iterable[Entry]) -> list[Entry]:
         key = (e["task"], e["training_seed"], *acts, *kind)
         if key in by_cell:
             two = (
-                ", ".join(str(x[f]) for f in ("source", "size", "preset"))
+                ", ".join(str(x[f]) for f in ("source", "physics", "size", "preset") if x.get(f))
                 for x in (e, by_cell[key])
             )
             raise errors.UserError(
@@ -97,6 +98,9 @@ def model(entry: Entry) -> str:
 def read(path: str | pathlib.Path, fields: tuple[str, ...] = FIELDS) -> list[Entry]:
     """Return the entries of a file.
 
+    One that does not say in which physics it was measured is from before they differed, and is
+    given the name of that (`choice.earlier`).
+
     Args:
         path: of a summary.json, or of what was kept of one.
         fields: what every entry must have.
@@ -113,7 +117,11 @@ def read(path: str | pathlib.Path, fields: tuple[str, ...] = FIELDS) -> list[Ent
             raise errors.UserError(
                 f"{path} is no list of results, as in a summary.json: one has no {lacks[0]}"
             )
-    return entries
+    return [{"physics": _earlier(entry)} | entry for entry in entries]
+
+
+def _earlier(entry: Entry) -> str | None:
+    return None if entry["stage"] == "dataset" else choice.earlier(entry["task"])
 
 
 def rounded(entries: list[Entry]) -> list[Entry]:
@@ -124,8 +132,8 @@ def rounded(entries: list[Entry]) -> list[Entry]:
 def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path:
     """Copy a pipeline's summary.json into a folder of results.
 
-    An entry there of the same pipeline and data is replaced; one whose model the summary lacks
-    stays.
+    An entry there of the same pipeline, data and physics is replaced; one whose model the summary
+    lacks stays.
 
     Raises:
         UserError: the file is missing or holds nothing.
@@ -135,7 +143,8 @@ def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         new, source = {model(entry) for entry in entries}, entries[0]["source"]
-        old = [e for e in checkpoints.read_json(path) if e["source"] == source]
+        known = {e["physics"] for e in entries} | {None}
+        old = [e for e in read(path) if e["source"] == source and e["physics"] in known]
         entries = [e for e in old if model(e) not in new] + entries
     checkpoints.write_json(path, entries)
     return path

@@ -15,10 +15,11 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
     """Return the table of some evaluations, the best mean score set off.
 
     Args:
-        entries: contents of eval.json files: `task`, `source`, `stage`, `size`, `preset`, `nfe`,
-            `candidates`, `selection`, `seeds`, `score_mean`, `score_se`, `score_median`,
-            `score_ci95` and `action_ms`. None where a figure has no meaning, as the time a dataset
-            takes to act. `decides` is what that time is for, "plan" or by default "action".
+        entries: contents of eval.json files: `task`, `source`, `physics`, `stage`, `size`,
+            `preset`, `nfe`, `candidates`, `selection`, `seeds`, `score_mean`, `score_se`,
+            `score_median`, `score_ci95` and `action_ms`. None where a figure has no meaning, as the
+            time a dataset takes to act. `decides` is what that time is for, "plan" or by default
+            "action".
         ascii_only: write +- for the sign that an ASCII output cannot hold.
     """
     sign = "+-" if ascii_only else "±"
@@ -35,6 +36,7 @@ def results_table(entries: Sequence[dict[str, Any]], *, ascii_only: bool = False
             f"size {_shared(entries, 'size')}, preset {_shared(entries, 'preset')}, "
             f"checkpoint: {_shared(entries, 'selection')}, {episodes} episodes"
             f"{'' if chosen else ', one candidate'}\n"
+            f"physics: {_shared(entries, 'physics')}\n"
             "normalised scores: 0 random, 100 expert"
             + (f"; plans followed by: {_shared(followed, 'follow')}" if followed else "")
             + (f"\npublished: {published.SOURCE}" if known else "")

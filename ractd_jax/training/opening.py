@@ -29,7 +29,7 @@ def open_pipeline(
     Raises:
         UserError: something in the configuration cannot work, or the data cannot be had.
     """
-    task = sources.environment(config.task, config.source)
+    task = sources.environment(config.task, config.source, config.env)
     config = configuration.replace(config, task=task)
     progress = progress or Progress()
     recorded = Recorded(config.task, config.source, config.data.transitions, progress)

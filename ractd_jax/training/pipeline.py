@@ -1,7 +1,7 @@
 """What a run is: a configuration, the folder of its stages, and the data it stands on.
 
 Everything of one pipeline lies in one folder, the workdir (by default
-`runs/<task>/<size>[-<source>][-<preset>]-seed<k>`), with a folder for each stage:
+`runs/<task>/<size>[-<source>][-<env>][-<preset>]-seed<k>`), with a folder for each stage:
 
     reward/ teacher/ ctd/ student/    config.json, metrics.jsonl, checkpoints/, timing.json,
                                       eval.json
@@ -49,10 +49,11 @@ class Pipeline:
 
 
 def default_workdir(config: Config) -> pathlib.Path:
-    """Return `runs/<task>/<size>[-<source>][-<preset>]-seed<k>`; usual choices are not named."""
+    """Return `runs/<task>/<size>[-<source>][-<env>][-<preset>]-seed<k>`, without what is usual."""
     source = config.source
     short = source if source.startswith("minari:") else pathlib.Path(source).stem
     source = "" if source == "d4rl" else f"-{short}"
+    env = f"-{config.env}" if config.env else ""
     preset = "" if config.preset == "default" else f"-{config.preset}"
-    name = f"{config.size}{source}{preset}-seed{config.seed}"
+    name = f"{config.size}{source}{env}{preset}-seed{config.seed}"
     return pathlib.Path("runs") / config.task.name / re.sub(r"[^\w.-]", "_", name)

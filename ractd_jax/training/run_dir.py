@@ -112,7 +112,8 @@ def differences(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yield (field, new value, old value) of everything that a stage depends on and that differs.
 
-    How a model acts may differ: fields that only acting heeds, and how candidates are chosen.
+    How a model acts may differ: fields that only acting heeds, how candidates are chosen, and the
+    environment, unless its data were simulated there.
 
     Args:
         config: the new configuration.
@@ -137,13 +138,16 @@ def differences(
     if "reward" in registry.needs(config, stage):
         changes += _differences(config.critic, old.critic, prefix="critic")
     changes += _differences(dict(method.depends(config)), dict(method.depends(old)))
+    ignored = {  # fields that do not concern this method or these data
+        "data.history": not method.uses_history,
+        "data.goal_relabel": method.reads in (Reads.RETURNS, Reads.PAIRS),  # single states, pairs
+        "task.env_id": config.source != "simulated",
+    }
     for name, now, then in changes:
         if name.endswith("optimiser.steps") and not (now and then):
             continue  # 0 stands for the epochs that the other has worked out
-        if name == "data.history" and not method.uses_history:
+        if ignored.get(name):
             continue
-        if name == "data.goal_relabel" and method.reads in (Reads.RETURNS, Reads.PAIRS):
-            continue  # they see single states, and pairs of them
         part, _, field = name.partition(".")
         if part in parts and field.startswith("selection."):
             continue

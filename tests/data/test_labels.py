@@ -7,10 +7,12 @@ from helpers import ROOT
 
 from ractd_jax import tasks
 from ractd_jax.data import labels
+from ractd_jax.data.generate import recipes
+from ractd_jax.envs import choice
 
 
 def test_labels_name_the_source():
-    assert labels.label("simulated") == "simulated (MuJoCo 3, shipped SAC snapshots)"
+    assert labels.label("simulated") == "simulated (shipped SAC snapshots)"
     assert labels.label("d4rl") == "D4RL"
     assert labels.label("gym-d4rl") == "D4RL (through gym + d4rl)"
     assert labels.label("minari:mujoco/hopper/medium-v0") == "Minari mujoco/hopper/medium-v0"
@@ -22,12 +24,15 @@ def test_simulated_data_say_how_they_were_made():
     def label(name):
         return labels.label("simulated", tasks.get(name))
 
-    assert label("hopper-medium-v2") == labels.label("simulated")
-    assert label("maze2d-umaze-v1") == "simulated (MuJoCo 3, D4RL's own procedure)"
-    note = "no expert: its best policy earns 6,780, D4RL's 10,656"
+    assert label("hopper-medium-v2") == "simulated (D4RL v2, shipped SAC snapshots)"
+    assert label("maze2d-umaze-v1") == "simulated (D4RL v1, D4RL's own procedure)"
+    note = recipes.RECIPES["halfcheetah-medium-expert-v2"].note
+    assert "D4RL's 10,656" in note
     assert label("halfcheetah-medium-expert-v2") == (
-        f"simulated (MuJoCo 3, shipped SAC snapshots; {note})"
+        f"simulated (D4RL v2, shipped SAC snapshots; {note})"
     )
+    in_v4 = choice.choose(tasks.get("halfcheetah-medium-expert-v2"), "v4")
+    assert labels.label("simulated", in_v4) == "simulated (Gymnasium v4, shipped SAC snapshots)"
     assert labels.label("d4rl", tasks.get("maze2d-umaze-v1")) == "D4RL"
 
 

@@ -64,8 +64,9 @@ class OldEnv:
 @pytest.fixture
 def gym(monkeypatch):
     """The packages `gym` and `d4rl`, the latter registering what the former makes."""
+    monkeypatch.delenv("RACTD_D4RL_PYTHON", raising=False)
     gym, d4rl = types.ModuleType("gym"), types.ModuleType("d4rl")
-    gym.made = []
+    gym.made, d4rl.__path__ = [], []
 
     def make(name):
         if name != TASK.name:
@@ -76,6 +77,7 @@ def gym(monkeypatch):
     gym.make = make
     monkeypatch.setitem(sys.modules, "gym", gym)
     monkeypatch.setitem(sys.modules, "d4rl", d4rl)
+    monkeypatch.setitem(sys.modules, "d4rl.gym_mujoco", types.ModuleType("d4rl.gym_mujoco"))
     return gym
 
 
@@ -133,9 +135,13 @@ def refused(text, function):
 
 
 def test_without_the_packages(monkeypatch):
+    monkeypatch.delenv("RACTD_D4RL_PYTHON", raising=False)
     monkeypatch.setitem(sys.modules, "gym", None)
     monkeypatch.setitem(sys.modules, "d4rl", None)
-    refused("needs the packages gym and d4rl.*source=d4rl", lambda: sources.load(TASK, "gym-d4rl"))
+    refused(
+        "needs the packages gym and d4rl.*RACTD_D4RL_PYTHON.*source=d4rl",
+        lambda: sources.load(TASK, "gym-d4rl"),
+    )
 
 
 def test_a_task_it_does_not_know(gym):

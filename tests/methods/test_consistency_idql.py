@@ -96,6 +96,7 @@ def test_table_is_evaluated_and_written(trained, monkeypatch):
 
 def entry(stage, candidates, calls, **fields):
     shared = {"task": "halfcheetah-medium-v2", "source": "simulated", "size": "demo"}
+    shared |= {"physics": "D4RL v2"}
     shared |= {"preset": "default", "selection": "last", "seeds": [0, 1], "score_mean": 12.34}
     shared |= {"model": stage, "candidates": candidates, "nfe": calls, "published": None}
     return shared | fields

@@ -182,7 +182,7 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, name):
 
 
 def test_positions_of_another_robot_are_refused(tmp_path):
-    with pytest.raises(errors.UserError, match="Hopper-v4"):
+    with pytest.raises(errors.UserError, match="Hopper-v2"):
         animation.save_gif(tmp_path / "x.gif", TASK, np.zeros((5, 9)))
-    with pytest.raises(errors.UserError, match="Hopper-v4"):
+    with pytest.raises(errors.UserError, match="Hopper-v2"):
         animation.save_gif(tmp_path / "x.gif", TASK, np.zeros((0, 6)))

@@ -11,6 +11,7 @@ from ractd_jax.report import tables
 ENTRY = {
     "task": "hopper-medium-replay-v2",
     "source": "simulated",
+    "physics": "D4RL v2 (of a test)",
     "stage": "student",
     "size": "demo",
     "preset": "default",
@@ -27,7 +28,14 @@ ENTRY = {
     "action_ms": 0.2411,
 }
 TEACHER = ENTRY | {"stage": "teacher", "nfe": 159, "score_mean": 21.6, "action_ms": 35.21}
-NOTHING = {"nfe": None, "candidates": None, "selection": None, "action_ms": None, "seeds": []}
+NOTHING = {
+    "physics": None,
+    "nfe": None,
+    "candidates": None,
+    "selection": None,
+    "action_ms": None,
+    "seeds": [],
+}
 DATASET = ENTRY | NOTHING | {"stage": "dataset", "score_se": None, "score_ci95": None}
 
 
@@ -50,6 +58,7 @@ def test_table_holds_the_numbers(width):
     for shared in (
         "hopper-medium-replay-v2",
         "simulated",
+        "physics: D4RL v2 (of a test)",
         "size demo",
         "default",
         "last",

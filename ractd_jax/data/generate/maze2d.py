@@ -30,14 +30,14 @@ from jaxtyping import Bool, Float64
 
 from ractd_jax import errors, tasks
 from ractd_jax.data import cache, episodes, hdf5
-from ractd_jax.envs import maze2d, waypoint_controller
+from ractd_jax.envs import choice, maze2d, waypoint_controller
 
-VERSION = 2  # of the procedure and the physics; part of the cached file's name
+VERSION = 3  # of the procedure and the physics; part of the cached file's name
 TRANSITIONS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}  # as in D4RL
 NOISE = 0.5  # in D4RL's files
 CHUNK = 20_000  # rows between two reports
 
-# columns of a row of `_run`
+# columns of a row of `run`
 _OBS, _XY, _ACTION, _GOAL = slice(0, 4), slice(0, 2), slice(4, 6), slice(6, 8)
 _QPOS, _QVEL, _SWITCH = slice(8, 10), slice(10, 12), 12
 
@@ -91,7 +91,7 @@ def make(
     maze = maze2d.of_task(task)
     rows = np.empty((transitions, 13), np.float32)
     done = 0
-    for chunk in _run(maze, task.max_episode_steps, transitions, seed, noise):
+    for chunk in run(maze, task.max_episode_steps, transitions, seed, noise):
         rows[done : done + len(chunk)] = chunk
         done += len(chunk)
         if advance:
@@ -110,6 +110,7 @@ def make(
         "source": "D4RL's waypoint controller in the rebuilt Maze2d",
         "task": task.name,
         "environment": task.env_id,
+        "physics": choice.physics(task.env_id),
         "seed": seed,
         "noise": noise,
         "version": VERSION,
@@ -160,10 +161,21 @@ def cut_at_goal(
     return cut, reached[: len(cut.rewards)]
 
 
-def _run(
+def run(
     maze: maze2d.Maze, limit: int, steps: int, seed: int, noise: float
 ) -> Iterator[Float64[np.ndarray, "rows 13"]]:
-    """Yield the run in pieces; see `_OBS` and its like for the columns."""
+    """Yield the run in pieces of at most `CHUNK` rows.
+
+    Args:
+        maze: where.
+        limit: steps after which the target changes.
+        steps: rows in all.
+        seed: see `make`.
+        noise: see `make`.
+
+    Returns:
+        Rows of observation (4), action (2), target (2), true state (4), change of target (1).
+    """
     # Two streams, so that a short run is the beginning of a long one.
     rng, rng_noise = np.random.default_rng(seed).spawn(2)
     model = maze2d.compiled(maze)

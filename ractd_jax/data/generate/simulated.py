@@ -25,8 +25,9 @@ from ractd_jax import errors, tasks
 from ractd_jax.data import cache, hdf5
 from ractd_jax.data.generate import sac_rollout
 from ractd_jax.data.generate.recipes import RECIPES, Recipe
+from ractd_jax.envs import choice
 
-VERSION = 1  # of the recipes and the roll-out; part of the cached file's name
+VERSION = 2  # of the recipes and the roll-out; part of the cached file's name
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 BLOCK = 16_000  # most steps one process is asked for at a time
 
@@ -100,6 +101,7 @@ def make(
         "source": "stochastic roll-outs of shipped SAC snapshots",
         "task": task.name,
         "environment": task.env_id,
+        "physics": choice.physics(task.env_id),
         "seed": seed,
         "version": VERSION,
         "snapshot_steps": np.array(list(mixture.shares)),

@@ -197,9 +197,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path, 
 
 def test_comparison_prints_what_the_file_holds(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path))
-    version = simulated.VERSION
-    name = f"{TASK.name}-simulated{version}-{STEPS}-seed0.hdf5"
-    (tmp_path / name).write_bytes(path.read_bytes())
+    cache.path_of(TASK, simulated.VERSION, STEPS, 0).write_bytes(path.read_bytes())
     arguments = ["compare", "--env=hopper", "--quality=medium-replay", f"--transitions={STEPS}"]
     monkeypatch.setattr("sys.argv", arguments)
     tool_module("compare_simulated")["main"]()
