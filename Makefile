@@ -27,7 +27,7 @@ test-fast: .venv/ready-dev
 
 # The examples in the docstrings.
 doctest: .venv/ready-dev
-	$(BIN)/python -m pytest --doctest-modules ractd_jax
+	$(BIN)/python -m pytest --doctest-modules ractd_jax --numprocesses=auto --dist=worksteal
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

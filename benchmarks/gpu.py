@@ -6,7 +6,7 @@
    time of one action, the student's update at batch 4800 and its share of that rate;
 2. the 5 M-parameter Hopper run: return model, teacher and student, how long each took, evaluation.
 
-Prints what was wanted beside what was measured and writes <out>/gpu.json, with the machine and the
+Prints the targets beside what was measured and writes <out>/gpu.json, with the machine and the
 commands. `--quick` does the same with the demo's network and a few updates, to see that it runs.
 """
 
@@ -22,10 +22,10 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[1]
 HOPPER = "configs/hopper_mr.py"
-WANTED = {
-    "share": "student's update in bfloat16, share of the measured products (wanted: 40 % or more)",
-    "action_ms": "one-step action at batch 1, ms (wanted: below 0.5)",
-    "run_minutes": "5 M-parameter run, minutes of training (wanted: minutes)",
+TARGETS = {
+    "share": "student's update in bfloat16, share of the measured products (target: 40 % or more)",
+    "action_ms": "one-step action at batch 1, ms (target: below 0.5)",
+    "run_minutes": "5 M-parameter run, minutes of training (target: minutes)",
 }
 QUICK = [
     *(f"--config.{stage}.optimiser.steps=20" for stage in ("reward", "teacher", "student")),
@@ -104,7 +104,7 @@ def main() -> None:
         sys.exit(error.returncode)
     (out / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{result['bench_bfloat16']['machine']['device']}")
-    for name, what in WANTED.items():
+    for name, what in TARGETS.items():
         print(f"{what}: {result['measured'][name]}")
     for entry in result["summary"]:
         print(f"{entry['stage']}: score {entry['score_mean']:.1f}")

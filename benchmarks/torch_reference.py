@@ -5,9 +5,9 @@ once, no value read back to the host within an update, AdamW in one fused kernel
 acting, the target a view of the student's weights rather than a copy. `per_sample` draws the times
 of the consistency loss as the published code does, one by one with `.item()`.
 
-Modules bear the names of ours, so that weights go over by name; a linear weight is transposed, a
-convolution's (width, in, out) becomes (out, in, width), a transposed convolution's (in, out,
-width). The equations are those of `edm`, `ctm` and `ddpm`, where they are explained.
+Modules have the names of those in JAX, so that weights go over by name. A linear weight is
+transposed, a convolution's (width, in, out) becomes (out, in, width), a transposed convolution's
+(in, out, width). The equations are those of `edm`, `ctm` and `ddpm`, where they are explained.
 """
 
 import copy

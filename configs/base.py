@@ -4,8 +4,8 @@ A task's file calls `make` with what comes after the colon on the command line:
 
     --config=configs/hopper_mr.py:<stage>[,size=...][,source=...][,env=...][,preset=...][,seed=...]
 
-The defaults of a field stand in its dataclass (`ractd_jax/config.py` and the methods' files); the
-files here say what differs from them.
+A field has its default in its dataclass (`ractd_jax/config/schema.py`, or the method's file). The
+files of this folder hold what differs.
 """
 
 from typing import Any

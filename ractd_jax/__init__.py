@@ -36,7 +36,7 @@ def load_policy(
         critic: directory of the run that values them: a return model, or a critic; None for the
             one that its configuration names, in the folder beside.
         inverse_temperature: the candidate is drawn with probabilities softmax(inverse_temperature x
-            value), 0 takes the best; None for the configuration's.
+            value); 0 takes the best; None for the configuration's.
         update: after which it was saved, of those that are kept (`training.keep`); None: the last.
         **sampling: fields of its method that only acting heeds, where they are not to be those it
             was trained with: nfe=2 for a student. `--help=fields student` names them.
@@ -47,7 +47,8 @@ def load_policy(
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, the model
-            does not act, or the critic does not fit.
+            does not act, or the critic values nothing, is of another task or normalises
+            observations otherwise.
 
     Example:
         policy = ractd_jax.load_policy("runs/demo/student")

@@ -11,7 +11,6 @@ The losses are in `ctm_losses` and can be reached from here, as `ctm.ctm_loss`.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -30,12 +29,15 @@ from ractd_jax.ctm_losses import (
     call_keys,
     ctm_loss,
     dsm_loss,
+    dsm_scale,
     from_noise,
+    long_triples,
     loss_terms,
     student_loss,
     triples,
 )
 from ractd_jax.method import Context, Method, Reads
+from ractd_jax.nn.warm_start import warm_start
 from ractd_jax.types import (
     Algorithm,
     Batch,
@@ -62,9 +64,12 @@ __all__ = [
     "call_keys",
     "chain",
     "ctm_loss",
+    "denoised",
     "dsm_loss",
+    "dsm_scale",
     "from_noise",
     "jump",
+    "long_triples",
     "loss_terms",
     "make",
     "make_student",
@@ -73,6 +78,33 @@ __all__ = [
     "triples",
     "warm_start",
 ]
+
+
+def denoised(
+    net: Network,
+    params: Params,
+    noise: diffusion.Noise,
+    x: Trajectory,
+    t: Levels,
+    s: Levels,
+    cond: Cond,
+    **kwargs: Any,
+) -> Trajectory:
+    """Return g(x, t, s): what `jump` mixes with x; at s = t it denoises (CTM, section 3).
+
+    Args:
+        net: a network of `networks`.
+        params: its weights.
+        noise: scalings.
+        x: noisy trajectories.
+        t: noise level of each.
+        s: level to jump to, at most t.
+        cond: conditions.
+        **kwargs: `train` and `rngs` for the network's dropout.
+    """
+    c_skip, c_out, c_in = map(diffusion.expand, diffusion.scalings(noise, t))
+    times = jnp.stack([diffusion.c_noise(t), diffusion.c_noise(s)], axis=-1)
+    return c_skip * x + c_out * net.apply({"params": params}, c_in * x, times, cond, **kwargs)
 
 
 def jump(
@@ -87,15 +119,7 @@ def jump(
 ) -> Trajectory:
     """Return G(x, t, s): where the student says the ODE leads from x at level t to level s.
 
-    Args:
-        net: a network of `networks`.
-        params: its weights.
-        noise: scalings.
-        x: noisy trajectories.
-        t: noise level of each.
-        s: level to jump to, at most t; s = t returns x.
-        cond: conditions.
-        **kwargs: `train` and `rngs` for the network's dropout.
+    Takes what `denoised` takes; s = t returns x.
 
     Example:
         >>> from ractd_jax import networks
@@ -105,9 +129,7 @@ def jump(
         >>> jump(net, params, diffusion.Noise(), x, t, s, cond).shape
         (5, 16, 3)
     """
-    c_skip, c_out, c_in = map(diffusion.expand, diffusion.scalings(noise, t))
-    times = jnp.stack([diffusion.c_noise(t), diffusion.c_noise(s)], axis=-1)
-    g = c_skip * x + c_out * net.apply({"params": params}, c_in * x, times, cond, **kwargs)
+    g = denoised(net, params, noise, x, t, s, cond, **kwargs)
     ratio = diffusion.expand(s / t)
     return ratio * x + (1 - ratio) * g
 
@@ -197,10 +219,12 @@ def bind(
         keys: of dropout and critic.
     """
 
-    def student_with(weights: Params, key: PRNGKeyArray, train: bool = True) -> Jump:
+    def student_with(
+        weights: Params, key: PRNGKeyArray, train: bool = True, function: Any = jump
+    ) -> Jump:
         def model(x, t, s, key):
             rngs = {"dropout": key}
-            return jump(networks.student, weights, noise, x, t, s, cond, train=train, rngs=rngs)
+            return function(networks.student, weights, noise, x, t, s, cond, train=train, rngs=rngs)
 
         return diffusion.WithDropout(model, key)
 
@@ -215,7 +239,9 @@ def bind(
     target = jax.lax.stop_gradient(state.ema if student.target == "ema" else params)
     return Models(
         ctm=student_with(params, keys.dropout_ctm),
-        dsm=student_with(params, keys.dropout_dsm),
+        dsm=student_with(
+            params, keys.dropout_dsm, function=jump if student.dsm_stop == "zero" else denoised
+        ),
         start=student_with(params, keys.dropout_start),
         target=student_with(target, keys.dropout_target, train=student.target_dropout),
         teacher=diffusion.WithDropout(teacher, keys.dropout_teacher),
@@ -224,41 +250,6 @@ def bind(
 
 
 # ---- the algorithm -------------------------------------------------------------------------------
-
-
-def warm_start(student_params: Params, teacher_params: Params, embed_dim: int) -> Params:
-    """Copy the teacher's weights into a student; the second time gets zero weights.
-
-    Every layer that reads the condition ("film", "skip_gain") has rows for [embedding of t,
-    observation]; the student's has rows for [embedding of t, embedding of s, observation].
-
-    Args:
-        student_params: first weights of the student, which are replaced.
-        teacher_params: trained weights.
-        embed_dim: size of the embedding of one time.
-
-    Raises:
-        FieldError: the two networks are not alike.
-    """
-
-    def copy(path, student: Array, teacher: Array) -> Array:
-        if student.shape == teacher.shape:
-            return jnp.copy(teacher)  # not the frozen teacher's own buffer, which lives on
-        conditioned = re.search("film|skip_gain", jax.tree_util.keystr(path))
-        wider = (teacher.shape[0] + embed_dim, *teacher.shape[1:])
-        if not conditioned or student.ndim != 2 or student.shape != wider:
-            raise unlike
-        zeros = jnp.zeros((embed_dim, student.shape[1]), student.dtype)
-        return jnp.concatenate([teacher[:embed_dim], zeros, teacher[embed_dim:]])
-
-    unlike = errors.FieldError(
-        "warm_start",
-        "{field} copies the teacher's weights, so both need networks of the same kind (unet or "
-        "mlp) and size: give this stage the teacher's network, or set {field}=False",
-    )
-    if jax.tree.structure(student_params) != jax.tree.structure(teacher_params):
-        raise unlike
-    return jax.tree.map_with_path(copy, student_params, teacher_params)
 
 
 def make_student(
@@ -305,16 +296,20 @@ def make_student(
         return train_state.create(params, optimiser, frozen)
 
     def update(state, batch: Batch, key):
-        keys = Keys(*jax.random.split(key, 9))
-
-        def loss_fn(params):
+        def loss_fn(params, key, scale=1.0):
+            keys = Keys(*jax.random.split(key, 9))
             models = bind(networks, noise, student, params, state, batch.cond, keys)
             terms, values = loss_terms(models, noise, student, batch, keys, critic_units)
-            loss = student_loss(student, terms)
+            loss = student_loss(student, terms._replace(dsm=scale * terms.dsm))
             metrics = {"loss": loss, "ctm": terms.ctm, "dsm": terms.dsm}
-            return loss, metrics if values is None else metrics | {"return": jnp.mean(values)}
+            if values is not None:
+                metrics["return"] = jnp.mean(values)
+            return loss, (terms, metrics)
 
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+        scale = 1.0
+        if student.balance == "gradient":
+            scale = dsm_scale(lambda p: loss_fn(p, jax.random.clone(key))[1][0], state.params)
+        grads, (_, metrics) = jax.grad(loss_fn, has_aux=True)(state.params, key, scale)
         return train_state.apply_gradients(state, grads, optimiser), metrics
 
     def act(params, cond, keys):

@@ -5,6 +5,7 @@ levels of the grid, x_t = x_0 + t eps, x_u = Solver(x_t, t, u; teacher); G is `c
 
     L_CTM = d( G_sg(G(x_t, t, s), s, 0), G_sg(G_sg(x_u, u, s), s, 0) )  (Eqs. 5, 6) `ctm_loss`
     L_DSM = w(t) d( G(x_t, t, 0), x_0 )                                 (Eq. 7)     `dsm_loss`
+            or, as CTM has it, w(t) d( g(x_t, t, t), x_0 )
     G(x_T, T, 0)                                                        (Eq. 8)     `from_noise`
     L_R = -R(s_n, first action of G(x_T, T, 0))                (Eq. 8)     `reward.reward_loss`
     L = alpha L_CTM + beta L_DSM + sigma L_R                            (Eq. 9)     `student_loss`
@@ -13,14 +14,25 @@ levels of the grid, x_t = x_0 + t eps, x_u = Solver(x_t, t, u; teacher); G is `c
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
-from ractd_jax import diffusion, edm, errors, reward
-from ractd_jax.types import Batch, Critic, Denoiser, Jump, Scalar, Trajectory, Values
+from ractd_jax import diffusion, edm, errors, networks, reward
+from ractd_jax.types import (
+    Batch,
+    Critic,
+    Denoiser,
+    Jump,
+    Params,
+    Scalar,
+    Trajectory,
+    Values,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +44,9 @@ class Student:
         dsm_weight: beta of Eq. 9.
         reward_weight: sigma of Eq. 9.
         distance: distance between clean trajectories, see `diffusion.distance`.
+        dsm_stop: where the prediction of DSM stops: "zero", G(x_t, t, 0), as published; or "level",
+            g(x_t, t, t), as CTM has it. The former's minimum at high levels is the mean of the
+            data, and one call then gives that mean; the latter's minimum is CTM's own.
         dsm_goal: what DSM regresses on, "data", the clean example, as published, or "teacher", the
             frozen teacher's denoised one.
         reward_on: prediction that the critic values: "start", G(x_T, T, 0), which is what acts and
@@ -43,8 +58,11 @@ class Student:
             better the example went than the critic expects of the prediction that it values.
             The reward then selects among the data's modes, where its gradient alone leaves the mean
             of them by a little. 0, all alike, as published.
+        balance: "gradient" multiplies L_DSM by |dL_CTM| / |dL_DSM|, as CTM has it (`dsm_scale`);
+            "none" as published.
+        draw: how t, u and s are drawn: "released" (`triples`) or "ctm" (`long_triples`).
         solver: "heun" or "euler", for the teacher's step from t to u.
-        solver_steps: steps between t and u.
+        solver_steps: steps between t and u; CTM takes one for every bin between them.
         max_jump: bins between t and u at most; 1 as released.
         target: "online", the live weights under a stop-gradient (Eq. 6), or "ema".
         target_dropout: dropout in target and frozen teacher, an accident of the released code.
@@ -59,11 +77,14 @@ class Student:
     dsm_weight: float = 1.0
     reward_weight: float = 1.0
     distance: str = "huber"
+    dsm_stop: str = "zero"
     dsm_goal: str = "data"
     reward_on: str = "start"
     reward_clip: bool = False
     reward_scale: str = "none"
     advantage: float = 0.0
+    balance: str = "none"
+    draw: str = "released"
     solver: str = "heun"
     solver_steps: int = 1
     max_jump: int = 1
@@ -75,9 +96,12 @@ class Student:
     def __post_init__(self):
         for field, options in (
             ("distance", diffusion.DISTANCES),
+            ("dsm_stop", ("zero", "level")),
             ("dsm_goal", ("data", "teacher")),
             ("reward_on", ("start", "dsm")),
             ("reward_scale", reward.SCALES),
+            ("balance", ("none", "gradient")),
+            ("draw", DRAWS),
             ("solver", edm.SOLVERS),
             ("target", ("online", "ema")),
         ):
@@ -140,6 +164,31 @@ def triples(
     return t, jnp.minimum(u, t + max_jump), s
 
 
+def long_triples(
+    noise: diffusion.Noise, key: PRNGKeyArray, batch: int, max_jump: int
+) -> tuple[Int[Array, " {batch}"], Int[Array, " {batch}"], Int[Array, " {batch}"]]:
+    """Draw the bins of t, u and s as CTM does: u is drawn before s, and far from t.
+
+    t is uniform above the lowest level, u = t + h with a probability in proportion to h, at most
+    `max_jump`, and s uniform from u to sigma_min.
+
+    Example:
+        >>> t, u, s = long_triples(diffusion.Noise(), jax.random.key(0), batch=100, max_jump=17)
+        >>> bool((t < u).all() and (u <= s).all() and (u - t <= 17).all() and (s < 80).all())
+        True
+    """
+    key_t, key_h, key_s = jax.random.split(key, 3)
+    t = jax.random.randint(key_t, (batch,), 0, noise.bins - 1)
+    longest = jnp.minimum(max_jump, noise.bins - 1 - t)
+    # The share of jumps up to h is h (h + 1) / (longest (longest + 1)): the inverse of that.
+    share = jax.random.uniform(key_h, (batch,)) * longest * (longest + 1)
+    h = jnp.clip(jnp.ceil((jnp.sqrt(1 + 4 * share) - 1) / 2).astype(jnp.int32), 1, longest)
+    return t, t + h, jax.random.randint(key_s, (batch,), t + h, noise.bins)
+
+
+DRAWS = {"released": triples, "ctm": long_triples}
+
+
 def ctm_loss(
     model: Jump,
     target: Jump,
@@ -164,7 +213,7 @@ def ctm_loss(
         key: of levels and noise.
     """
     key_bins, key_eps = jax.random.split(key)
-    t_bin, u_bin, s_bin = triples(noise, key_bins, x_0.shape[0], student.max_jump)
+    t_bin, u_bin, s_bin = DRAWS[student.draw](noise, key_bins, x_0.shape[0], student.max_jump)
     fractions = jnp.linspace(0, 1, student.solver_steps + 1)[:, None]
     levels = diffusion.sigmas(noise, t_bin[None] + fractions * (u_bin - t_bin)[None])
     t, u, s = levels[0], levels[-1], diffusion.sigmas(noise, s_bin)
@@ -187,25 +236,30 @@ def dsm_loss(
     kind: str,
     x_0: Trajectory,
     key: PRNGKeyArray,
+    *,
+    stop: str = "zero",
 ) -> tuple[Values, Trajectory]:
-    """Return L_DSM of each example and the predictions G(x_t, t, 0) (RACTD Eq. 7).
+    """Return L_DSM of each example and the predictions (RACTD Eq. 7).
+
+    They are G(x_t, t, 0), or g(x_t, t, t) where `stop` is "level".
 
     With a teacher its denoised D(x_t, t) takes the place of x_0. Ideally that is the mean of x_0
     given x_t, so the squared distance has the same minimum, and the chance of the single example,
     in which the reward's small and steady gradient would drown, is gone.
 
     Args:
-        model: G.
+        model: G; g where `stop` is "level".
         teacher: D; None for the data, as published.
         noise: levels and weight of the loss.
         kind: of the distance, see `diffusion.distance`.
         x_0: clean trajectories.
         key: of levels and noise.
+        stop: "zero" or "level", see `Student`.
     """
     key_t, key_eps = jax.random.split(key)
     t = diffusion.mixed(noise, key_t, x_0.shape[0])
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
-    prediction = model(x_t, t, jnp.full_like(t, noise.sigma_min))
+    prediction = model(x_t, t, t if stop == "level" else jnp.full_like(t, noise.sigma_min))
     goal = x_0 if teacher is None else jax.lax.stop_gradient(teacher(x_t, t))
     losses = diffusion.karras_weight(noise, t) * diffusion.distance(kind, prediction, goal)
     return losses, prediction
@@ -252,6 +306,23 @@ def student_loss(student: Student, terms: Terms) -> Scalar:
     return total + student.reward_weight * terms.reward
 
 
+def dsm_scale(terms: Callable[[Params], Terms], params: Params) -> Scalar:
+    """Return |dL_CTM| / |dL_DSM| by the weights of the last layer, at most 10,000 (CTM).
+
+    Args:
+        terms: weights -> losses.
+        params: the live weights.
+    """
+    last = {name: params[name] for name in networks.LAST_LAYERS if name in params} or params
+
+    def length(term: str) -> Scalar:
+        gradient = jax.grad(lambda layer: getattr(terms({**params, **layer}), term))(last)
+        return optax.tree.norm(gradient)
+
+    scale = length("ctm") / (length("dsm") + 1e-4)
+    return jax.lax.stop_gradient(jnp.minimum(scale, 1e4))
+
+
 # ---- all of them ---------------------------------------------------------------------------------
 
 
@@ -274,7 +345,7 @@ class Models(NamedTuple):
 
     Attributes:
         ctm: G of the live weights, in L_CTM.
-        dsm: the same in L_DSM, with dropout of its own.
+        dsm: the same in L_DSM, with dropout of its own; g where DSM stops at the level.
         start: the same in L_R.
         target: G_sg of Eq. 6.
         teacher: D.
@@ -313,7 +384,8 @@ def loss_terms(
             ctm_loss(models.ctm, models.target, models.teacher, noise, student, batch.x, keys.ctm)
         )
     teacher = diffusion.named(models.teacher, "dsm") if student.dsm_goal == "teacher" else None
-    dsm, x = dsm_loss(models.dsm, teacher, noise, student.distance, batch.x, keys.dsm)
+    stop, distance = student.dsm_stop, student.distance
+    dsm, x = dsm_loss(models.dsm, teacher, noise, distance, batch.x, keys.dsm, stop=stop)
     if models.critic is None:
         return Terms(ctm, jnp.mean(dsm), jnp.zeros(())), None
 

@@ -98,6 +98,18 @@ def between(field: str, value: float | int, low: float | int, high: float | int)
         raise FieldError(field, f"{{field}} is {value}: between {low} and {high}")
 
 
+def one_line(error: BaseException) -> str:
+    r"""Return what an error says, without its line breaks; its kind where it says nothing.
+
+    Example:
+        >>> one_line(OSError("no space\n  left"))
+        'no space left'
+        >>> one_line(TimeoutError())
+        'TimeoutError'
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def own_line(path: str | pathlib.Path, error: Exception) -> str:
     """Return what went wrong in a Python file of the user's, and in which of its lines.
 

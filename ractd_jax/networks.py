@@ -27,12 +27,12 @@ from ractd_jax.nn.blocks import Condition, ConvBlock, FilmResidualBlock
 from ractd_jax.nn.denoising_mlp import Bottleneck, FourierMLP, StepMLP
 from ractd_jax.nn.layers import Cond, Conv1d, Dense, Film, Noisy, Times
 from ractd_jax.nn.mlp import MLP, GaussianPolicy, InverseMLP, init_twins, twins
-from ractd_jax.nn.precision import PRECISIONS, InPrecision, cast_weights, in_precision
+from ractd_jax.nn.precision import InPrecision, cast_weights, in_precision
 from ractd_jax.nn.value_unet import ValueUnet1D
 
 __all__ = [
+    "LAST_LAYERS",
     "MLP",
-    "PRECISIONS",
     "Bottleneck",
     "ConditionalUnet1D",
     "FourierMLP",
@@ -49,6 +49,8 @@ __all__ = [
     "init_twins",
     "twins",
 ]
+
+LAST_LAYERS = ("output", "final_conv")  # what a denoising network calls the layer that answers
 
 # ---- denoising networks --------------------------------------------------------------------------
 

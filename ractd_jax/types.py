@@ -24,6 +24,7 @@ Cond = Float[Array, "batch cond"]
 Levels = Float[Array, " batch"]  # the noise level of each trajectory
 Values = Float[Array, " batch"]  # the loss, the return or the value of each trajectory
 Scalar = Float[Array, ""]
+PRECISIONS = ("float32", "bfloat16")  # in which denoising networks compute
 
 
 class Batch(NamedTuple):

@@ -33,25 +33,25 @@ FLAX = {"networks", "nn", "train_state"}  # the rooms that may know Flax
 
 def modules() -> dict[str, pathlib.Path]:
     """Return every module of the package by its dotted name below it."""
-    found = {}
+    paths = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        found[".".join(parts)] = path
-    return found
+        paths[".".join(parts)] = path
+    return paths
 
 
 def imports(path: pathlib.Path, *, inside: bool = True) -> set[str]:
     """Return what a file imports, dotted; `inside` functions too."""
     tree = ast.parse(path.read_text())
     nodes = ast.walk(tree) if inside else tree.body
-    found = set()
+    names = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def edges() -> dict[str, set[str]]:

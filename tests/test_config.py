@@ -12,9 +12,9 @@ from ractd_jax.methods import registry
 TASKS = [name for name in configs.names() if name != "suite"]
 
 
-def values(name="hopper_mr", words="student,size=demo,source=simulated"):
+def values(name="hopper_mr", argument="student,size=demo,source=simulated"):
     """Return a configuration as nested dictionaries."""
-    return configs.load(name, words).to_dict()
+    return configs.load(name, argument).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,17 @@ def test_numbers_of_the_other_kind_are_taken_where_nothing_is_lost():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_dictionaries_and_dataclasses_are_one_and_the_same(name):
-    found = registry.configure(values(name))
-    assert registry.configure(registry.plain(found)) == found
+    configured = registry.configure(values(name))
+    assert registry.configure(registry.plain(configured)) == configured
 
 
 def test_replace_reaches_nested_fields_of_sections_and_stages():
-    found = registry.configure(values())
-    other = config.replace(found, data__horizon=8, student__method__nfe=2, seed=3)
+    configured = registry.configure(values())
+    other = config.replace(configured, data__horizon=8, student__method__nfe=2, seed=3)
     assert (other.data.horizon, other.stages["student"].method.nfe, other.seed) == (8, 2, 3)
-    assert found.data.horizon != 8
-    assert found.stages["student"].method.nfe == 1
-    assert other.stages["teacher"] == found.stages["teacher"]
+    assert configured.data.horizon != 8
+    assert configured.stages["student"].method.nfe == 1
+    assert other.stages["teacher"] == configured.stages["teacher"]
 
 
 def test_every_field_of_the_shared_sections_is_explained():
@@ -75,6 +75,6 @@ def test_every_field_of_the_shared_sections_is_explained():
 
 
 def test_nothing_changes_a_configuration():
-    found = registry.configure(values())
+    configured = registry.configure(values())
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.seed = 1
+        configured.seed = 1

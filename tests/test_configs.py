@@ -48,23 +48,23 @@ def _count(kind, network, obs_dim, act_dim, horizon, stage):
     """Count the weights of a network, by what they depend on."""
     task = tasks.TaskSpec("toy", obs_dim=obs_dim, act_dim=act_dim, kind=kind)
     of_kind = "maze2d_umaze" if kind == "planner" else "hopper_mr"
-    found = registry.configure(load(of_kind)[1])
+    settings = registry.configure(load(of_kind)[1])
     fields = {f"{stage}__network": network, "data__horizon": horizon, "task": task}
     if stage in ("ctd", "student"):
         fields |= {f"{stage}__method__warm_start": False, "teacher__network": network}
     if stage == "reward":
         fields["reward__method__members"] = 1
-    found = configuration.replace(found, **fields)
-    init = registry.make(found, stage).init
+    settings = configuration.replace(settings, **fields)
+    init = registry.make(settings, stage).init
     params = jax.eval_shape(init, jax.random.key(0), *([{}] if stage == "student" else [])).params
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def count(values, stage):
     """Count the weights of a stage without making them; tasks of one shape share a trace."""
-    found = registry.configure(values)
-    task, network = found.task, found.stages[stage].network
-    return _count(task.kind, network, task.obs_dim, task.act_dim, found.data.horizon, stage)
+    settings = registry.configure(values)
+    task, network = settings.task, settings.stages[stage].network
+    return _count(task.kind, network, task.obs_dim, task.act_dim, settings.data.horizon, stage)
 
 
 def published(config):
@@ -116,8 +116,8 @@ def test_docstring_gives_the_command_and_the_published_score(name):
 def test_docstring_gives_the_measured_score_where_there_is_one(name):
     measured = documentation(name).partition("Ours")[2]
     task = load(name)[1]["task"]["name"]
-    here = [e for e in study.load(ROOT / "results") if e["task"] == task]
-    scores = [e["score_mean"] for e in here if e["stage"] == "student"]
+    rows = [e for e in study.load(ROOT / "results") if e["task"] == task]
+    scores = [e["score_mean"] for e in rows if e["stage"] == "student"]
     if scores:
         assert f"RACTD {np.mean(scores):.1f}" in " ".join(measured.split())
     assert ("RACTD" in measured) == bool(scores)
@@ -127,14 +127,14 @@ def test_docstring_gives_the_measured_score_where_there_is_one(name):
 def test_networks_at_paper_size_are_the_published_ones(name):
     for preset in words.PRESETS:
         _, config = load(name, f"student,preset={preset}")
-        found = {stage: count(config, stage) for stage in ("teacher", "student", "reward")}
+        counts = {stage: count(config, stage) for stage in ("teacher", "student", "reward")}
         ctd = config["ctd"]["network"]
         assert ctd == config["student"]["network"]
         if published(config):
             teacher, student, return_model = published(config)
-            assert found["teacher"] == teacher
-            assert found["student"] == student
-            assert preset != "released" or found["reward"] == return_model
+            assert counts["teacher"] == teacher
+            assert counts["student"] == student
+            assert preset != "released" or counts["reward"] == return_model
 
 
 @pytest.mark.parametrize("name", BENCHMARK)
@@ -181,7 +181,7 @@ MAZES = {"umaze": (128, 1400, 1e-4), "medium": (256, 320, 1e-4), "large": (384, 
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "steps"),
+    ("name", "argument", "steps"),
     [
         ("hopper_m", "size=demo,source=simulated", 200_000),
         ("walker2d_me", "size=demo,source=simulated", 400_000),
@@ -191,8 +191,8 @@ MAZES = {"umaze": (128, 1400, 1e-4), "medium": (256, 320, 1e-4), "large": (384, 
         ("maze2d_large", "size=demo,source=simulated", 0),
     ],
 )
-def test_demo_simulates_a_fifth_of_the_large_sets(name, words, steps):
-    config, _ = load(name, f"student,{words}")
+def test_demo_simulates_a_fifth_of_the_large_sets(name, argument, steps):
+    config, _ = load(name, f"student,{argument}")
     assert config.data.transitions == steps
 
 

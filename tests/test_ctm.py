@@ -77,9 +77,8 @@ class Pull:
         def critic(params, x, cond, key=None):
             return params * jnp.sum(jnp.sin(x[:, 0] + cond[:, :2]), axis=-1)
 
-        student = ctm.Student(
-            dsm_weight=0.2, reward_weight=0.5, reward_clip=True, warm_start=False, **fields
-        )
+        fields = {"dsm_weight": 0.2, "reward_weight": 0.5, "reward_clip": True} | fields
+        student = ctm.Student(warm_start=False, **fields)
         algorithm = ctm.make_student(net, net, critic, NOISE, student, adam, **sizes)
         frozen = {"teacher": weights(net, 1), "reward": jnp.float32(1.0)}
         self.state = train_state.create(weights(net, 2, seed=1), adam, frozen)
@@ -150,6 +149,19 @@ def test_loss_weighs_its_three_terms_and_rewards_the_prediction_it_is_told(pull,
     # What starts from noise alone has not seen the examples.
     _, elsewhere = case.update(case.other, case.batch._replace(x=-case.batch.x))
     assert (elsewhere["return"] == metrics["return"]) == (reward_on == "start")
+
+
+def test_balanced_update_scales_dsm_alone(pull):
+    plain, balanced = pull(target="ema"), pull(target="ema", balance="gradient")
+    dsm = pull(target="ema", ctm_weight=0.0, reward_weight=0.0)
+    metrics = balanced.update(balanced.other)[1]
+    rest = 1.0 * metrics["ctm"] - 0.5 * metrics["return"]
+    scale = float((metrics["loss"] - rest) / (0.2 * metrics["dsm"]))
+    assert scale > 0
+    assert scale != pytest.approx(1, rel=0.1)
+    gradients = [case.gradient(case.other) for case in (balanced, plain, dsm)]
+    for a, b, d in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(a - b, (scale - 1) * d, rtol=1e-2, atol=1e-4)
 
 
 def test_critic_draws_anew_at_every_update(tiny, weights, optimiser, sizes, toy):

@@ -92,6 +92,25 @@ def test_triples_meet_as_often_as_published(key):
     assert np.mean(s == t) == pytest.approx(0.0497, abs=0.002)
 
 
+@pytest.mark.parametrize("max_jump", [3, 17])
+def test_long_triples_are_distributed_as_in_ctm(key, max_jump):
+    bins, n = 20, 400_000
+    noise = diffusion.Noise(bins=bins)
+    expected = np.zeros((bins, bins, bins))
+    for t in range(bins - 1):
+        longest = min(max_jump, bins - 1 - t)
+        for h in range(1, longest + 1):
+            share = h / (longest * (longest + 1) / 2) / (bins - 1)
+            expected[t, t + h, t + h :] = share / (bins - t - h)
+    assert expected.sum() == pytest.approx(1)
+    counts = np.zeros(expected.shape)
+    np.add.at(counts, tuple(np.asarray(a) for a in ctm.long_triples(noise, key, n, max_jump)), 1)
+    assert not counts[expected == 0].any()
+    cells = expected > 0
+    statistic = ((counts - n * expected)[cells] ** 2 / (n * expected)[cells]).sum()
+    assert abs(statistic - cells.sum()) < 5 * np.sqrt(2 * cells.sum())
+
+
 # ---- L_DSM ---------------------------------------------------------------------------------------
 
 
@@ -111,6 +130,35 @@ def test_dsm_loss_is_one_at_the_exact_denoiser_and_larger_elsewhere(gaussian):
 
     assert mean_loss(1.0) == pytest.approx(1.0, abs=0.01)
     assert mean_loss(0.9) > mean_loss(1.0) < mean_loss(1.1)
+
+
+@pytest.mark.parametrize(("stop", "same"), [("zero", False), ("level", True)])
+def test_dsm_asks_for_the_stop_that_it_is_told(key, stop, same):
+    stops = []
+
+    def model(x, t, s):
+        stops.append((np.asarray(t), np.asarray(s)))
+        return x
+
+    ctm.dsm_loss(model, None, NOISE, "huber", jnp.zeros((8, *SHAPE)), key, stop=stop)
+    ((t, s),) = stops
+    assert np.array_equal(t, s) == same
+    assert same or (s == np.float32(NOISE.sigma_min)).all()
+
+
+def test_dsm_scale_is_the_ratio_of_gradients_at_the_last_layer():
+    params = {"input": jnp.array([1.0]), "output": jnp.array([2.0, 3.0])}
+
+    def terms(params):
+        w = params["output"] * params["input"]
+        return ctm.Terms(3 * w[0] + 4 * w[1], 100 * params["input"][0] + 0.5 * w[0], jnp.zeros(()))
+
+    assert float(ctm.dsm_scale(terms, params)) == pytest.approx(5 / 0.5, rel=1e-3)
+    assert (
+        float(ctm.dsm_scale(lambda p: terms(p)._replace(dsm=0.0 * p["output"][0]), params)) == 1e4
+    )
+    slope = jax.grad(lambda p: ctm.dsm_scale(terms, p))(params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
 
 
 def test_dsm_on_the_teacher_has_the_minimum_of_dsm_on_data_without_its_chance(gaussian):
@@ -195,7 +243,10 @@ def test_the_sum_weighs_each_term():
     ("field", "word"),
     [
         ("distance", "huberr"),
+        ("dsm_stop", "levl"),
         ("dsm_goal", "dat"),
+        ("balance", "gradients"),
+        ("draw", "ctms"),
         ("reward_on", "stat"),
         ("reward_scale", "gradients"),
         ("solver", "huen"),

@@ -158,8 +158,10 @@ def test_every_published_weight_has_its_place_and_no_place_is_left(key, file):
     n_times = {"teacher": 1, "student": 2}.get(kind_of(file))
     example = (g.x[:1],) if n_times is None else (g.x[:1], jnp.zeros((1, n_times)), g.cond[:1])
     expected = jax.eval_shape(g.module.init, key, *example)["params"]
-    ours, wanted = (jax.tree.map(lambda a: (a.shape, a.dtype), p) for p in (g.params, expected))
-    assert ours == wanted
+    shapes, expected_shapes = (
+        jax.tree.map(lambda a: (a.shape, a.dtype), p) for p in (g.params, expected)
+    )
+    assert shapes == expected_shapes
     published = [v for k, v in g.arrays.items() if k.startswith("w/")]
     placed = jax.tree.leaves(g.params)
     assert len(placed) == len(published)
@@ -176,9 +178,9 @@ def numbers(arrays):
 )
 def test_published_output_is_reproduced(file, name):
     g = golden(file)
-    ours, published = np.asarray(OUTPUTS[kind_of(file)][name](g)), g.arrays[name]
-    assert ours.shape == published.shape
-    error = np.abs(ours - published) / np.maximum(np.abs(published), 1)
+    output, published = np.asarray(OUTPUTS[kind_of(file)][name](g)), g.arrays[name]
+    assert output.shape == published.shape
+    error = np.abs(output - published) / np.maximum(np.abs(published), 1)
     assert error.max() < 2e-5
 
 
@@ -215,9 +217,11 @@ def params_of(file, name):
 @pytest.mark.parametrize("file", REFERENCE)
 def test_residual_mlp_says_what_it_says_in_pytorch(file, name, n_times):
     g, params = golden(file), {"params": params_of(file, name)}
-    ours = networks.ResidualMLP(**REFERENCE[file]).apply(params, g.x, g.times[:, :n_times], g.cond)
-    theirs = g.arrays[f"{name}_out"]
-    np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
+    output = networks.ResidualMLP(**REFERENCE[file]).apply(
+        params, g.x, g.times[:, :n_times], g.cond
+    )
+    published = g.arrays[f"{name}_out"]
+    np.testing.assert_allclose(output, published, atol=2e-5 * np.abs(published).max())
 
 
 @pytest.mark.parametrize(("file", "preset"), CASES)

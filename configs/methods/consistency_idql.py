@@ -31,7 +31,7 @@ SWAPPED = {"halfcheetah-medium-v2": 100.0, "halfcheetah-medium-replay-v2": 400.0
 
 def get_sections(given: Given) -> dict[str, dict[str, Any]]:
     """Return the sections of the three samplers."""
-    found = {
+    sections = {
         "edm_bc": _denoiser(given)
         | {
             "noise": {"sigma_min": 0.002, "scaling": "edm"},
@@ -42,18 +42,18 @@ def get_sections(given: Given) -> dict[str, dict[str, Any]]:
         | {"noise": {"sigma_min": 0.002, "scaling": "boundary"}, "method": {}},
     }
     if given.preset == "released":
-        _released(found, given.task.name)
+        _released(sections, given.task.name)
     if given.size == "small":
         for stage, steps in (("edm_bc", 200_000), ("cd", 50_000), ("ct", 200_000)):
-            found[stage]["optimiser"] |= {"steps": steps, "ema": 0.999}
+            sections[stage]["optimiser"] |= {"steps": steps, "ema": 0.999}
     if given.size == "demo":
-        found["ct"]["method"]["s1"] = 160
+        sections["ct"]["method"]["s1"] = 160
         for stage, steps in (("edm_bc", 10_000), ("cd", 12_000), ("ct", 8_000)):
-            found[stage]["network"] |= {"hidden": 128, "blocks": 2}
-            found[stage]["optimiser"] |= {"steps": steps, "learning_rate": 1e-3, "ema": 0.999}
+            sections[stage]["network"] |= {"hidden": 128, "blocks": 2}
+            sections[stage]["optimiser"] |= {"steps": steps, "learning_rate": 1e-3, "ema": 0.999}
             # The published ones all but take the best, which a critic of few updates overrates.
-            found[stage]["selection"]["inverse_temperature"] = 1.0
-    return found
+            sections[stage]["selection"]["inverse_temperature"] = 1.0
+    return sections
 
 
 def _denoiser(given: Given, scale: float = 16.0, **fields: Any) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def _denoiser(given: Given, scale: float = 16.0, **fields: Any) -> dict[str, Any
     }
 
 
-def _released(found: dict[str, dict[str, Any]], task: str) -> None:
-    for section in found.values():
+def _released(sections: dict[str, dict[str, Any]], task: str) -> None:
+    for section in sections.values():
         section["optimiser"]["weight_decay"] = 0.01  # only the learning rate is passed on
         if task in SWAPPED:
             section["selection"]["inverse_temperature"] = SWAPPED[task]
-    found["cd"]["optimiser"]["schedule"] = "constant"  # the schedule is made and never stepped
-    found["cd"]["method"]["clip"] = True
-    found["ct"]["method"] |= {"clip": True, "rounding": "ceil", "target_dropout": "own"}
+    sections["cd"]["optimiser"]["schedule"] = "constant"  # the schedule is made and never stepped
+    sections["cd"]["method"]["clip"] = True
+    sections["ct"]["method"] |= {"clip": True, "rounding": "ceil", "target_dropout": "own"}

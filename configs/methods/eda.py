@@ -30,7 +30,7 @@ ANTMAZE = {"expectile": 0.9, "temperature": 10.0, "inverse_temperature": 5.0}
 
 def get_sections(given: Given) -> dict[str, dict[str, Any]]:
     """Return the sections of its three stages."""
-    found = {
+    sections = {
         "eda_behavior": {
             "network": {"dropout": 0.1},
             "method": {},
@@ -51,30 +51,30 @@ def get_sections(given: Given) -> dict[str, dict[str, Any]]:
         },
     }
     kitchen = given.task.name.startswith("kitchen")  # rewards count what is done, and stay
-    for section in found.values():
+    for section in sections.values():
         section["data"] = {
             "normalization": "minmax" if given.preset == "default" else "none",
             "reward_scale": "none" if kitchen else "range",
         }
     if given.preset == "default":
         for stage in ("eda_behavior", "eda"):
-            found[stage]["method"] |= {"spacing": "quadratic", "clip": True}
+            sections[stage]["method"] |= {"spacing": "quadratic", "clip": True}
         # Without it Q grows away from the data, and that is where the policy then goes.
-        found["eda_critic"]["network"]["layer_norm"] = "before"
+        sections["eda_critic"]["network"]["layer_norm"] = "before"
     if given.size == "small":
-        found["eda_behavior"]["optimiser"] |= {"steps": 200_000, "batch_size": 1024}
-        found["eda_behavior"]["optimiser"]["schedule"] = "cosine"
-        found["eda_critic"]["optimiser"]["steps"] = 200_000
-        found["eda"]["optimiser"]["steps"] = 20_000
-        found["eda"]["method"]["states"] = 100_000
+        sections["eda_behavior"]["optimiser"] |= {"steps": 200_000, "batch_size": 1024}
+        sections["eda_behavior"]["optimiser"]["schedule"] = "cosine"
+        sections["eda_critic"]["optimiser"]["steps"] = 200_000
+        sections["eda"]["optimiser"]["steps"] = 20_000
+        sections["eda"]["method"]["states"] = 100_000
     if given.size == "demo":
-        _demo(found)
-    return found
+        _demo(sections)
+    return sections
 
 
-def _demo(found: dict[str, dict[str, Any]]) -> None:
-    iql.shorten(found["eda_critic"]["optimiser"])
-    behavior, eda = found["eda_behavior"], found["eda"]
+def _demo(sections: dict[str, dict[str, Any]]) -> None:
+    iql.shorten(sections["eda_critic"]["optimiser"])
+    behavior, eda = sections["eda_behavior"], sections["eda"]
     behavior["network"] |= {"hidden": 128, "blocks": 2, "widening": 2, "dropout": 0.0}
     behavior["optimiser"] |= {"steps": 12_000, "batch_size": 256, "learning_rate": 1e-3}
     behavior["optimiser"]["schedule"] = "cosine"

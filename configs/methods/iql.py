@@ -1,4 +1,4 @@
-"""IQL's numbers, as Consistency-IDQL has them (CleanDiffuser): its critic judges candidates."""
+"""IQL's numbers, as Consistency-IDQL has them (CleanDiffuser): its critic values candidates."""
 
 from typing import Any
 

@@ -17,35 +17,35 @@ def get_sections(given: Given) -> dict[str, dict[str, Any]]:
     """Return the sections of the four stages."""
     planner = given.task.kind == "planner"
     weights = given.numbers.get("reward_weight", WEIGHTS)
-    found = {
+    sections = {
         "reward": _return_model(given),
         "teacher": _teacher(given),
         "ctd": _student(given, {"reward_weight": 0.0}),
         "student": _student(given, {"reward_weight": weights[given.preset]}),
     }
     if given.preset == "default":
-        _default(found, planner)
+        _default(sections, planner)
     if given.preset == "released":
-        _released(found)
-    return found
+        _released(sections)
+    return sections
 
 
 def _return_model(given: Given) -> dict[str, Any]:
     optimiser = {"batch_size": 64, "learning_rate": 2e-4, "weight_decay": 1e-3, "warmup": 20}
     fields = dict(given.numbers.get("return_model", {}))
-    found = {
+    section = {
         "network": {"dims": (32, 64, 128, 256)},
         "optimiser": optimiser,
         "epochs": 100 if given.task.kind == "planner" else fields.pop("epochs", 50),
     }
     if given.preset != "paper":
-        found["network"]["dims"] = (64, 128, 256)
+        section["network"]["dims"] = (64, 128, 256)
     optimiser |= fields
     if given.task.kind == "planner":
         if given.size == "small":
             optimiser |= {"batch_size": 256, "steps": 20_000}
         if given.size == "demo":
-            found["network"]["dims"] = (32, 64)
+            section["network"]["dims"] = (32, 64)
             optimiser |= {"batch_size": 512, "learning_rate": 1e-3, "steps": 2000}
             optimiser |= {"warmup": 100, "ema": 0.999}
     elif given.size == "small":
@@ -53,24 +53,24 @@ def _return_model(given: Given) -> dict[str, Any]:
     elif given.size == "demo":
         optimiser |= {"batch_size": 256, "learning_rate": 1e-3, "steps": 4000}
         optimiser |= {"warmup": 100, "ema": 0.999}
-    return found
+    return section
 
 
 def _teacher(given: Given) -> dict[str, Any]:
-    found = {
+    section = {
         "network": dict(UNET),
         "optimiser": {"batch_size": 1024, "warmup": 2000},
         "epochs": 1000,
     }
     if given.task.kind == "planner":
-        found["optimiser"] |= {"weight_decay": 1e-4, "warmup": 500}
-        found["epochs"] = 400
-    size_denoiser(given, found, student=False)
-    return found
+        section["optimiser"] |= {"weight_decay": 1e-4, "warmup": 500}
+        section["epochs"] = 400
+    size_denoiser(given, section, student=False)
+    return section
 
 
 def _student(given: Given, method: dict[str, Any]) -> dict[str, Any]:
-    found = {
+    section = {
         "network": UNET | {"dropout": 0.2},
         "method": method,
         "optimiser": {"batch_size": 4800, "weight_decay": 1e-4, "ema": 0.0, "ema_power": 0.0},
@@ -78,9 +78,9 @@ def _student(given: Given, method: dict[str, Any]) -> dict[str, Any]:
         "weights": "live",
     }
     if given.task.kind == "planner":
-        found["optimiser"] |= {"batch_size": given.numbers["batch_size"], "weight_decay": 1e-6}
-    size_denoiser(given, found, student=True)
-    return found
+        section["optimiser"] |= {"batch_size": given.numbers["batch_size"], "weight_decay": 1e-6}
+    size_denoiser(given, section, student=True)
+    return section
 
 
 def size_denoiser(given: Given, section: dict[str, Any], *, student: bool) -> None:
@@ -126,32 +126,32 @@ def _size_planner(given: Given, section: dict[str, Any], student: bool) -> None:
 # ---- presets -------------------------------------------------------------------------------------
 
 
-def _default(found: dict[str, dict[str, Any]], planner: bool) -> None:
+def _default(sections: dict[str, dict[str, Any]], planner: bool) -> None:
     """Hold the reward's gradient, and let it choose data: docs/results.md says why."""
-    found["reward"]["network"]["layer_norm"] = True
-    found["reward"]["method"] = {"members": 6, "drawn": 1}
-    student = found["student"]["method"]
+    sections["reward"]["network"]["layer_norm"] = True
+    sections["reward"]["method"] = {"members": 6, "drawn": 1}
+    student = sections["student"]["method"]
     student |= {"distance": "squared", "reward_on": "dsm", "reward_clip": True, "advantage": 1.0}
     if planner:
-        found["teacher"]["method"] = {"levels": "mixed"}
+        sections["teacher"]["method"] = {"levels": "mixed"}
         student |= {"dsm_goal": "teacher", "reward_scale": "gradient", "advantage": 0.0}
     for stage in ("ctd", "student"):
-        found[stage]["weights"] = "ema"
-        found[stage]["optimiser"]["ema"] = 0.999
+        sections[stage]["weights"] = "ema"
+        sections[stage]["optimiser"]["ema"] = 0.999
 
 
-def _released(found: dict[str, dict[str, Any]]) -> None:
-    found["teacher"]["method"] = {"distance": "released"}
+def _released(sections: dict[str, dict[str, Any]]) -> None:
+    sections["teacher"]["method"] = {"distance": "released"}
     for stage in ("teacher", "reward"):
-        found[stage]["weights"] = "live"
+        sections[stage]["weights"] = "live"
     for stage in ("ctd", "student"):
         # The released target network has decay 0: it is the student after the last update.
-        found[stage]["method"] |= {
+        sections[stage]["method"] |= {
             "distance": "released",
             "reward_on": "dsm",
             "target": "ema",
             "target_dropout": True,
         }
     for stage in ("teacher", "ctd", "student"):
-        if found[stage]["network"]["kind"] == "unet":
-            found[stage]["network"]["mid_dropout"] = 0.2
+        if sections[stage]["network"]["kind"] == "unet":
+            sections[stage]["network"]["mid_dropout"] = 0.2

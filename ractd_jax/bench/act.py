@@ -135,7 +135,7 @@ def against(
     seconds: float,
     max_seconds: float,
 ) -> dict[str, Any]:
-    """Time PyTorch's decisions and ours in turns, see `versus.turns`."""
+    """Time decisions in PyTorch and in JAX in turns, see `versus.turns`."""
     obs, seeds = np.zeros((batch, actor.task.obs_dim), np.float32), np.arange(batch)
     timed = versus.turns(
         lambda: actor.act(obs, seeds, 3),
@@ -144,7 +144,7 @@ def against(
         max_seconds=max_seconds,
     )
     ((torch, ratio),) = timed or [(None, None)]
-    return {"torch_ms": torch and 1000 * torch, "torch_over_ours": ratio}
+    return {"torch_ms": torch and 1000 * torch, "torch_over_jax": ratio}
 
 
 TIMES = ("median_ms", "p95_ms", "p99_ms", "compile_s", "repeats", "floor_ratio")

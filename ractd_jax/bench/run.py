@@ -142,7 +142,7 @@ def act_table(entries: list[dict[str, Any]], *, ascii_only: bool = False) -> Tab
         ("p99_ms", "p99", ".3g"),
         ("floor_ratio", "/ floor", ".2f"),
         ("compile_s", "compile s", ".1f"),
-        *((("torch_ms", "torch", ".3g"), ("torch_over_ours", "/ ours", ".2f")) * compare),
+        *((("torch_ms", "torch", ".3g"), ("torch_over_jax", "/ jax", ".2f")) * compare),
     )
     for header in ("batch", "NFE", *(header for _, header, _ in columns)):
         table.add_column(header, justify="right", no_wrap=True)
@@ -188,10 +188,10 @@ def train_table(entries: list[dict[str, Any]]) -> Table:
 
 def compared(entry: dict[str, Any]) -> str:
     """Return what `versus.updates` found, in one line."""
-    what = f"student's update (CTM + DSM, batch {entry['batch']}), times ours"
-    if entry["torch_over_ours"] is None:
+    what = f"student's update (CTM + DSM, batch {entry['batch']}), over the time in JAX"
+    if entry["torch_over_jax"] is None:
         return f"{what}: skipped, it takes too long"
-    fair, published = entry["torch_over_ours"], entry["published_over_ours"]
+    fair, published = entry["torch_over_jax"], entry["published_over_jax"]
     more = f", the published loop (float32) {published:.2f}" if published else ""
     return f"{what}: PyTorch {fair:.2f}{more}"
 

@@ -95,7 +95,7 @@ def _stage(config: Config, stage: str, rate: float, max_seconds: float) -> dict[
     def run(state, n):
         begun = time.perf_counter()
         state, _, _ = updates(state, rows, n)
-        int(state.step)  # waits, as `training.fit` does after every dispatch
+        int(state.step)  # waits, as `training.loop.fit` does after every dispatch
         return state, time.perf_counter() - begun
 
     state, first = run(state, 1)

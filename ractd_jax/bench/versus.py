@@ -27,7 +27,7 @@ from ractd_jax.training import loop
 from ractd_jax.types import Params
 
 ROUNDS = 5
-SHARE = 10  # updates of ours for one of PyTorch's, whose time does not depend on their number
+SHARE = 10  # updates in JAX for one in PyTorch, whose time does not depend on their number
 STAGE = "ctd"  # the student's update without a reward, whose small network is not the question
 
 
@@ -53,7 +53,7 @@ def _reference() -> types.ModuleType:
 
 
 def turns(
-    ours: Callable[[], Any],
+    base: Callable[[], Any],
     *rivals: Callable[[], Any],
     seconds: float,
     max_seconds: float,
@@ -62,7 +62,7 @@ def turns(
     """Time several calls in turns.
 
     Args:
-        ours: call to compare with; like the rivals it must wait for its result.
+        base: call to compare with; like the rivals it must wait for its result.
         *rivals: the other calls.
         seconds: of all rounds together.
         max_seconds: that all of it may take: there are fewer rounds where they would not fit, and
@@ -71,10 +71,10 @@ def turns(
 
     Returns:
         Of each rival: (median time of a call in seconds, median over the rounds of its time
-        divided by ours).
+        divided by that of `base`).
     """
     first = 0.0
-    for call in (ours, *rivals):
+    for call in (base, *rivals):
         call()  # whatever happens at a first call
         begun = time.perf_counter()
         call()
@@ -86,7 +86,7 @@ def turns(
     medians = []
     for _ in range(rounds):
         row = []
-        for call in (ours, *rivals):
+        for call in (base, *rivals):
             call()  # the one before has left its threads spinning and its data in the caches
             row.append(float(np.median(floor.timed(call, slot, least=1))))
         medians.append(row)
@@ -163,12 +163,12 @@ def actor(config: Config, stage: str, net: Any) -> Callable[[np.ndarray], np.nda
 def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, Any]:
     """Time the student's update (CTM + DSM) here, in PyTorch, and with the published loop.
 
-    Ours is the loop that trains, with as many updates a dispatch (`training.updates_per_dispatch`),
-    for the memory that a dispatch works in is the system's again afterwards. PyTorch does one for
-    every `SHARE` of ours. Each side draws its own minibatches from the same rows. The published
-    loop computes in float32 whatever ours does, for its code knows nothing else. At paper size on a
-    CPU it is left out, for which there is no memory: in float32 it differs by the drawing of times
-    alone, whose cost does not depend on the network.
+    In JAX it is the loop that trains, with as many updates a dispatch
+    (`training.updates_per_dispatch`), because each dispatch allocates its memory anew. PyTorch does
+    one update for every `SHARE` in JAX. Each side draws its own minibatches from the same rows. The
+    published loop always computes in float32, as its code does. At paper size on a CPU it is left
+    out, because the memory is too small: in float32 it differs only in how times are drawn, and
+    that costs the same for every network.
     """
     import torch
 
@@ -214,12 +214,12 @@ def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, 
 
     updates = loop.make_loop(algorithm, sample, jax.random.key(2))
 
-    def ours():
+    def in_jax():
         nonlocal state
         state, _, _ = updates(state, rows, n)
         int(state.step)
 
-    timed = turns(ours, *map(in_torch, loops), seconds=3 * seconds, max_seconds=max_seconds)
+    timed = turns(in_jax, *map(in_torch, loops), seconds=3 * seconds, max_seconds=max_seconds)
     entry = {"stage": STAGE, "batch": batch, "updates_a_turn": n, "torch_updates_a_turn": m}
     if timed is None:
         return entry | dict.fromkeys(RATIOS)
@@ -229,4 +229,4 @@ def updates(config: Config, *, seconds: float, max_seconds: float) -> dict[str, 
     return entry | dict(zip(RATIOS, (*ratios, *per_second), strict=True))
 
 
-RATIOS = ("torch_over_ours", "published_over_ours", "torch_per_s", "published_per_s")
+RATIOS = ("torch_over_jax", "published_over_jax", "torch_per_s", "published_per_s")

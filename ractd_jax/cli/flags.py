@@ -119,7 +119,7 @@ def _plain_flags(argv: list[str]) -> dict[str, Any]:
     try:
         values(argv)
     except (flags.Error, ValueError) as error:
-        raise errors.UserError(_one_line(error)) from error
+        raise errors.UserError(f"{errors.one_line(error)}; see --help") from error
     return {name: values[name].value for name in FLAGS}
 
 
@@ -173,8 +173,3 @@ def _refuse_label(field: str) -> None:
             f"--config.{label[1]} would change the word and not what it stands for: tasks are "
             f"files in configs, the others follow the colon, as in {EXAMPLE},size=demo,preset=paper"
         )
-
-
-def _one_line(error: Exception) -> str:
-    """Return what the flag library wants to say, without its line breaks."""
-    return f"{' '.join(str(error).split())}; see --help"

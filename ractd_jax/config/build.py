@@ -15,6 +15,7 @@ def replace(config: Any, **fields: Any) -> Any:
     """Return a dataclass with some fields replaced, by dotted names written with `__`.
 
     Example:
+        >>> from ractd_jax.config import Config
         >>> from ractd_jax.tasks import TaskSpec
         >>> replace(Config(TaskSpec("t")), data__horizon=4).data.horizon
         4
@@ -49,13 +50,13 @@ def fields_of(kind: type) -> tuple[dataclasses.Field, ...]:
 
 def defaults(kind: type) -> dict[str, Any]:
     """Return the default of every field of a dataclass; fields that have none are left out."""
-    found = {}
+    values = {}
     for field in fields_of(kind):
         if field.default is not dataclasses.MISSING:
-            found[field.name] = field.default
+            values[field.name] = field.default
         elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = field.default_factory()
-    return found
+            values[field.name] = field.default_factory()
+    return values
 
 
 def documented(kind: type) -> dict[str, str]:
@@ -68,16 +69,16 @@ def documented(kind: type) -> dict[str, str]:
     """
     text = inspect.getdoc(kind) or ""
     section = text.partition("Attributes:\n")[2]
-    found: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {}
     for line in section.splitlines():
         if line and not line.startswith("    "):
             break
-        name, colon, words = line.strip().partition(": ")
+        name, colon, text = line.strip().partition(": ")
         if colon and re.fullmatch(r"    \w+: .*", line):
-            found[name] = [words]
-        elif found and line.strip():
-            found[next(reversed(found))].append(line.strip())
-    return {name: " ".join(words) for name, words in found.items()}
+            lines[name] = [text]
+        elif lines and line.strip():
+            lines[next(reversed(lines))].append(line.strip())
+    return {name: " ".join(parts) for name, parts in lines.items()}
 
 
 def build(kind: type, values: Any, place: str = "", *, whole: bool = False) -> Any:
@@ -110,9 +111,9 @@ def build(kind: type, values: Any, place: str = "", *, whole: bool = False) -> A
         optional = name in known and (not whole or known[name] is None)
         if name not in values and not optional:
             raise errors.UserError(f"{_join(place, name)} is missing")
-    found = {n: _convert(hints[n], value, _join(place, n), whole) for n, value in values.items()}
+    fields = {n: _convert(hints[n], value, _join(place, n), whole) for n, value in values.items()}
     try:
-        return kind(**found)
+        return kind(**fields)
     except errors.FieldError as error:
         raise (error.within(place) if place else error) from None
 
@@ -142,10 +143,10 @@ def _convert(hint: Any, value: Any, place: str, whole: bool) -> Any:
             return None
         (hint,) = (a for a in arguments if a is not type(None))
         return _convert(hint, value, place, whole)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
             return value
-        return build(typing.cast(type, hint), value, place, whole=whole)
+        return build(hint, value, place, whole=whole)
     name = str(getattr(origin or hint, "__name__", hint))
     if name == "Mapping":
         return dict(value)
@@ -156,8 +157,8 @@ def _convert(hint: Any, value: Any, place: str, whole: bool) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        words = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
-        raise errors.UserError(f"{place} is {value!r}: {words.get(hint, name)} is needed")
+        wanted = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
+        raise errors.UserError(f"{place} is {value!r}: {wanted.get(hint, name)} is needed")
     if isinstance(value, float) and not abs(value) < float("inf"):
         raise errors.UserError(f"{place} is {value}: a finite number is needed")
     return value

@@ -9,6 +9,7 @@ from ractd_jax import errors
 from ractd_jax.diffusion import Noise
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.train_state import Optimiser
+from ractd_jax.types import PRECISIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +119,6 @@ class Section:
             if self.epochs is None:
                 raise errors.FieldError("optimiser.steps", "{field} is 0: at least 1")
             errors.at_least("epochs", self.epochs, 1)
-
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,25 +29,26 @@ ENTRY_POINT = "ractd_jax.methods"
 @functools.cache
 def _modules() -> dict[str, types.ModuleType]:
     """Return the module of every method, by the method's name; `load` adds to it."""
-    found: dict[str, types.ModuleType] = {}
+    modules: dict[str, types.ModuleType] = {}
     for name in PAPER:
-        _add(found, importlib.import_module(f"ractd_jax.{name}"))
+        _add(modules, importlib.import_module(f"ractd_jax.{name}"))
     for entry in pkgutil.iter_modules(methods.__path__):
         if entry.name != "registry":
-            _add(found, importlib.import_module(f"{methods.__name__}.{entry.name}"))
+            _add(modules, importlib.import_module(f"{methods.__name__}.{entry.name}"))
     for point in importlib.metadata.entry_points(group=ENTRY_POINT):
-        _add(found, point.load())
-    return found
+        _add(modules, point.load())
+    return modules
 
 
-def _add(found: dict[str, types.ModuleType], module: types.ModuleType) -> None:
+def _add(modules: dict[str, types.ModuleType], module: types.ModuleType) -> None:
     for method in getattr(module, "METHODS", ()):
-        if method.name in found and found[method.name].__name__ != module.__name__:
+        known = modules.setdefault(method.name, module)
+        if known.__name__ != module.__name__:
             raise errors.UserError(
-                f"{module.__name__} and {found[method.name].__name__} both bring a method "
-                f"{method.name!r}: rename one of them"
+                f"{module.__name__} and {known.__name__} both bring a method {method.name!r}: "
+                "rename one of them"
             )
-        found[method.name] = module
+        modules[method.name] = module
 
 
 def load(path: str | pathlib.Path) -> None:
@@ -89,8 +90,8 @@ def records() -> dict[str, Method]:
         >>> records()["student"].calls(records()["student"].fields(nfe=2))
         2
     """
-    found = {m.name: m for module in _modules().values() for m in module.METHODS}
-    return dict(sorted(found.items(), key=lambda item: item[1].order))
+    methods = {m.name: m for module in _modules().values() for m in module.METHODS}
+    return dict(sorted(methods.items(), key=lambda item: item[1].order))
 
 
 def get(stage: str) -> Method:
@@ -112,12 +113,11 @@ def configure(values: Mapping[str, Any], *, whole: bool = False) -> Config:
     Raises:
         UserError: a field does not exist, is of another kind, or cannot work.
     """
-    known = records()
-    sections = {name: values[name] for name in known if name in values}
-    rest = {name: value for name, value in values.items() if name not in sections}
-    found = configuration.build(Config, rest | {"stages": {}}, whole=whole)
-    built = {name: section(name, fields, whole=whole) for name, fields in sections.items()}
-    return configuration.replace(found, stages=built)
+    stages = {name: values[name] for name in records() if name in values}
+    shared = {name: value for name, value in values.items() if name not in stages}
+    config = configuration.build(Config, shared | {"stages": {}}, whole=whole)
+    sections = {name: section(name, fields, whole=whole) for name, fields in stages.items()}
+    return configuration.replace(config, stages=sections)
 
 
 def section(stage: str, values: Any, *, whole: bool = False) -> Section:
@@ -125,40 +125,32 @@ def section(stage: str, values: Any, *, whole: bool = False) -> Section:
     if not isinstance(values, Mapping):
         raise errors.UserError(f"{stage} is {values!r}: a section, of fields")
     method = get(stage)
-    network = dict(values.get("network", {}))
-    place = f"{stage}.network"
+    network, place = dict(values.get("network", {})), f"{stage}.network"
     kinds = method.network
     if whole and len(kinds) > 1 and "kind" not in network:
         raise errors.UserError(f"{place}.kind is missing")
-    kind = network.pop("kind", next(iter(kinds)))
-    if len(kinds) > 1 or kind not in kinds:
-        errors.choose(f"{place}.kind", kind, kinds)
-    steps = {"data": {}} if method.reads is Reads.TRANSITIONS and not whole else {}
-    fields = (
-        steps
-        | dict(values)
-        | {
-            "method": configuration.build(
-                method.fields, values.get("method", {}), f"{stage}.method", whole=whole
-            ),
-            "network": configuration.build(kinds[kind], network, place, whole=whole),
-        }
-    )
+    kind = errors.choose(f"{place}.kind", network.pop("kind", next(iter(kinds))), kinds)
+    fields = dict(values)
+    if method.reads is Reads.TRANSITIONS and not whole:
+        fields.setdefault("data", {})
+    own = values.get("method", {})
+    fields["method"] = configuration.build(method.fields, own, f"{stage}.method", whole=whole)
+    fields["network"] = configuration.build(kinds[kind], network, place, whole=whole)
     return configuration.build(Section, fields, stage, whole=whole)
 
 
 def plain(config: Config) -> dict[str, Any]:
     """Return a configuration as nested dictionaries and lists; `configure` undoes it."""
-    found = configuration.plain(config)
-    stages = found.pop("stages")
-    for name, values in stages.items():
+    values = configuration.plain(config)
+    stages = values.pop("stages")
+    for name, fields in stages.items():
         kinds = get(name).network
         if len(kinds) > 1:
             network = config.stages[name].network
             kind = next(word for word, kind in kinds.items() if isinstance(network, kind))
-            values["network"] = {"kind": kind} | values["network"]
-        found[name] = {field: value for field, value in values.items() if value is not None}
-    return found
+            fields["network"] = {"kind": kind} | fields["network"]
+        values[name] = {field: value for field, value in fields.items() if value is not None}
+    return values
 
 
 # ---- algorithms ----------------------------------------------------------------------------------
@@ -170,14 +162,14 @@ def needs(config: Config, stage: str) -> Mapping[str, str]:
     Raises:
         UserError: the task has no such stage.
     """
-    found = get(stage).needs(config, stage)
-    for need in found.values():
+    needed = get(stage).needs(config, stage)
+    for need in needed.values():
         if need not in config.stages:
             raise errors.UserError(
                 f"{stage} needs {need}, which {config.task.name} does not have: it has "
                 f"{', '.join(config.stages)}"
             )
-    return found
+    return needed
 
 
 def all_needs(config: Config, stage: str) -> list[str]:
@@ -228,8 +220,8 @@ def context(config: Config, stage: str) -> Context:
 
 
 def _made(config: Config, stage: str) -> Made:
-    found = context(config, stage)
-    return Made(found, get(stage).make(found, found.section.optimiser))
+    made_of = context(config, stage)
+    return Made(made_of, get(stage).make(made_of, made_of.section.optimiser))
 
 
 def make(config: Config, stage: str, axis: str = "") -> Algorithm:
@@ -243,10 +235,10 @@ def make(config: Config, stage: str, axis: str = "") -> Algorithm:
     Raises:
         UserError: its fields do not fit together; they are named as the user wrote them.
     """
-    found = context(config, stage)
-    optimiser = configuration.replace(found.section.optimiser, axis=axis)
+    made_of = context(config, stage)
+    optimiser = configuration.replace(made_of.section.optimiser, axis=axis)
     try:
-        return get(stage).make(found, optimiser)
+        return get(stage).make(made_of, optimiser)
     except errors.FieldError as error:
         raise error.within(f"{stage}.method") from None
 
@@ -262,8 +254,8 @@ def sampling(config: Config, stage: str) -> dict[str, Any]:
 
 def selection(config: Config, stage: str) -> configuration.Selection:
     """Return how a stage chooses among its samples, its critic named."""
-    found = config.stages[stage].selection or configuration.Selection()
-    return configuration.replace(found, critic=found.critic or config.critic)
+    chosen = config.stages[stage].selection or configuration.Selection()
+    return configuration.replace(chosen, critic=chosen.critic or config.critic)
 
 
 def calls(config: Config, stage: str) -> int:

@@ -9,9 +9,7 @@ from jaxtyping import Array, Float
 
 from ractd_jax import errors
 from ractd_jax.nn.layers import Cond, Noisy, Times
-from ractd_jax.types import Network, Params
-
-PRECISIONS = ("float32", "bfloat16")
+from ractd_jax.types import PRECISIONS, Network, Params
 
 
 def cast_weights(params: Params, dtype: str) -> Params:
@@ -19,7 +17,7 @@ def cast_weights(params: Params, dtype: str) -> Params:
 
     Args:
         params: weights, in float32.
-        dtype: one of `PRECISIONS`.
+        dtype: one of `types.PRECISIONS`.
 
     Returns:
         The weights in `dtype`; on a CPU kernels alone, and vectors in float32.
@@ -82,7 +80,7 @@ def in_precision(net: Network, precision: str) -> Network:
 
     Args:
         net: the network.
-        precision: one of `PRECISIONS`.
+        precision: one of `types.PRECISIONS`.
 
     Returns:
         The network itself for "float32", else the network in `InPrecision`.

@@ -51,14 +51,14 @@ def load_model(
     update: int | None = None,
     **sampling: Any,
 ) -> Model:
-    """Return a trained model.
+    """Return a trained model; see `ractd_jax.load_policy` for the other arguments.
 
     Args:
-        run: see `load_policy`.
-        precision: see `load_policy`.
+        run: directory of a training run.
+        precision: in which its network computes, "" for the one it was trained in.
         acts: it has to act.
-        update: see `load_policy`.
-        **sampling: see `load_policy`.
+        update: after which it was saved; None: the last.
+        **sampling: fields of its method that only acting heeds.
 
     Raises:
         UserError: as `load_policy`.
@@ -99,21 +99,7 @@ def load_policy(
     update: int | None = None,
     **sampling: Any,
 ) -> Policy:
-    """Load a trained policy.
-
-    Args:
-        run: directory of a training run, e.g. `runs/hopper-medium-replay-v2/<...>/student`.
-        seed: of the policy's noise.
-        precision: "float32" or "bfloat16", in which its network computes; "" for the one it was
-            trained in.
-        candidates: trajectories that are drawn for each decision, of which a critic chooses one; 0
-            for as many as its method is meant to act with (1, for most).
-        critic: directory of the run that values them: a return model, or a critic; None for the
-            one that its configuration names, in the folder beside.
-        inverse_temperature: see `selection.BestOfN`; None for the configuration's.
-        update: after which it was saved, of those that are kept (`training.keep`); None: the last.
-        **sampling: fields of its method that only acting heeds (`Method.sampling_fields`), where
-            they are not to be those it was trained with: nfe=2 for a student.
+    """Load a trained policy: see `ractd_jax.load_policy`, which explains the arguments.
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, the model
@@ -238,13 +224,7 @@ def load_control(run: str | pathlib.Path) -> planning.Control:
 def load_planner(
     run: str | pathlib.Path, seed: int = 0, *, update: int | None = None, **sampling: Any
 ) -> planning.Planner:
-    """Load a trained planner.
-
-    Args:
-        run: directory of a training run, e.g. `runs/maze2d-umaze-v1/<...>/student`.
-        seed: of the planner's noise.
-        update: see `load_policy`.
-        **sampling: see there.
+    """Load a trained planner: see `ractd_jax.load_planner`, which explains the arguments.
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, or the model

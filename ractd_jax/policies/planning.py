@@ -8,9 +8,9 @@
     closed loop    another plan every few steps, from where the ball really is, taken if it arrives
                    sooner than the one in hand; affordable where a plan is one network call
 
-Both follow a plan by the controller `envs.waypoints.push`, which is in the released code what the
-paper calls a "reverse dynamics model", or by a learned one, `load_control`. The score is D4RL's, of
-the plain sum of rewards.
+Both follow a plan by the controller `envs.waypoint_controller.push`, which the released code uses
+where the paper has a "reverse dynamics model", or by a learned one, `load_control`. The score is
+D4RL's, of the plain sum of rewards.
 """
 
 import math
@@ -120,7 +120,7 @@ Control = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (obs, wanted (batch,
 
 
 class Follower:
-    """Turns plans into actions: a policy for `envs.rollouts`.
+    """Turns plans into actions: a policy for `evaluation.rollouts`.
 
     Args:
         planner: makes the plans.

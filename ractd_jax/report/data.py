@@ -40,7 +40,7 @@ def facts_table(facts: dict[str, Any], published: Published | None) -> Table:
     """Return the table of a dataset's numbers, beside D4RL's where they are published.
 
     Args:
-        facts: from `data.inspection.inspect`.
+        facts: from `data.statistics.inspect`.
         published: of D4RL's own set of this name.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)

@@ -132,8 +132,8 @@ def rounded(entries: list[Entry]) -> list[Entry]:
 def add(summary: str | pathlib.Path, folder: str | pathlib.Path) -> pathlib.Path:
     """Copy a pipeline's summary.json into a folder of results.
 
-    Of what the folder has of the same pipeline, data and physics, models that the summary lacks
-    stay.
+    An entry there of the same pipeline, data and physics is replaced; one whose model the summary
+    lacks stays.
 
     Raises:
         UserError: the file is missing or holds nothing.

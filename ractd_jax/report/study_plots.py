@@ -116,12 +116,12 @@ def over_training(entries: list[study.Entry]) -> Figure | None:
     curves = [e for e in entries if "updates" in e]
     if not curves:
         return None
-    ways, several = (len({e[field] for e in curves}) > 1 for field in ("stage", "variant"))
+    stages, variants = (len({e[field] for e in curves}) > 1 for field in ("stage", "variant"))
     lines: dict[str, dict[str, list[study.Entry]]] = {}
     for e in curves:
         row = style.label(e["stage"].removesuffix(study.ONLINE))
         variant = e["variant"].partition("/")[2]
-        label = ", ".join(filter(None, (variant * (several or not ways), row * ways)))
+        label = ", ".join(filter(None, (variant * (variants or not stages), row * stages)))
         lines.setdefault(label, {}).setdefault(e["task"], []).append(e)
     tasks = [name for name in benchmark.TASKS if any(name in line for line in lines.values())]
     columns = min(3, len(tasks))

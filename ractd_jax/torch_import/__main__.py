@@ -79,7 +79,7 @@ def _run(argv: Sequence[str]) -> None:
 
 
 def _stage_in(name: str) -> str | None:
-    """Return the stage in `configs/x.py:<stage>,...`, None if it is left out."""
+    """Return the stage in `configs/hopper_mr.py:<stage>,...`, None if it is left out."""
     word = name.partition(":")[2].partition(",")[0]
     return word if word and "=" not in word else None
 

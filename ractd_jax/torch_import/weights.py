@@ -1,6 +1,6 @@
 """Weights of the published PyTorch code as parameters of `networks`, and its normalizer.
 
-The published modules and ours hold the same numbers in other layouts: a linear weight is
+The published modules and those in JAX hold the same numbers in other layouts: a linear weight is
 transposed, a convolution's (out, in, width) becomes (width, in, out), and so does a transposed
 convolution's (in, out, width).
 """

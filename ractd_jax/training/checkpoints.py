@@ -1,7 +1,7 @@
 """Checkpoints and run directories, on Orbax.
 
 A checkpoint `<run>/checkpoints/<step>/` has three items: `policy`, the weights that act and the
-normaliser; `state`, everything an exact resume needs; `meta`, the step as JSON. Beside them,
+normalizer; `state`, everything an exact resume needs; `meta`, the step as JSON. Beside them,
 `config.json` says how the run was configured, so a policy can be built from its directory alone.
 Orbax writes to a temporary folder and renames it: a checkpoint is there whole or not at all.
 """
@@ -62,7 +62,7 @@ def read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {path.parent} holds no run of ours") from None
+        raise UserError(f"{path} does not exist; {path.parent} holds no run of ractd_jax") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
 
@@ -201,7 +201,7 @@ def mark_finished(run: pathlib.Path) -> None:
 
 
 def clear_run(run: pathlib.Path) -> None:
-    """Remove what a run of ours wrote, and nothing else that lies in its folder.
+    """Remove what a run wrote, and nothing else that lies in its folder.
 
     Raises:
         UserError: something of it cannot be removed.

@@ -32,7 +32,7 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
     """Return the configuration and the stage of a run, as its config.json has them.
 
     Raises:
-        UserError: there is none, it is not of ours, or another version wrote it.
+        UserError: there is none, another program wrote it, or another version did.
     """
     path = run / checkpoints.CONFIG
     description = checkpoints.read_json(path)
@@ -40,8 +40,8 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
     values, stage = description.get("config"), description.get("stage")
     if not isinstance(values, dict) or not isinstance(stage, str):
         raise UserError(
-            f"{path} has no config and stage, so {run} holds no run of ours: choose the folder of "
-            "one, such as runs/<task>/<...>/student"
+            f"{path} has no config and stage, so {run} is no run of ractd_jax: choose the folder "
+            "of one, such as runs/<task>/<...>/student"
         )
     known = registry.records()
     if stage not in known:
@@ -66,7 +66,7 @@ def _is_section(value: Any) -> bool:
 
 @contextlib.contextmanager
 def of_this_version(run: pathlib.Path) -> Iterator[None]:
-    """Say which run it is, where its configuration has not the fields that this version has."""
+    """Name the run in the error, if its configuration does not have this version's fields."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, UserError, ValueError) as error:

@@ -1,5 +1,6 @@
 """A method is looked at by shapes before it is trained: its functions must fit its record."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ ROWS = 3  # of the example: no other size is likely to be 3 by chance alone
 def check(config: Config, stage: str, algorithm: Algorithm) -> None:
     """Refuse a method whose functions do not fit what its record says.
 
-    Nothing is computed: shapes alone are followed through `init`, `update` and `act`.
+    Nothing is computed: shapes alone are followed through `init`, `update`, `act` and `value`.
 
     Args:
         config: the configuration.
@@ -26,41 +27,40 @@ def check(config: Config, stage: str, algorithm: Algorithm) -> None:
         algorithm: what its method made.
 
     Raises:
-        UserError: it acts although it says it does not, or the other way round; its update does not
-            take the batches that it says it reads; its actions have another shape than those.
+        UserError: it acts although its record says it does not, or the other way round; a function
+            does not take what the record says that it reads; actions, values or metrics have
+            another shape than they must.
     """
     method, context = registry.get(stage), registry.context(config, stage)
-    text = f"method {stage!r}: "
-    if (algorithm.act is not None) != method.acts:
-        raise errors.UserError(f"{text}its record says acts={method.acts}, its algorithm does not")
-    if (algorithm.value is not None) != method.values:
-        raise errors.UserError(
-            f"{text}its record says values={method.values}, its algorithm does not"
-        )
-    if (config.stages[stage].data is not None) != (method.reads is Reads.TRANSITIONS):
-        raise errors.UserError(
-            f"{text}its section `data` says how it sees single steps, but its record says that it "
-            f"reads {method.reads.value}"
-        )
+    _check_record(config, method, algorithm)
     key = jax.eval_shape(lambda: jax.random.key(0))
     frozen = restore.frozen_shapes(config, stage)
-    state = jax.eval_shape(algorithm.init, key, *([frozen] if frozen else []))
+    state = _trace(method, "init", algorithm.init, key, *([frozen] if frozen else []))
     batch = example(method, context)
     if algorithm.sample is None:
-        _update(text, method, algorithm, state, batch, key)
+        _, metrics = _trace(method, "update", algorithm.update, state, batch, key)
+        if "loss" not in metrics:
+            raise _refuse(method, f"its metrics have no loss: {', '.join(metrics)}")
     if algorithm.act is not None:
         params = restore.template(algorithm, config.task, frozen)["params"]
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), ROWS))
-        shape = jax.eval_shape(algorithm.act, params, batch.cond, keys).shape
+        shape = _trace(method, "act", algorithm.act, params, batch.cond, keys).shape
         promised = batch.x.shape
         if method.reads is Reads.STATE_ACTION:  # of which it gives one half
             task = config.task
             dim = task.obs_dim if task.kind == "planner" else task.act_dim
             promised = (*promised[:-1], dim)
         if shape != promised:
-            raise errors.UserError(
-                f"{text}it acts in shapes {shape[1:]}, but its record says that it reads "
-                f"{method.reads.value}, of shapes {promised[1:]}"
+            raise _refuse(
+                method,
+                f"it acts in shapes {shape[1:]}, but its record says that it reads "
+                f"{method.reads.value}, of shapes {promised[1:]}",
+            )
+    if algorithm.value is not None:
+        shape = _trace(method, "value", algorithm.value, state.params, batch.x, batch.cond).shape
+        if shape != (ROWS,):
+            raise _refuse(
+                method, f"its values of {ROWS} examples have shape {shape}: ({ROWS},) is needed"
             )
 
 
@@ -82,16 +82,35 @@ def example(method: Method, context: Context) -> Any:
     return Batch(x, cond, array())
 
 
-def _update(
-    text: str, method: Method, algorithm: Algorithm, state: Any, batch: Any, key: Any
-) -> None:
+def _check_record(config: Config, method: Method, algorithm: Algorithm) -> None:
+    """Refuse a record that says other than what its algorithm has and its section is."""
+    for word, function in (("acts", algorithm.act), ("values", algorithm.value)):
+        said = getattr(method, word)
+        if (function is not None) != said:
+            raise _refuse(method, f"its record says {word}={said}, its algorithm does not")
+    steps = config.stages[method.name].data is not None
+    if steps != (method.reads is Reads.TRANSITIONS):
+        raise _refuse(
+            method,
+            "its section `data` says how it sees single steps, but its record says that it reads "
+            f"{method.reads.value}",
+        )
+
+
+def _trace(method: Method, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the shapes of what a function of a method answers."""
     try:
-        _, metrics = jax.eval_shape(algorithm.update, state, batch, key)
-    except (AttributeError, TypeError, ValueError) as error:
+        return jax.eval_shape(function, *arguments)
+    except errors.UserError:
+        raise
+    except Exception as error:  # whatever the method's own code does
         line = " ".join(str(error).split())[:200]
-        raise errors.UserError(
-            f"{text}its update does not take batches of {method.reads.value}, which its record "
-            f"says it reads: {line}"
+        raise _refuse(
+            method,
+            f"its {name} does not take batches of {method.reads.value}, which its record says it "
+            f"reads: {type(error).__name__}: {line}",
         ) from error
-    if "loss" not in metrics:
-        raise errors.UserError(f"{text}its metrics have no loss: {', '.join(metrics)}")
+
+
+def _refuse(method: Method, text: str) -> errors.UserError:
+    return errors.UserError(f"method {method.name!r}: {text}")

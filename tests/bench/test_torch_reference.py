@@ -1,4 +1,4 @@
-"""The PyTorch program that speed is compared with computes what ours computes."""
+"""The PyTorch program that speed is compared with computes what the package computes."""
 
 import dataclasses
 import io
@@ -124,7 +124,7 @@ def test_student_loss_and_gradient_agree_for_the_same_draws(
         np.testing.assert_allclose(parameter.grad, expected[name], atol=1e-3 * length, err_msg=name)
 
 
-# ---- what `test_golden` holds ours to without PyTorch --------------------------------------------
+# ---- what `test_golden` holds JAX to without PyTorch --------------------------------------------
 
 
 def given(file):
@@ -270,7 +270,7 @@ def smallest():
     return registry.configure(values)
 
 
-def test_the_published_loop_is_in_float32_whatever_ours_is_in(smallest, monkeypatch):
+def test_the_published_loop_is_in_float32_whatever_jax_computes_in(smallest, monkeypatch):
     asked, network = [], versus.network
 
     def noted(config, *args):
@@ -280,7 +280,7 @@ def test_the_published_loop_is_in_float32_whatever_ours_is_in(smallest, monkeypa
     monkeypatch.setattr(versus, "network", noted)
     low = configuration.replace(smallest, training__precision="bfloat16")
     entry = versus.updates(low, seconds=0.01, max_seconds=60.0)
-    assert entry["published_over_ours"] > 0
+    assert entry["published_over_jax"] > 0
     assert asked == ["bfloat16", "bfloat16", "float32", "float32"]  # teacher and student
 
 
@@ -288,11 +288,11 @@ def test_bench_shows_what_pytorch_takes(smallest, tmp_path):
     console = Console(width=120, record=True, file=io.StringIO())
     result = run.show(opening.open_pipeline(smallest, tmp_path, Progress(console)))
     for entry in result["act"]:
-        assert entry["policy"] == act.LOW or entry["torch_ms"] / entry["torch_over_ours"] > 0
+        assert entry["policy"] == act.LOW or entry["torch_ms"] / entry["torch_over_jax"] > 0
     training = result["torch_train"]
     assert (training["updates_a_turn"], training["torch_updates_a_turn"]) == (20, 2)
     assert training["torch_per_s"] > 0
-    assert training["published_over_ours"] > 0
+    assert training["published_over_jax"] > 0
     text = console.export_text()
     assert "torch" in text
     assert "published loop (float32)" in text

@@ -173,7 +173,7 @@ def test_too_little_memory_is_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "says"),
     [
         (["--config=configs/hopper_mr.py:studnet"], "Did you mean 'student'"),
         (["--config=configs/hoper_mr.py:student"], "Did you mean 'configs/hopper_mr.py'"),
@@ -198,9 +198,9 @@ def test_too_little_memory_is_one_line(monkeypatch):
         (["--config=configs/kitchen_mixed.py:data,source=simulated"], "source=d4rl or source=min"),
     ],
 )
-def test_a_wrong_word_ends_in_one_line(words, says, tmp_path):
+def test_a_wrong_word_ends_in_one_line(arguments, says, tmp_path):
     done = subprocess.run(
-        [sys.executable, "main.py", *words, f"--workdir={tmp_path / 'x'}"],
+        [sys.executable, "main.py", *arguments, f"--workdir={tmp_path / 'x'}"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2

@@ -39,18 +39,18 @@ def test_levels_rise_from_the_smallest_to_the_largest_on_edms_curve(n):
 
 
 @pytest.mark.parametrize(
-    ("rounding", "found"),
+    ("rounding", "intervals"),
     [
         # K' = 1,000,000 / (log2 128 + 1) = 125,000
         ("floor", {0: 10, 1: 10, 124_999: 10, 125_000: 20, 875_000: 1280, 999_999: 1280}),
         ("ceil", {0: 10, 1: 20, 125_000: 20, 125_001: 40, 750_000: 640, 750_001: 1280}),
     ],
 )
-def test_number_of_intervals_doubles_as_published(rounding, found):
+def test_number_of_intervals_doubles_as_published(rounding, intervals):
     method = dataclasses.replace(CT, rounding=rounding)
-    steps = jnp.array(list(found))
+    steps = jnp.array(list(intervals))
     n = jax.jit(lambda k: training.intervals(method, k, 1_000_000))(steps)
-    np.testing.assert_array_equal(n, list(found.values()))
+    np.testing.assert_array_equal(n, list(intervals.values()))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 100])
@@ -68,9 +68,9 @@ def test_levels_are_drawn_by_the_error_function():
     erf = np.array([math.erf((np.log(x) + 1.1) / (2**0.5 * 2.0)) for x in t])
     p = np.diff(erf) / (erf[-1] - erf[0])
     draw = jax.jit(lambda n, key: training.draw_interval(NOISE, CT, n, key, draws))
-    found = np.bincount(draw(jnp.asarray(n), jax.random.key(0)), minlength=n)
-    assert len(found) == n
-    assert (np.abs(found - draws * p) < 4 * np.sqrt(draws * p * (1 - p)) + 1).all()
+    counts = np.bincount(draw(jnp.asarray(n), jax.random.key(0)), minlength=n)
+    assert len(counts) == n
+    assert (np.abs(counts - draws * p) < 4 * np.sqrt(draws * p * (1 - p)) + 1).all()
 
 
 # ---- losses ------------------------------------------------------------------------------------
@@ -335,13 +335,13 @@ def test_curriculum_needs_one_compilation(optimiser, sizes, toy, draw, tiny):
         traced.append(None)
         return ct.update(state, batch, key)
 
-    state, found = ct.init(jax.random.key(0)), []
+    state, intervals = ct.init(jax.random.key(0)), []
     for step in (0, 100, 799):
         state = state.replace(step=jnp.asarray(step))
         batch = draw(toy, jax.random.key(1))
         state, metrics = update(state, batch, jax.random.key(step))
-        found.append(metrics["intervals"])
-    assert found == [10, 20, 1280]
+        intervals.append(metrics["intervals"])
+    assert intervals == [10, 20, 1280]
     assert len(traced) == 1
 
 

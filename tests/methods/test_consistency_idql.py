@@ -191,28 +191,38 @@ def test_settings_are_the_published_ones(preset):
 
 def test_numbers_of_each_task_are_the_published_ones():
     tasks_ = [f"{env}_{data}" for env in ("halfcheetah", "hopper", "walker2d") for data in DATA]
-    found = [load(task, "cd,preset=paper")[1] for task in tasks_]
-    softmax = [c["cd"]["selection"]["inverse_temperature"] for c in found]
+    sections = [load(task, "cd,preset=paper")[1] for task in tasks_]
+    softmax = [c["cd"]["selection"]["inverse_temperature"] for c in sections]
     assert softmax == [10, 400, 100, 5, 50, 50, 300, 200, 200]
-    assert [c["eda"]["method"]["beta"] for c in found] == [2, 0.1, 0.2, 2, 0.2, 0.2, 0.3, 0.5, 0.1]
-    assert [c["dql"]["optimiser"]["clip"] for c in found] == [7, 9, 2, 5, 9, 4, 5, 1, 4]
+    assert [c["eda"]["method"]["beta"] for c in sections] == [
+        2,
+        0.1,
+        0.2,
+        2,
+        0.2,
+        0.2,
+        0.3,
+        0.5,
+        0.1,
+    ]
+    assert [c["dql"]["optimiser"]["clip"] for c in sections] == [7, 9, 2, 5, 9, 4, 5, 1, 4]
 
 
 def test_presets_are_the_published_settings_and_the_released_accidents():
-    found = {preset: load("halfcheetah_m", f"cd,preset={preset}")[1] for preset in words.PRESETS}
-    chosen = {p: c["cd"]["selection"]["inverse_temperature"] for p, c in found.items()}
+    sections = {preset: load("halfcheetah_m", f"cd,preset={preset}")[1] for preset in words.PRESETS}
+    chosen = {p: c["cd"]["selection"]["inverse_temperature"] for p, c in sections.items()}
     assert chosen == {"default": 400, "paper": 400, "released": 100}
     replay = load("halfcheetah_mr", "cd,preset=released")[1]
     assert replay["cd"]["selection"]["inverse_temperature"] == 400
     # A smaller size shortens the run and keeps the accident.
     small = [load("hopper_m", f"iql,preset={p},size=demo")[1] for p in ("released", "default")]
     assert [c["iql"]["optimiser"]["ema"] for c in small] == [0.005, 0.98]
-    assert [c["ct"]["data"]["normalization"] for c in found.values()] == [
+    assert [c["ct"]["data"]["normalization"] for c in sections.values()] == [
         "minmax",
         "standard",
         "standard",
     ]
-    for preset, config in found.items():
+    for preset, config in sections.items():
         released = preset == "released"
         assert config["cd"]["method"]["clip"] == config["ct"]["method"]["clip"] == released
         assert config["ct"]["method"]["rounding"] == ("ceil" if released else "floor")

@@ -181,15 +181,15 @@ def test_no_two_methods_look_alike():
 
 @pytest.mark.parametrize("name", STAGES)
 def test_record_is_whole(name):
-    found = RECORDS[name]
-    assert found.name == name
-    assert found.help
-    assert not found.help.endswith(".")
-    assert found.label or not found.row
-    assert set(found.sampling_fields) <= {f.name for f in configuration.fields_of(found.fields)}
-    undocumented = {f.name for f in configuration.fields_of(found.fields)}
-    assert undocumented <= configuration.documented(found.fields).keys()
-    for network in found.network.values():
+    method = RECORDS[name]
+    assert method.name == name
+    assert method.help
+    assert not method.help.endswith(".")
+    assert method.label or not method.row
+    assert set(method.sampling_fields) <= {f.name for f in configuration.fields_of(method.fields)}
+    undocumented = {f.name for f in configuration.fields_of(method.fields)}
+    assert undocumented <= configuration.documented(method.fields).keys()
+    for network in method.network.values():
         fields = {f.name for f in configuration.fields_of(network)}
         assert fields <= configuration.documented(network).keys()
 
@@ -276,8 +276,8 @@ def test_loss_falls_on_a_toy(name):
 
 
 def conditions(name: str) -> jax.Array:
-    found = registry.context(case(name).config, case(name).stage)
-    return jnp.linspace(-1, 1, 5 * found.cond_dim).reshape(5, found.cond_dim)
+    context = registry.context(case(name).config, case(name).stage)
+    return jnp.linspace(-1, 1, 5 * context.cond_dim).reshape(5, context.cond_dim)
 
 
 @pytest.mark.parametrize("name", ACTING)
@@ -292,20 +292,20 @@ def test_action_depends_on_weights_condition_and_key_of_its_row_only(name):
     again = act(params, cond[order], jax.random.clone(keys)[order])
     np.testing.assert_allclose(again, x[order], atol=1e-5)
 
-    def moved(others):  # untrained ones may lie on the bounds, so not every row
-        return np.abs(np.asarray(others) - x).max() > 1e-4
+    def moved(y):  # untrained ones may lie on the bounds, so not every row
+        return np.abs(np.asarray(y) - x).max() > 1e-4
 
     assert moved(act(params, -cond - 0.1, jax.random.clone(keys)))
     assert moved(act(jax.tree.map(lambda a: a + 0.1, params), cond, jax.random.clone(keys)))
-    others = act(params, cond, jax.random.split(jax.random.key(4), 5))
-    assert moved(others) != record(name).deterministic
+    y = act(params, cond, jax.random.split(jax.random.key(4), 5))
+    assert moved(y) != record(name).deterministic
 
 
 @pytest.mark.parametrize("name", ACTING)
 def test_network_calls_are_those_that_the_record_counts(monkeypatch, name):
     config, stage, *_ = case(name)
-    found, apply, counted = registry.context(config, stage), nn.Module.apply, []
-    own = type(found.section.network)
+    context, apply, counted = registry.context(config, stage), nn.Module.apply, []
+    own = type(context.section.network)
 
     def counting(self, *args, **kwargs):
         if isinstance(self, own):
@@ -354,12 +354,12 @@ def test_critics_value_each_trajectory_by_itself(name):
     cond = conditions(name)
     shape = registry.context(config, stage).shape
     x = jnp.linspace(-1, 1, 5 * int(np.prod(shape))).reshape(5, *shape)
-    found = value(state.ema, x, cond)
-    assert found.shape == (5,)
+    values = value(state.ema, x, cond)
+    assert values.shape == (5,)
     order = jnp.array([3, 1, 4, 0, 2])
-    np.testing.assert_allclose(value(state.ema, x[order], cond[order]), found[order], atol=1e-6)
+    np.testing.assert_allclose(value(state.ema, x[order], cond[order]), values[order], atol=1e-6)
     for others in (value(state.ema, -x - 0.1, cond), value(state.ema, x, -cond - 0.1)):
-        assert (np.abs(others - found) > 1e-4).any()
+        assert (np.abs(others - values) > 1e-4).any()
 
 
 BOUNDED = ("bc", "iql", "fql", "dql", "ctd", "student")  # never leave [-1, 1]

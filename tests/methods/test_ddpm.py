@@ -70,8 +70,10 @@ def test_posterior_is_bayes_rule(t, s):
     mean = np.sqrt(a[s]) * x_0 + covariance / (1 - a[t]) * (x_t - np.sqrt(a[t]) * x_0)
     deviation = np.sqrt(max(1 - a[s] - covariance**2 / (1 - a[t]), 0))
     x = jnp.full((1, 1, 1), x_t)
-    found, std = ddpm.posterior(x, jnp.full_like(x, x_0), jnp.float32(a[t]), jnp.float32(a[s]))
-    np.testing.assert_allclose(found[0, 0, 0], mean, rtol=1e-4)
+    posterior_mean, std = ddpm.posterior(
+        x, jnp.full_like(x, x_0), jnp.float32(a[t]), jnp.float32(a[s])
+    )
+    np.testing.assert_allclose(posterior_mean[0, 0, 0], mean, rtol=1e-4)
     np.testing.assert_allclose(std, deviation, rtol=1e-3, atol=1e-6)
 
 

@@ -42,13 +42,13 @@ def draw(method, rows=4000, known=nothing, **kwargs):
 def test_inpainting_sets_the_known_states_and_nothing_else(ends):
     x = jnp.arange(2 * HORIZON * (ACT + OBS), dtype=jnp.float32).reshape(2, *SHAPE)
     cond = -jnp.arange(1.0, 1 + 2 * ends * OBS).reshape(2, -1)
-    found = np.array(inpainting.inpaint(x, cond, ACT))
-    np.testing.assert_array_equal(found[:, 0, ACT:], cond[:, :OBS])
+    known = np.array(inpainting.inpaint(x, cond, ACT))
+    np.testing.assert_array_equal(known[:, 0, ACT:], cond[:, :OBS])
     if ends == 2:
-        np.testing.assert_array_equal(found[:, -1, ACT:], cond[:, OBS:])
-        found[:, -1, ACT:] = x[:, -1, ACT:]
-    found[:, 0, ACT:] = x[:, 0, ACT:]
-    np.testing.assert_array_equal(found, x)
+        np.testing.assert_array_equal(known[:, -1, ACT:], cond[:, OBS:])
+        known[:, -1, ACT:] = x[:, -1, ACT:]
+    known[:, 0, ACT:] = x[:, 0, ACT:]
+    np.testing.assert_array_equal(known, x)
 
 
 @pytest.mark.parametrize("gives", ["states", "actions"])
@@ -87,8 +87,8 @@ def test_climbing_a_parabola_closes_in_by_a_constant_factor(key):
     def value(x):
         return -jnp.sum((x - peak) ** 2, axis=(1, 2)) / 2
 
-    found, values = diffuser.guide(value, nothing, x, jnp.float32(0.25), steps=3)
-    np.testing.assert_allclose(found - peak, 0.75**3 * (x - peak), rtol=1e-4, atol=1e-6)
+    climbed, values = diffuser.guide(value, nothing, x, jnp.float32(0.25), steps=3)
+    np.testing.assert_allclose(climbed - peak, 0.75**3 * (x - peak), rtol=1e-4, atol=1e-6)
     before = peak + 0.75**2 * (x - peak)
     np.testing.assert_allclose(values, value(before), rtol=1e-4)
 
@@ -141,9 +141,9 @@ def test_loss_weighs_the_first_action_and_forgives_what_is_known(key):
     def predictor(x, t):
         return jnp.tile(wrong[None], (3, 1, 1))
 
-    found = diffuser.loss(predictor, method, known, x_0, key, ACT)
+    loss = diffuser.loss(predictor, method, known, x_0, key, ACT)
     total = 10 * ACT * 4 + (HORIZON - 1) * ACT + (HORIZON - 2) * OBS
-    np.testing.assert_allclose(found, total / (HORIZON * (ACT + OBS)), rtol=1e-6)
+    np.testing.assert_allclose(loss, total / (HORIZON * (ACT + OBS)), rtol=1e-6)
 
 
 def test_noisy_plans_know_their_ends_and_have_the_schedules_variance(key):

@@ -48,8 +48,8 @@ def test_gradient_runs_through_all_steps_of_the_chain(key):
         x_0 = (slope - np.sqrt(1 - a[t])) / np.sqrt(a[t])
         slope = np.sqrt(a[t - 1]) * (1 - kept) * x_0 + np.sqrt(kept) * (1 - a[t - 1]) * slope
         slope /= 1 - a[t]
-    found = jax.grad(total)(0.3, jax.random.split(key, 7))
-    assert found == pytest.approx(7 * slope, rel=1e-4)
+    gradients = jax.grad(total)(0.3, jax.random.split(key, 7))
+    assert gradients == pytest.approx(7 * slope, rel=1e-4)
 
 
 def test_q_loss_is_the_same_in_every_unit_of_reward_and_pairs_the_critics_both_ways(key):

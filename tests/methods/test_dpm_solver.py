@@ -56,16 +56,18 @@ def test_schedule_solves_its_equation():
 
 def test_clean_takes_the_noise_off_again(x):
     t, eps = jnp.full(8, 0.4), x[::-1]
-    found = dpm_solver.clean(t[0], vp_schedule.add_noise(*scales(t), x, eps), eps)
-    np.testing.assert_allclose(found, x, atol=1e-5)
+    x_0 = dpm_solver.clean(t[0], vp_schedule.add_noise(*scales(t), x, eps), eps)
+    np.testing.assert_allclose(x_0, x, atol=1e-5)
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 15])
 def test_data_of_one_point_take_any_number_of_steps(x, nfe):
-    found = dpm_solver.solve(lambda x, t: jnp.full_like(x, 0.7), x, dpm_solver.grid(nfe, "uniform"))
+    solved = dpm_solver.solve(
+        lambda x, t: jnp.full_like(x, 0.7), x, dpm_solver.grid(nfe, "uniform")
+    )
     (alpha, sigma), (alpha_end, sigma_end) = scales(1.0), scales(vp_schedule.T_MIN)
     expected = alpha_end * 0.7 + sigma_end / sigma * (x - alpha * 0.7)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(solved, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("order", "ratio"), [(1, 2), (2, 4)])
@@ -75,12 +77,12 @@ def test_half_the_step_makes_the_error_smaller_by_the_order(x, order, ratio):
     def error(steps):
         times = jnp.linspace(start, end, steps * order + 1)
         if order == 2:
-            found = dpm_solver.solve(gaussian, x, times)
+            solved = dpm_solver.solve(gaussian, x, times)
         else:
-            found = x
+            solved = x
             for s, t in itertools.pairwise(times):
-                found = dpm_solver.first(gaussian, found, s, t)
-        return np.abs(found - solution(x, start, end)).max()
+                solved = dpm_solver.first(gaussian, solved, s, t)
+        return np.abs(solved - solution(x, start, end)).max()
 
     assert error(8) / error(16) == pytest.approx(ratio, rel=0.2)
 
@@ -94,10 +96,10 @@ def test_half_the_step_makes_the_error_smaller_by_the_order(x, order, ratio):
 )
 def test_fifteen_calls_keep_mean_and_nearly_the_spread(spacing, kept):
     x = jnp.linspace(-2, 2, 5)[:, None, None]
-    found = dpm_solver.solve(gaussian, x, dpm_solver.grid(15, spacing))
+    solved = dpm_solver.solve(gaussian, x, dpm_solver.grid(15, spacing))
     exact = solution(x, 1.0, vp_schedule.T_MIN)
-    np.testing.assert_allclose(found[2], exact[2], atol=0.01)
-    spread = (found[-1] - found[0]) / (exact[-1] - exact[0])
+    np.testing.assert_allclose(solved[2], exact[2], atol=0.01)
+    spread = (solved[-1] - solved[0]) / (exact[-1] - exact[0])
     np.testing.assert_allclose(spread, kept, atol=2e-3)
 
 

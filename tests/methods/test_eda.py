@@ -82,8 +82,8 @@ def test_differences_of_learnt_log_densities_are_the_true_ones(optimised, net, o
         t = jnp.full(9, time)
         mean, variance = moments(t)
         x = (mean + jnp.linspace(-1.5, 1.5, 9) * jnp.sqrt(variance))[:, None, None]
-        found, true = f(x, t), gaussian(x, t)
-        np.testing.assert_allclose(found - found[4], true - true[4], atol=0.15)
+        density, true = f(x, t), gaussian(x, t)
+        np.testing.assert_allclose(density - density[4], true - true[4], atol=0.15)
 
 
 def test_samples_of_the_true_density_have_its_moments(key):
@@ -198,20 +198,20 @@ def test_alignment_with_sharp_preferences_picks_the_best(make, key):
 
 def test_proposals_are_drawn_once_for_each_state_and_valued(make, dataset, monkeypatch, key):
     algorithm, frozen = make()
-    found = algorithm.prepare(frozen, dataset, key)
-    assert found.x.shape == (7, 4, 1, 1)
-    np.testing.assert_array_equal(found.cond, dataset.observations[dataset.starts])
-    np.testing.assert_allclose(found.values, 2 * found.x[:, :, 0, 0], rtol=1e-6)
-    assert len(np.unique(found.x)) == found.x.size
+    proposals = algorithm.prepare(frozen, dataset, key)
+    assert proposals.x.shape == (7, 4, 1, 1)
+    np.testing.assert_array_equal(proposals.cond, dataset.observations[dataset.starts])
+    np.testing.assert_allclose(proposals.values, 2 * proposals.x[:, :, 0, 0], rtol=1e-6)
+    assert len(np.unique(proposals.x)) == proposals.x.size
     monkeypatch.setattr(eda, "CHUNK", 3)
     again = algorithm.prepare(frozen, dataset, jax.random.clone(key))
-    np.testing.assert_allclose(again.x, found.x, atol=1e-5)
+    np.testing.assert_allclose(again.x, proposals.x, atol=1e-5)
 
 
 def test_proposals_for_some_states_only(make, dataset, key):
     algorithm, frozen = make(states=3)
-    found = algorithm.prepare(frozen, dataset, key)
-    same = np.asarray(found.cond)[:, None] == np.asarray(dataset.observations)[None]
+    proposals = algorithm.prepare(frozen, dataset, key)
+    same = np.asarray(proposals.cond)[:, None] == np.asarray(dataset.observations)[None]
     states, rows = np.nonzero(same.all(axis=-1))
     assert list(states) == [0, 1, 2]
     assert len(set(rows)) == 3

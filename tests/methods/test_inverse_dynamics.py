@@ -107,8 +107,8 @@ def test_the_change_of_state_is_what_the_gain_enlarges():
 
 
 def test_loss_is_the_absolute_error():
-    found = inverse_dynamics.loss(jnp.float32([[0.5, -1.0]]), jnp.float32([[0.0, 1.0]]))
-    np.testing.assert_allclose(found, [1.25])
+    losses = inverse_dynamics.loss(jnp.float32([[0.5, -1.0]]), jnp.float32([[0.0, 1.0]]))
+    np.testing.assert_allclose(losses, [1.25])
 
 
 def test_stage_trains_and_controls_a_follower(tmp_path):

@@ -34,10 +34,10 @@ def test_expectile_of_one_half_is_half_the_squared_error_and_its_minimiser_the_m
 
 
 def test_expectiles_rise_from_the_worst_to_the_best():
-    found = [minimiser(tau) for tau in (0.0001, 0.1, 0.5, 0.7, 0.9, 0.9999)]
-    assert found == sorted(found)
-    assert found[0] == pytest.approx(0, abs=0.01)
-    assert found[-1] == pytest.approx(3, abs=0.01)
+    minima = [minimiser(tau) for tau in (0.0001, 0.1, 0.5, 0.7, 0.9, 0.9999)]
+    assert minima == sorted(minima)
+    assert minima[0] == pytest.approx(0, abs=0.01)
+    assert minima[-1] == pytest.approx(3, abs=0.01)
     for tau in (0.2, 0.7):  # of 0 and 1, as often the one as the other
         assert minimiser(tau, jnp.array([0.0, 1.0])) == pytest.approx(tau, abs=1e-6)
 
@@ -151,8 +151,8 @@ def test_log_density_is_the_gaussians_up_to_a_constant():
     mean, log_std = jnp.array([[0.2, -0.1]]), jnp.log(jnp.array([0.5, 2.0]))
     x = jnp.array([[0.7, 1.9]])
     z = np.array([1.0, 1.0])
-    found = iql.log_prob(x, mean, log_std)[0]
-    assert found == pytest.approx(-0.5 * np.sum(z**2) - np.log(0.5) - np.log(2.0), rel=1e-5)
+    log_prob = iql.log_prob(x, mean, log_std)[0]
+    assert log_prob == pytest.approx(-0.5 * np.sum(z**2) - np.log(0.5) - np.log(2.0), rel=1e-5)
 
 
 @pytest.mark.parametrize(

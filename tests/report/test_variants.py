@@ -75,12 +75,12 @@ def test_curve_of_a_variant_is_the_mean_of_its_seeds():
     three = (*two, run(0, 5.0, 7.0) | {"variant": "figure4/weight_050"})
     assert middle(*three, name="weight_030, RACTD student, closed loop") == [[1, 3], [2, 6]]
     figure = study_plots.over_training([*two, run(0, 1.0, 4.0) | {"task": TASKS[1]}])
-    ((legend,), others) = figure.legends, [axes.get_legend() for axes in figure.axes]
+    ((legend,), panel_legends) = figure.legends, [axes.get_legend() for axes in figure.axes]
     assert [text.get_text() for text in legend.get_texts()] == [
         "RACTD student",  # once for all panels
         "RACTD student, closed loop",
     ]
-    assert not any(others)
+    assert not any(panel_legends)
     two = (run(0, 1.0, 4.0), run(0, 3.0, 6.0) | {"task": TASKS[1]})
     panels = study_plots.over_training([*two]).axes
     assert [axes.get_title("left") for axes in panels[:2]] == [

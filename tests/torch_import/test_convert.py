@@ -399,8 +399,8 @@ def test_missing_layer_is_named(tmp_path, file, kept, said):
 # ---- the command -------------------------------------------------------------------------------
 
 
-def run_command(capsys, *words):
-    code = command.main(["torch_import", *map(str, words)])
+def run_command(capsys, *arguments):
+    code = command.main(["torch_import", *map(str, arguments)])
     return code, *capsys.readouterr()
 
 
@@ -418,7 +418,7 @@ def test_command_writes_where_main_looks_for_the_stage(files, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         ([], "which file"),
         (["nowhere.ckpt"], "cannot read nowhere.ckpt"),
@@ -427,8 +427,8 @@ def test_command_writes_where_main_looks_for_the_stage(files, tmp_path, monkeypa
         (["a", "--outt=x"], "outt"),
     ],
 )
-def test_wrong_words_end_with_one_line(words, said, capsys):
-    code, out, err = run_command(capsys, *words)
+def test_wrong_words_end_with_one_line(arguments, said, capsys):
+    code, out, err = run_command(capsys, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
 

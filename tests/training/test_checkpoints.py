@@ -1,4 +1,4 @@
-"""A disk that is full, or not ours, ends in one line and leaves the last whole checkpoint."""
+"""A disk that is full, or not writable, ends in one line and leaves the last whole checkpoint."""
 
 import contextlib
 import os

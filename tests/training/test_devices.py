@@ -37,13 +37,13 @@ def make(tiny, optimiser, sizes, weights):
         net, teacher_net, return_net = tiny("small"), tiny("small"), tiny("return")
         model = reward.ReturnModel(members=2)
 
-        def judge(params, x, cond, key=None):
+        def value(params, x, cond, key=None):
             return reward.value(return_net, params, model, x, cond)
 
-        judging = reward.make_return_model(return_net, model, adam, **sizes)
+        return_algorithm = reward.make_return_model(return_net, model, adam, **sizes)
         frozen = None
         if method == "reward":
-            algorithm = judging
+            algorithm = return_algorithm
             params = algorithm.init(jax.random.key(0)).params
         elif method == "teacher":
             algorithm = edm.make_teacher(net, NOISE, edm.Teacher(), adam, **sizes)
@@ -53,11 +53,11 @@ def make(tiny, optimiser, sizes, weights):
             params = weights(net, 1)
         else:
             student = ctm.Student(reward_weight=0.1, warm_start=False)
-            algorithm = ctm.make_student(net, teacher_net, judge, NOISE, student, adam, **sizes)
+            algorithm = ctm.make_student(net, teacher_net, value, NOISE, student, adam, **sizes)
             params = weights(net, 2)
             frozen = {
                 "teacher": weights(teacher_net, 1, seed=1),
-                "reward": judging.init(jax.random.key(1)).params,
+                "reward": return_algorithm.init(jax.random.key(1)).params,
             }
         state = train_state.create(params, adam, frozen)
         # Adam's first step is the sign of the gradient, which would blow rounding up.

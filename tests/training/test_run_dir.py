@@ -1,4 +1,4 @@
-"""A config.json that is not ours, or not of this version, ends in one line, not in a traceback."""
+"""A config.json of another program or another version ends in one line, not in a traceback."""
 
 import contextlib
 import copy
@@ -55,9 +55,9 @@ def changed(meta, path, value):
     return meta
 
 
-def refusals(run, found):
+def refusals(run, saved):
     """Return what both loaders say of a folder with such a config.json."""
-    checkpoints.write_json(run / checkpoints.CONFIG, found)
+    checkpoints.write_json(run / checkpoints.CONFIG, saved)
     texts = set()
     for loader in (ractd_jax.load_policy, ractd_jax.load_planner):
         with pytest.raises(errors.UserError) as caught:

@@ -121,3 +121,24 @@ def test_what_is_refused_leaves_the_run_that_was_there(tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match="method 'bc'"):
         train(job, "bc", overwrite=True)
     assert checkpoints.run_status(job.run("bc")) == checkpoints.FINISHED
+
+
+def test_functions_that_fail_while_traced_are_told_in_one_line(config):
+    algorithm = registry.make(config, "iql")
+
+    def fail(*args):
+        raise KeyError("actor\nnetwork")
+
+    for name in ("act", "value", "update", "init"):
+        assert f"its {name} does not take" in refusal(
+            config, "iql", algorithm._replace(**{name: fail})
+        )
+
+
+def test_values_of_another_shape_than_one_an_example_are_refused(config):
+    algorithm = registry.make(config, "iql")
+
+    def value(params, x, cond):
+        return algorithm.value(params, x, cond)[:, None]
+
+    assert "its values of 3 examples" in refusal(config, "iql", algorithm._replace(value=value))

@@ -7,7 +7,7 @@ and after, four outputs and the kernel of `width` taps meet in 4 + width - 1 mul
 
 The result is that of the plain sum but for rounding, which is three or four times as large (10^-5
 of the result's spread in float32, a hundredth where the factors are of bfloat16; sums stay float32;
-`tests/test_winograd.py`).
+`tests/nn/cpu/test_winograd.py`).
 """
 
 import functools

@@ -113,7 +113,7 @@ def test_run_is_shown_by_its_newest_checkpoint(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "says"),
     [
         (["--replay", "651"], "650 steps"),
         (["--replay", "99"], "no episode"),
@@ -125,8 +125,8 @@ def test_run_is_shown_by_its_newest_checkpoint(run, capsys):
         (["--steps", "0"], "start at 1"),
     ],
 )
-def test_a_wrong_word_ends_in_one_line(run, words, says, capsys):
-    assert command_line.main(["--out", str(run), *words]) == 2
+def test_a_wrong_word_ends_in_one_line(run, arguments, says, capsys):
+    assert command_line.main(["--out", str(run), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert says in error
@@ -138,8 +138,8 @@ def test_a_wrong_word_ends_in_one_line(run, words, says, capsys):
     [("CartPole-v1", "not a bounded vector"), ("Pendulun-v1", "Pendulum"), (None, "--env")],
 )
 def test_an_unfit_environment_is_refused_before_anything_is_written(tmp_path, env, says, capsys):
-    words = ["--out", str(tmp_path / "new"), "--steps", "100", *(["--env", env] if env else [])]
-    assert command_line.main(words) == 2
+    arguments = ["--out", str(tmp_path / "new"), "--steps", "100", *(["--env", env] if env else [])]
+    assert command_line.main(arguments) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 

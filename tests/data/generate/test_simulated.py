@@ -199,20 +199,22 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path, 
 def test_comparison_prints_what_the_file_holds(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RACTD_DATA_DIR", str(tmp_path))
     cache.path_of(TASK, simulated.VERSION, STEPS, 0).write_bytes(path.read_bytes())
-    words = ["compare", "--env=hopper", "--quality=medium-replay", f"--transitions={STEPS}"]
-    monkeypatch.setattr("sys.argv", words)
+    arguments = ["compare", "--env=hopper", "--quality=medium-replay", f"--transitions={STEPS}"]
+    monkeypatch.setattr("sys.argv", arguments)
     tool_module("compare_simulated")["main"]()
     returns = episodes.returns(hdf5.read(path, TASK))
-    header, rule, ours, theirs = capsys.readouterr().out.splitlines()
-    assert header.count("|") == rule.count("|") == ours.count("|") == theirs.count("|")
-    assert f"| {len(returns):,} |" in ours
-    assert f"{returns.mean():,.1f} +- {returns.std():,.1f}" in ours
-    assert "467.3 +- 511.0" in theirs
+    header, rule, simulated_row, published_row = capsys.readouterr().out.splitlines()
+    assert (
+        header.count("|") == rule.count("|") == simulated_row.count("|") == published_row.count("|")
+    )
+    assert f"| {len(returns):,} |" in simulated_row
+    assert f"{returns.mean():,.1f} +- {returns.std():,.1f}" in simulated_row
+    assert "467.3 +- 511.0" in published_row
 
 
 def test_comparison_of_the_snapshots_by_themselves(monkeypatch, capsys):
-    words = ["compare", "--snapshots", "--env=hopper", "--quality=medium", "--transitions=2000"]
-    monkeypatch.setattr("sys.argv", words)
+    arguments = ["compare", "--snapshots", "--env=hopper", "--quality=medium", "--transitions=2000"]
+    monkeypatch.setattr("sys.argv", arguments)
     tool_module("compare_simulated")["main"]()
     header, rule, row = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
