@@ -5,7 +5,7 @@
     Gymnasium:        obs, info = env.reset(seed=seed)
                       obs, reward, terminated, truncated, info = env.step(action)
 
-`source=gym-d4rl` uses it: data from `get_dataset()`, evaluation in the environments that D4RL
+`source=gym-d4rl` uses it: data from `get_dataset`, evaluation in the environments that D4RL
 recorded. d4rl needs mujoco-py and gym before 0.26, whose NumPy does not go with JAX's: then they
 live in an interpreter of their own, which `RACTD_D4RL_PYTHON` names (`gym_process`).
 """
@@ -37,7 +37,7 @@ class GymAdapter(gymnasium.Env):
 
     @property
     def data(self) -> Any:
-        """MuJoCo's state, with `qpos` and `qvel` as Gymnasium's `data` has them."""
+        """MuJoCo's state, with `qpos` and `qvel` as those of Gymnasium have it."""
         return self.env.unwrapped.sim.data
 
     def reset(

@@ -129,7 +129,10 @@ def test_adding_again_replaces_the_rows_that_come_again_and_keeps_the_others(tmp
 def test_two_results_for_one_cell_are_refused(tmp_path, capsys):
     for k, fields in enumerate([{}, {"size": "small"}, {"source": "D4RL"}]):
         (tmp_path / f"{k}.json").write_text(json.dumps([entry(1.0, **fields)]))
-    with pytest.raises(errors.UserError, match=r"two results of student .*\(simulated, small, def"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"two results of student .*\(simulated, D4RL v2 .of a test., small, def",
+    ):
         study.load(tmp_path)
     assert study.name(entry(1.0)) != study.name(entry(1.0, source="D4RL"))
     files = [study.name(entry(1.0, source=f"file {name}.hdf5")) for name in ("replay", "rollout")]

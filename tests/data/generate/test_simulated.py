@@ -174,7 +174,8 @@ def test_every_locomotion_task_has_a_recipe_of_its_size_in_learning_order():
         assert abs(recipe.transitions - d4rl.PUBLISHED[name].steps) < 1000
         if name.endswith("medium-replay-v2"):
             medium = simulated.RECIPES[name.replace("-replay", "")]
-            assert list(medium.shares) == [max(recipe.shares)]
+            last = len(medium.shares)  # of medium-replay
+            assert list(medium.shares) == list(recipe.shares)[-last:]
 
 
 def test_medium_expert_as_published_is_medium_and_expert_in_one():
@@ -218,7 +219,7 @@ def test_comparison_of_the_snapshots_by_themselves(monkeypatch, capsys):
     header, rule, row = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
     name, users, count, returns, *_ = (word.strip() for word in row.strip("|").split("|"))
-    assert name == "hopper after 350,000 steps"
+    assert name == "hopper after 320,000 steps"
     assert users == "medium-replay, medium, medium-expert"
     assert 1 < int(count) < 10
     assert 1_000 < float(returns.split(" +- ")[0].replace(",", "")) < 2_500
@@ -237,7 +238,7 @@ def test_snapshots_of_the_other_robots_act_as_their_recipe_says(env):
         assert episode["observations"].shape[1] == task.obs_dim
         return episode["rewards"].mean()
 
-    (medium,) = simulated.RECIPES[task.name].shares
+    medium = max(simulated.RECIPES[task.name].shares)
     assert mean_reward(medium) > 2 > mean_reward(0)
 
 
@@ -320,7 +321,7 @@ def test_thinning_keeps_the_snapshots_of_the_recipes(tmp_path, monkeypatch):
     with np.load(tool["thin"](tmp_path, "hopper")) as archive:
         assert archive["mean/bias"].dtype == np.float16
         np.testing.assert_allclose(archive["mean/bias"][:, 0], archive["steps"] / 1e5, rtol=1e-3)
-        assert 350_000 in archive["steps"]
+        assert 320_000 in archive["steps"]
         assert len(archive["steps"]) < 20
     np.savez(tmp_path / "sac_actors_hopper.npz", steps=steps[:5])
     with pytest.raises(SystemExit, match="hopper: wanted"):
