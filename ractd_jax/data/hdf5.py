@@ -47,6 +47,27 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def dimension_names(path: Path) -> dict[str, list[str]]:
+    """Return the names of dimensions, where a file has them.
+
+    They are an attribute `names` of `observations` or `actions`, a text for each dimension.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with hdf5_layout.opened(path) as file:
+        named: dict[str, Any] = {
+            column: file[column].attrs["names"]
+            for column in ("observations", "actions")
+            if column in file and "names" in file[column].attrs
+        }
+    return {
+        column: [hdf5_layout.shown(n.decode() if isinstance(n, bytes) else str(n)) for n in names]
+        for column, names in named.items()
+        if isinstance(names, np.ndarray) and names.ndim == 1
+    }
+
+
 def write(
     path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> None:

@@ -75,7 +75,7 @@ def columns(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     """
     found: dict[str, h5py.Dataset] = {}
     groups: list[h5py.Group] = []
-    for name in file:
+    for name in map(str, file):
         item = _item(file, name, path)
         if isinstance(item, h5py.Dataset):
             found[name] = item
@@ -93,7 +93,7 @@ def columns(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     return found
 
 
-def _item(file: h5py.File, name: str, path: Path) -> h5py.Dataset | h5py.Group | None:
+def _item(file: h5py.File, name: str, path: Path) -> h5py.HLObject:
     """Return what stands under a name, which may be a link to another file."""
     try:
         return file[name]

@@ -16,7 +16,7 @@ subtracted in float64 before anything is cast (`center`). Of all other dimension
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -303,4 +303,7 @@ def _origin_of(affine: Affine) -> Float64[np.ndarray, "*dim"]:
 
 def _align(affine: Affine, ndim: int) -> Affine:
     """Give vectors the leading axes that strict rank promotion asks for; scalars need none."""
-    return Affine(*(v.reshape((1,) * (ndim - v.ndim) + v.shape) if v.ndim else v for v in affine))
+    parts: list[Any] = [
+        v.reshape((1,) * (ndim - v.ndim) + v.shape) if v.ndim else v for v in affine
+    ]
+    return Affine(*parts)

@@ -128,6 +128,12 @@ def environment(task: tasks.TaskSpec, source: str) -> tasks.TaskSpec:
     return dataclasses.replace(task, env_id=f"{gym_adapter.PREFIX}{task.name}")
 
 
+def dimension_names(source: str) -> dict[str, list[str]]:
+    """Return what a file calls the dimensions of observations and actions; {} where it does not."""
+    path = _expanded(source)
+    return hdf5.dimension_names(path) if _is_path(source) and hdf5.is_file(path) else {}
+
+
 def _read_path(path: Path, task: tasks.TaskSpec) -> episodes.Transitions:
     if hdf5.is_file(path) or not _exists(path):
         return hdf5.read(path, task)
