@@ -10,7 +10,6 @@ from ractd_jax.diffusion import Noise
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.train_state import Optimiser
 
-
 NORMALIZATIONS = ("minmax", "quantile", "standard", "none")  # of observations
 
 

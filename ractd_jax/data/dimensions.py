@@ -27,7 +27,7 @@ DISTINCT = 20  # values: a dimension of fewer is one of levels, where many rows 
 SATURATED = 0.02  # share of rows at an end of a dimension
 ACTIONS_AT_LIMIT = 0.5  # share of rows at an action's limits
 USUAL = 0.9  # quantile of the changes from row to row that is the usual one
-JUMP, RESET = 10.0, 3.0  # times the usual change, of one dimension, and on average over all
+JUMP, RESET = 10.0, 2.0  # times the usual change, of one dimension, and on average over all others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,20 +80,18 @@ def describe(
     names = names or {}
     inside = ~(recorded.terminals | recorded.timeouts)[:-1]
     reset = resets(recorded)
-    limits = task.action_limits()
-    described = []
-    for column in ("observations", "actions"):
-        values, labels = getattr(recorded, column), names.get(column, ())
-        size = values.shape[1]
-        low, high = (np.broadcast_to(limit, (size,)) for limit in limits)
-        for i in range(size):
-            name = labels[i] if len(labels) == size else ""
-            described.append(
-                _observed(values[:, i], i, name, inside & ~reset)
-                if column == "observations"
-                else _acted(values[:, i], i, name, float(low[i]), float(high[i]))
-            )
-    return described
+    x, actions = recorded.observations, recorded.actions
+    limits = (np.broadcast_to(limit, actions.shape[1:]).tolist() for limit in task.action_limits())
+    labels = [
+        named if len(named := names.get(column, ())) == values.shape[1] else [""] * values.shape[1]
+        for column, values in (("observations", x), ("actions", actions))
+    ]
+    observed = [_observed(x[:, i], i, n, inside & ~reset) for i, n in enumerate(labels[0])]
+    acted = [
+        _acted(actions[:, i], i, name, low, high)
+        for i, (name, low, high) in enumerate(zip(labels[1], *limits, strict=True))
+    ]
+    return observed + acted
 
 
 def _observed(
@@ -244,9 +242,8 @@ def _saturated(
 def resets(recorded: episodes.Transitions) -> Bool[np.ndarray, " rows"]:
     """Return the rows, but the last, after which all jumps, as where another episode begins.
 
-    A row is one of them if its dimensions change, on average, by more than three times what each
-    usually does, and more than half of them by more than that. Simulated hoppers stay below 2.1
-    within episodes and are mostly above 3.7 between them.
+    A row is one of them if its dimensions, all but the one that jumps most, change on average by
+    more than twice what each usually does.
 
     Args:
         recorded: complete episodes; their own ends are left out.
@@ -259,15 +256,16 @@ def resets(recorded: episodes.Transitions) -> Bool[np.ndarray, " rows"]:
         [49]
     """
     inside = ~(recorded.terminals | recorded.timeouts)[:-1]
-    total, moved, count = np.zeros(len(inside)), np.zeros(len(inside), int), 0
+    total, largest, count = np.zeros(len(inside)), np.zeros(len(inside)), 0
     for i in range(recorded.observations.shape[1]):
         change, usual = _changes(recorded.observations[:, i], inside)
         if usual > 0:
-            total += np.minimum(change / usual, 100 * RESET)
-            moved += change > usual
+            total += change / usual
+            largest = np.maximum(largest, change / usual)
             count += 1
-    # One dimension that jumps alone is a glitch of its own.
-    return inside & (total > RESET * count) & (moved > count / 2)
+    if count > 1:  # one dimension that jumps alone is a glitch of its own
+        total, count = total - largest, count - 1
+    return inside & (total > RESET * count)
 
 
 def _changes(

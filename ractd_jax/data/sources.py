@@ -101,7 +101,7 @@ def load(
     word, _, name = source.partition(":")
     if word in READERS and bool(name) == (word == "minari"):
         recorded = READERS[word](Request(task, name, transitions, seed))
-    elif source and _is_path(source):
+    elif source and is_path(source):
         recorded = _read_path(_expanded(source), task)
     else:
         raise _unknown(source)
@@ -131,7 +131,7 @@ def environment(task: tasks.TaskSpec, source: str) -> tasks.TaskSpec:
 def dimension_names(source: str) -> dict[str, list[str]]:
     """Return what a file calls the dimensions of observations and actions; {} where it does not."""
     path = _expanded(source)
-    return hdf5.dimension_names(path) if _is_path(source) and hdf5.is_file(path) else {}
+    return hdf5.dimension_names(path) if is_path(source) and hdf5.is_file(path) else {}
 
 
 def _read_path(path: Path, task: tasks.TaskSpec) -> episodes.Transitions:
@@ -142,7 +142,8 @@ def _read_path(path: Path, task: tasks.TaskSpec) -> episodes.Transitions:
     raise errors.UserError(f"{path} is a folder, but not that of a Minari dataset")
 
 
-def _is_path(source: str) -> bool:
+def is_path(source: str) -> bool:
+    """Tell if a source is a file or a folder, and no word."""
     with contextlib.suppress(RuntimeError):  # no such user
         if _exists(Path(source).expanduser()):
             return True
