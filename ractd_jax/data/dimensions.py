@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ractd_jax import tasks
-from ractd_jax.data import episodes, normalization, validation
+from ractd_jax.data import episodes, normalization
 
 AT_LIMIT = 1e-3  # of the range: an action this near to a limit is at the limit
 EDGE = 0.1  # share of the rows, at either end, among which glitches are looked for
@@ -204,7 +204,7 @@ def _far(x: Float[np.ndarray, " n"], low: float, high: float) -> Iterator[str]:
     ends = np.array([low]), np.array([high])
     if not normalization.far_from_zero(*ends)[0]:
         return
-    steps, size = validation.spacing(np.array([low, high])), high - low
+    steps, size = normalization.spacing(np.array([low, high])), high - low
     if x.dtype == np.float64:
         yield (
             f"varies by {size:.3g} around {low:.10g}, where float32 has steps of {steps:.2g}: it "
@@ -232,7 +232,7 @@ def _saturated(
             yield (
                 f"is exactly {value:.6g}, its {word} value, in {share:.1%} of the rows, first in "
                 f"row {row:,}: a sensor at its limit shows all beyond as the same; record a wider "
-                "range"
+                "range if there is one"
             )
 
 

@@ -100,6 +100,16 @@ def far_from_zero(
     return np.asarray((high - low >= CONSTANT) & (steps > RESOLUTION * (high - low)))
 
 
+def spacing(values: Float[np.ndarray, " n"]) -> float:
+    """Return the steps of float32 at the largest of some values.
+
+    Example:
+        >>> spacing(np.array([5412345.2]))
+        0.5
+    """
+    return float(np.spacing(np.float32(np.abs(values).max())))
+
+
 def minmax(x: Float[np.ndarray, "n *dim"]) -> Affine:
     """Return the map that takes each dimension's smallest value to -1 and its largest to 1.
 

@@ -188,7 +188,7 @@ def _check_precision(actions: np.ndarray, wrong: ends.Wrong) -> None:
         values = actions[:, lost[0]]
         raise wrong(
             f"actions: dimension {lost[0]} lies between {values.min():.9g} and "
-            f"{values.max():.9g}, where float32 has steps of {spacing(values):.2g}: record it from "
+            f"{values.max():.9g}, where float32 has steps of {normalization.spacing(values):.2g}: record it from "
             "a start that is near, such as its first value"
         )
 
@@ -199,16 +199,6 @@ def _lost_in_float32(column: np.ndarray) -> Int[np.ndarray, " lost"]:
         return np.zeros(0, int)
     low, high = column.min(axis=0).astype(np.float64), column.max(axis=0).astype(np.float64)
     return np.flatnonzero(normalization.far_from_zero(low, high))
-
-
-def spacing(values: Float[np.ndarray, " n"]) -> float:
-    """Return the steps of float32 at the largest of some values.
-
-    Example:
-        >>> spacing(np.array([5412345.2]))
-        0.5
-    """
-    return float(np.spacing(np.float32(np.abs(values).max())))
 
 
 def _custom_limits(

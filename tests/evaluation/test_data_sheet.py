@@ -54,7 +54,8 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
         "constant_observations": [4, 6, 30, 31, 32, 40, 41],
         "constant_actions": [0],
         "length_min": 15,
-        "actions_at_limit": 0.6,
+        "resets": 3,
+        "both_ends": 2,
         "terminals": 0,
         "reward_min": facts["reward_max"],
     }
@@ -62,7 +63,8 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
     assert len(text) == len(odd)
     words = [
         *("observations: dimension 4, 6, 30 to 32, 40, 41 never", "actions: dimension 0"),
-        *("15 steps", "60%", "-100", "same reward"),
+        *("15 steps", "jump after row 0, in 3 places", "2 rows are a terminal and"),
+        *("-100", "same reward"),
     ]
     for line, word in zip(text, words, strict=True):
         assert word in line
