@@ -73,12 +73,12 @@ def columns(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
         UserError: a column of the schema is a group or a link to nowhere, or all columns lie in
             groups.
     """
-    found: dict[str, h5py.Dataset] = {}
+    datasets: dict[str, h5py.Dataset] = {}
     groups: list[h5py.Group] = []
     for name in map(str, file):
         item = _item(file, name, path)
         if isinstance(item, h5py.Dataset):
-            found[name] = item
+            datasets[name] = item
         elif isinstance(item, h5py.Group):
             groups.append(item)
     for group in groups:
@@ -90,7 +90,7 @@ def columns(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
             )
     if groups and "observations" not in found and not _only_about(groups):
         raise errors.UserError(_nested(path, groups))
-    return found
+    return datasets
 
 
 def _item(file: h5py.File, name: str, path: Path) -> h5py.HLObject:
@@ -168,18 +168,18 @@ def shown(name: str) -> str:
     return name.encode("unicode_escape").decode()
 
 
-def check_readable(found: Mapping[str, h5py.Dataset], path: Path) -> None:
+def check_readable(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
     """Refuse columns that cannot be read, or not on this machine.
 
     Args:
-        found: the columns that are to be read.
+        datasets: the columns that are to be read.
         path: of the file.
 
     Raises:
         UserError: a filter is missing, a part lies in a file that is not there, or there is not
             enough memory.
     """
-    for name, column in found.items():
+    for name, column in datasets.items():
         plist = column.id.get_create_plist()
         for i in range(plist.get_nfilters()):
             number, label = plist.get_filter(i)[0], plist.get_filter(i)[3]
@@ -197,7 +197,7 @@ def check_readable(found: Mapping[str, h5py.Dataset], path: Path) -> None:
                         f"{path}: {name!r} is put together from other files, and "
                         f"{shown(source.file_name)} is not there"
                     )
-    size = sum(int(np.prod(c.shape, dtype=object)) * c.dtype.itemsize for c in found.values())
+    size = sum(int(np.prod(c.shape, dtype=object)) * c.dtype.itemsize for c in datasets.values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
         raise errors.UserError(

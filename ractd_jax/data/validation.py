@@ -186,10 +186,11 @@ def _check_precision(actions: np.ndarray, wrong: ends.Wrong) -> None:
     lost = _lost_in_float32(actions)
     if len(lost):
         values = actions[:, lost[0]]
+        steps = normalization.spacing(values)
         raise wrong(
             f"actions: dimension {lost[0]} lies between {values.min():.9g} and "
-            f"{values.max():.9g}, where float32 has steps of {normalization.spacing(values):.2g}: record it from "
-            "a start that is near, such as its first value"
+            f"{values.max():.9g}, where float32 has steps of {steps:.2g}: record it from a start "
+            "that is near, such as its first value"
         )
 
 

@@ -68,7 +68,9 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
     ]
     for line, word in zip(text, words, strict=True):
         assert word in line
-    assert not any("terminal" in line for line in statistics.remarks(facts | odd, 16, 0.0))
+    assert not any(
+        "ends in a terminal" in line for line in statistics.remarks(facts | odd, 16, 0.0)
+    )
     (nothing,) = statistics.remarks(facts | {"length_min": 5, "length_max": 15}, 16, -100.0)[-1:]
     assert "no episode is as long as the horizon of 16, the longest has 15" in nothing
 
