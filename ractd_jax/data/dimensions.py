@@ -12,10 +12,10 @@ and of nothing else.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from ractd_jax import tasks
 from ractd_jax.data import episodes, normalization
@@ -28,6 +28,11 @@ SATURATED = 0.02  # share of rows at an end of a dimension
 ACTIONS_AT_LIMIT = 0.5  # share of rows at an action's limits
 USUAL = 0.9  # quantile of the changes from row to row that is the usual one
 JUMP, RESET = 10.0, 2.0  # times the usual change, of one dimension, and on average over all others
+
+CURES = (  # of glitches in observations, in actions
+    "drop those rows, or choose data.normalization=quantile",
+    "drop those rows, or clip them",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Dimension:
         at_low: share of the rows at the lower limit: an action's, or else its own smallest value.
         at_high: the same at the upper limit.
         jumps: rows after which it changes by far more than usual, within an episode.
+        kinds: of its notes, in a word each.
         notes: a sentence for everything that deserves a second look.
     """
 
@@ -56,6 +62,7 @@ class Dimension:
     at_low: float
     at_high: float
     jumps: int
+    kinds: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -99,21 +106,15 @@ def _observed(
 ) -> Dimension:
     ordered = np.sort(x)
     low, high, at_low, at_high = _ends(ordered)
-    glitch = list(_glitch(x, ordered))
-    rows = _jumps(x, inside) if not glitch else np.zeros(0, int)
-    notes = [*_faint(low, high), *glitch]
-    if not glitch:
-        notes += [*_far(x, low, high), *_saturated(x, ordered, at_low, at_high)]
-    if len(rows):
-        notes.append(
-            f"changes {len(rows):,} times by more than {JUMP:g} times its usual step within an "
-            f"episode, first after row {rows[0]:,} ({x[rows[0]]:.4g} to {x[rows[0] + 1]:.4g}): a "
-            "glitch, an angle that wraps around, or an end of an episode that is not marked"
-        )
-    notes = _titled("observations", index, name, notes)
-    quantiles = _quantiles(ordered)
-    return Dimension(
-        "observations", index, name, low, high, quantiles, at_low, at_high, len(rows), notes
+    notes = {"faint": _faint(low, high), "glitch": _glitch(x, ordered, CURES[0])}
+    rows = np.zeros(0, int)
+    if not notes["glitch"]:  # which would be seen as a jump and at the limit as well
+        rows = _jumps(x, inside)
+        notes["far from 0"] = _far(x, low, high)
+        notes["saturated"] = _saturated(x, ordered, at_low, at_high)
+        notes["jumps"] = _jumping(x, rows)
+    return _described(
+        ("observations", index, name), (low, high), ordered, (at_low, at_high), len(rows), notes
     )
 
 
@@ -124,22 +125,35 @@ def _acted(
     low, high, _, _ = _ends(ordered)
     near = AT_LIMIT * (upper - lower)
     at_low, at_high = float((x <= lower + near).mean()), float((x >= upper - near).mean())
-    notes = [*_faint(low, high), *_glitch(x, ordered), *_far(x, low, high)]
+    notes = {
+        "faint": _faint(low, high),
+        "glitch": _glitch(x, ordered, CURES[1]),
+        "far from 0": _far(x, low, high),
+    }
     if low < high and at_low + at_high > ACTIONS_AT_LIMIT:
         first = int(np.argmax((x <= lower + near) | (x >= upper - near)))
-        notes.append(
+        notes["saturated"] = (
             f"is at a limit in {at_low + at_high:.0%} of the rows, first in row {first:,}: check "
             "the units of the actions, or name wider limits"
         )
-    notes = _titled("actions", index, name, notes)
+    return _described(("actions", index, name), (low, high), ordered, (at_low, at_high), 0, notes)
+
+
+def _described(
+    title: tuple[str, int, str],
+    ends: tuple[float, float],
+    ordered: Float[np.ndarray, " n"],
+    at: tuple[float, float],
+    jumps: int,
+    notes: Mapping[str, str],
+) -> Dimension:
+    """Return a dimension with its notes, each of which begins with its name; "" is none."""
+    column, index, name = title
+    label = f"{column}: dimension {index} ({name})" if name else f"{column}: dimension {index}"
+    said = {kind: f"{label} {note}" for kind, note in notes.items() if note}
     return Dimension(
-        "actions", index, name, low, high, _quantiles(ordered), at_low, at_high, 0, notes
+        *title, *ends, _quantiles(ordered), *at, jumps, tuple(said), tuple(said.values())
     )
-
-
-def _titled(column: str, index: int, name: str, notes: list[str]) -> tuple[str, ...]:
-    label = f"dimension {index} ({name})" if name else f"dimension {index}"
-    return tuple(f"{column}: {label} {note}" for note in notes)
 
 
 def _ends(ordered: Float[np.ndarray, " n"]) -> tuple[float, float, float, float]:
@@ -159,63 +173,55 @@ def _quantiles(ordered: Float[np.ndarray, " n"]) -> tuple[float, float, float]:
 # ---- what deserves a second look -----------------------------------------------------------------
 
 
-def _faint(low: float, high: float) -> Iterator[str]:
-    if 0 < high - low < normalization.CONSTANT:
-        yield (
-            f"varies by {high - low:.2g} only, around {low:.4g}, and is taken for constant: record "
-            "it in smaller units if that is no noise"
-        )
+def _faint(low: float, high: float) -> str:
+    if not 0 < high - low < normalization.CONSTANT:
+        return ""
+    return (
+        f"varies by {high - low:.2g} only, around {low:.4g}, and is taken for constant: record it "
+        "in smaller units if that is no noise"
+    )
 
 
-def _glitch(x: Float[np.ndarray, " n"], ordered: Float[np.ndarray, " n"]) -> Iterator[str]:
-    """Yield a note if a gap parts a few values from all others, on either side."""
+def _glitch(x: Float[np.ndarray, " n"], ordered: Float[np.ndarray, " n"], cure: str) -> str:
+    """Return a note if a gap parts a few values from all others, on either side."""
     n = len(ordered)
     edge = int(EDGE * n)
     if not edge:
-        return
+        return ""
     wide = ordered.astype(np.float64)
     core = wide[n - 1 - edge] - wide[edge]
     below, above = np.diff(wide[: edge + 1]), np.diff(wide[n - 1 - edge :])
     first = int(below.argmax()) + 1 if below.max() > GAP * core else 0
     last = n - 1 - edge + int(above.argmax()) if above.max() > GAP * core else n - 1
+    count, rest = first + n - 1 - last, wide[last] - wide[first]
+    kept = rest / max(wide[-1] - wide[0], normalization.CONSTANT)
     # Of a dimension that is constant but for some rows only very few are glitches, else events.
-    count = first + n - 1 - last
-    rest = wide[last] - wide[first]
-    if not count or (not core and count > max(3, n // 1000)) or rest + core < 0:
-        return
-    if rest > (wide[-1] - wide[0]) / (1 + GAP):
-        return
+    if not count or (not core and count > max(3, n // 1000)) or kept > 1 / (1 + GAP):
+        return ""
     out = (x < ordered[first]) | (x > ordered[last])
     row = int(out.argmax())
-    kept = rest / (wide[-1] - wide[0])
     within = f"between {wide[first]:.4g} and {wide[last]:.4g}" if rest else f"{wide[first]:.4g}"
-    yield (
+    return (
         f"is {x[row]:.6g} in row {row:,} and far off in {count:,} of {n:,} rows, all others are "
-        f"{within}, and so are squeezed into {_percent(kept)} of the range: if it is a glitch, or "
-        "stands for no reading, drop those rows, or choose data.normalization=quantile"
+        f"{within}, and so are squeezed into {100 * kept:.2g}% of the range: if it is a glitch, or "
+        f"stands for no reading, {cure}"
     )
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share >= 1e-3 or not share else f"{share:.1g}"
-
-
-def _far(x: Float[np.ndarray, " n"], low: float, high: float) -> Iterator[str]:
-    ends = np.array([low]), np.array([high])
-    if not normalization.far_from_zero(*ends)[0]:
-        return
+def _far(x: Float[np.ndarray, " n"], low: float, high: float) -> str:
+    if not normalization.far_from_zero(np.array([low]), np.array([high]))[0]:
+        return ""
     steps, size = normalization.spacing(np.array([low, high])), high - low
     if x.dtype == np.float64:
-        yield (
+        return (
             f"varies by {size:.3g} around {low:.10g}, where float32 has steps of {steps:.2g}: it "
             "is counted from there in float64, so give a policy its observations in float64, or "
             "record it from a start that is near"
         )
-        return
     off = 0.01 * max(abs(low), abs(high))
-    yield (
+    return (
         f"varies by {size:.2g} only around {low:.6g}, {size / steps:,.0f} of the steps that "
-        f"float32 has there: what may be rounding fills its whole range, and a reading that is off "
+        "float32 has there: what may be rounding fills its whole range, and a value that is off "
         f"by {off:.2g} reaches a network as {2 * off / size:,.0f}; leave it out, or record it in "
         "float64 from a start that is near"
     )
@@ -223,17 +229,32 @@ def _far(x: Float[np.ndarray, " n"], low: float, high: float) -> Iterator[str]:
 
 def _saturated(
     x: Float[np.ndarray, " n"], ordered: Float[np.ndarray, " n"], at_low: float, at_high: float
-) -> Iterator[str]:
+) -> str:
     if max(at_low, at_high) < SATURATED or len(np.unique(ordered)) <= DISTINCT:
-        return
-    for value, share, word in ((ordered[0], at_low, "smallest"), (ordered[-1], at_high, "largest")):
-        if share >= SATURATED and value != 0:
-            row = int((x == value).argmax())
-            yield (
-                f"is exactly {value:.6g}, its {word} value, in {share:.1%} of the rows, first in "
-                f"row {row:,}: a sensor at its limit shows all beyond as the same; record a wider "
-                "range if there is one"
-            )
+        return ""
+    ends = ((ordered[0], at_low, "smallest"), (ordered[-1], at_high, "largest"))
+    parts = [
+        f"exactly {value:.6g}, its {word} value, in {share:.1%} of the rows, first in row "
+        f"{int((x == value).argmax()):,}"
+        for value, share, word in ends
+        if share >= SATURATED and value != 0
+    ]
+    if not parts:
+        return ""
+    return (
+        f"is {', and '.join(parts)}: a sensor at its limit shows all beyond as the same; record a "
+        "wider range if there is one"
+    )
+
+
+def _jumping(x: Float[np.ndarray, " n"], rows: Int[np.ndarray, " jump"]) -> str:
+    if not len(rows):
+        return ""
+    return (
+        f"changes {len(rows):,} times by more than {JUMP:g} times its usual step within an "
+        f"episode, first after row {rows[0]:,} ({x[rows[0]]:.4g} to {x[rows[0] + 1]:.4g}): a "
+        "glitch, an angle that wraps around, or an end of an episode that is not marked"
+    )
 
 
 # ---- changes from row to row ---------------------------------------------------------------------
@@ -277,6 +298,8 @@ def _changes(
     return change, usual
 
 
-def _jumps(x: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " rows"]) -> np.ndarray:
+def _jumps(
+    x: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " rows"]
+) -> Int[np.ndarray, " jump"]:
     change, usual = _changes(x, inside)
     return np.flatnonzero(inside & (change > JUMP * usual)) if usual else np.zeros(0, int)

@@ -88,7 +88,7 @@ def columns(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
                 f"{path}: {name!r} is a group of {_listed(group)}, not a column: write one array "
                 f"{name!r} of a row a step, as np.concatenate([...], axis=1) makes it"
             )
-    if groups and "observations" not in found and not _only_about(groups):
+    if groups and "observations" not in datasets and not _only_about(groups):
         raise errors.UserError(_nested(path, groups))
     return datasets
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ractd_jax.data import d4rl, dimensions, labels, sources, statistics
 from ractd_jax.report import data as report
+from ractd_jax.report import data_page
 from ractd_jax.training import checkpoints
 from ractd_jax.training.pipeline import Pipeline
 
@@ -52,7 +53,7 @@ def show(pipeline: Pipeline) -> dict[str, Any]:
     about = {"task": task.name, "source": source, "facts": known, "remarks": remarks}
     about["dimensions"] = [dataclasses.asdict(dimension) for dimension in described]
     checkpoints.write_json(sheet, about)
-    report.histograms(folder / "data.png", transitions, task, title)
+    data_page.save(folder / "data.png", transitions, task, title, described)
     written = [sheet, folder / "data.png"]
     if draw := report.MAPS.get(task.name.split("-")[0]):
         draw(folder / "map.png", transitions, task, source)

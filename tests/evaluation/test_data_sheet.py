@@ -11,8 +11,9 @@ from rich.console import Console
 
 from ractd_jax import tasks
 from ractd_jax.cli import app, flags
-from ractd_jax.data import d4rl, episodes, hdf5, statistics
+from ractd_jax.data import d4rl, dimensions, episodes, hdf5, statistics
 from ractd_jax.report import data as report
+from ractd_jax.report import data_page
 
 TASK = tasks.get("hopper-medium-replay-v2")
 N = 90
@@ -91,10 +92,10 @@ def test_table_sets_the_published_numbers_beside(transitions):
 @pytest.mark.parametrize(
     "limits", [{}, {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 20.0, 0.0)}]
 )
-def test_histograms(tmp_path, transitions, limits):
+def test_the_page_is_drawn(tmp_path, transitions, limits):
     task = dataclasses.replace(TASK, **limits)
     path = tmp_path / "new" / "data.png"
-    report.histograms(path, transitions, task, "a title")
+    data_page.save(path, transitions, task, "a title", dimensions.describe(transitions, task))
     assert shows_something(path)
 
 
@@ -123,5 +124,5 @@ def test_an_episode_of_one_step_is_drawn_too(tmp_path):
     one = transitions_of(([(1, True)], 0))
     task = tasks.TaskSpec("toy", "", 3, 2, 5, 0.0, 1.0, "")
     assert statistics.inspect(one, task)["constant_observations"] == [0, 1, 2]
-    report.histograms(tmp_path / "one.png", one, task, "one")
+    data_page.save(tmp_path / "one.png", one, task, "one", dimensions.describe(one, task))
     assert shows_something(tmp_path / "one.png")
