@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -55,7 +56,8 @@ def save(
     heights = [2.6, ROW * (len(shown) + 3), 3.6]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.9), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=style.INK)
-    top, middle, bottom = np.ravel(figure.subfigures(3, 1, height_ratios=heights))
+    parts: Any = figure.subfigures(3, 1, height_ratios=heights)
+    top, middle, bottom = parts
     _histograms(top.subplots(1, 5, width_ratios=(1, 1, 1, 1, 0.28)), recorded, task)
     _table(middle.subplots(), shown, len(described))
     _curves(bottom, recorded, [d for d in described if d.column == "observations"])
@@ -140,9 +142,11 @@ def _table(axes: Axes, shown: Sequence[Dimension], count: int) -> None:
 
 def _row(axes: Axes, y: float, d: Dimension) -> None:
     kind = "obs" if d.column == "observations" else "act"
+    size, span = max(abs(d.low), abs(d.high)), d.high - d.low
+    digits = 4 + max(0, int(np.log10(size / span))) if span else 4  # so that they differ
     cells = (
         f"{kind} {d.index}  {d.name[:24]}",
-        *(f"{v:.4g}" for v in (d.low, *d.quantiles, d.high)),
+        *(f"{v:.{digits}g}" for v in (d.low, *d.quantiles, d.high)),
         f"{d.at_low:.1%}",
         f"{d.at_high:.1%}",
         f"{d.jumps:,}" if d.column == "observations" else "",
