@@ -187,8 +187,8 @@ def check_readable(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
                 kind = FILTERS.get(number) or shown(label.decode("utf8", "replace")) or "unknown"
                 raise errors.UserError(
                     f"{path}: {name!r} is packed with the filter {kind} (number {number}), which "
-                    "HDF5 does not have here: pip install hdf5plugin (the extra filters), or write the column with "
-                    "compression='gzip'"
+                    "HDF5 does not have here: pip install hdf5plugin (the extra filters), or "
+                    "write the column with compression='gzip'"
                 )
         if column.is_virtual:
             for source in column.virtual_sources():
