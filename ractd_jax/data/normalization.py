@@ -28,6 +28,7 @@ CONSTANT = 1e-7  # a dimension with a smaller range is only shifted, to 0
 RESOLUTION = 1e-4  # of a dimension's range: float32 has to be finer there, or an origin is needed
 TAIL = 0.01  # share of the rows beyond each of the two quantiles
 BOUND = 3.0  # of values normalised by quantiles
+UNBOUNDED = float(np.finfo(np.float32).max)  # of all others: finite, as all saved numbers are
 
 
 class Affine(NamedTuple):
@@ -48,7 +49,7 @@ class Affine(NamedTuple):
     offset: Float[Array | np.ndarray, "*dim"]
     origin: Float[Array | np.ndarray, "*dim"] | np.float32 = np.float32(0)
     remainder: Float[Array | np.ndarray, "*dim"] | np.float32 = np.float32(0)
-    bound: Float[Array | np.ndarray, "*dim"] | np.float32 = np.float32(np.inf)
+    bound: Float[Array | np.ndarray, "*dim"] | np.float32 = np.float32(UNBOUNDED)
 
 
 class Normalizer(NamedTuple):
@@ -69,7 +70,7 @@ def affine(
     scale: Float[np.ndarray, "*dim"],
     offset: Float[np.ndarray, "*dim"],
     origin: Float64[np.ndarray, "*dim"] | float = 0.0,
-    bound: Float[np.ndarray, "*dim"] | float = np.inf,
+    bound: Float[np.ndarray, "*dim"] | float = UNBOUNDED,
 ) -> Affine:
     """Return a map whose parts all have the shape of `scale`, in float32.
 
@@ -119,7 +120,7 @@ def minmax(x: Float[np.ndarray, "n *dim"]) -> Affine:
         [[-0.5]]
     """
     low, high = _ends(x)
-    return _between(low, high, _origin(low, high), np.inf)
+    return _between(low, high, _origin(low, high), UNBOUNDED)
 
 
 def quantile(x: Float[np.ndarray, "n *dim"]) -> Affine:
@@ -138,7 +139,7 @@ def quantile(x: Float[np.ndarray, "n *dim"]) -> Affine:
     ends = _ends(x)
     narrow = high - low < CONSTANT
     low, high = np.where(narrow, ends[0], low), np.where(narrow, ends[1], high)
-    return _between(low, high, _origin(low, high), np.where(narrow, np.inf, BOUND))
+    return _between(low, high, _origin(low, high), np.where(narrow, UNBOUNDED, BOUND))
 
 
 def standard(x: Float[np.ndarray, "n *dim"]) -> Affine:
@@ -264,7 +265,7 @@ def normalize(
     a = _align(affine, x.ndim)
     if isinstance(x, np.ndarray) and isinstance(affine.origin, np.ndarray | np.generic):
         y = center(x, affine) * a.scale + a.offset
-        return y if np.isinf(a.bound).all() else np.clip(y, -a.bound, a.bound)
+        return y if (a.bound >= UNBOUNDED).all() else np.clip(y, -a.bound, a.bound)
     y = (x - a.origin - a.remainder) * a.scale + a.offset
     return jnp.clip(y, -a.bound, a.bound)
 
