@@ -191,6 +191,7 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
         UserError: nothing is trained there, it is not what the command line names, or a field is
             set that the models were not trained with.
     """
+    from ractd_jax.data import sources
     from ractd_jax.envs import choice
     from ractd_jax.evaluation import finished
     from ractd_jax.training import run_dir
@@ -199,6 +200,8 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
         how = finished.command(config, "all", folder, options.named)
         raise UserError(f"nothing is trained in {folder}; {how} trains the pipeline")
     values: Any = flags.saved(folder, config.stage)
+    if sources.is_path(values.source) and sources.is_path(config.source):
+        values.source = config.source  # it may have moved; `check_same` knows it by what it holds
     for name in ("size", "source", "preset", "seed"):
         if values[name] != getattr(config, name):
             raise UserError(

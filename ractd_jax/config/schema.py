@@ -11,6 +11,8 @@ from ractd_jax.tasks import TaskSpec
 from ractd_jax.train_state import Optimiser
 from ractd_jax.types import PRECISIONS
 
+NORMALIZATIONS = ("minmax", "quantile", "standard", "none")  # of observations
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -25,6 +27,8 @@ class Data:
         transitions: steps to simulate, or to read of a file; 0 for all there are.
         goal_relabel: share of the examples, in mazes, that run from a random row to the target of
             its segment and rest there.
+        normalization: of observations, for models of windows: one of `NORMALIZATIONS`. A method of
+            single steps has its own.
     """
 
     horizon: int = 16
@@ -34,6 +38,7 @@ class Data:
     drop_last_window: bool = False
     transitions: int = 0
     goal_relabel: float = 0.0
+    normalization: str = "minmax"
 
     def __post_init__(self):
         errors.at_least("horizon", self.horizon, 1)
@@ -41,9 +46,9 @@ class Data:
         errors.between("discount", self.discount, 0, 1)
         errors.at_least("transitions", self.transitions, 0)
         errors.between("goal_relabel", self.goal_relabel, 0, 1)
+        errors.choose_field("normalization", self.normalization, NORMALIZATIONS)
 
 
-NORMALIZATIONS = ("minmax", "standard", "none")  # of observations
 REWARD_SCALES = ("none", "range")
 
 
@@ -52,8 +57,8 @@ class Steps:
     """How a method of single steps sees its data.
 
     Attributes:
-        normalization: of observations: "minmax" to [-1, 1], "standard" to mean 0 and deviation 1,
-            or "none".
+        normalization: of observations: "minmax" to [-1, 1], "quantile" so that one glitch squeezes
+            nothing, "standard" to mean 0 and deviation 1, or "none".
         reward_scale: "range" divides rewards by the range of the episodes' returns, times 1000;
             "none" leaves them.
     """

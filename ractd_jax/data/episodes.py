@@ -17,21 +17,21 @@ episode ends with its first row that is a terminal or a timeout. Everything here
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 
 
 class Transitions(NamedTuple):
     """Episodes end to end, in the order they were recorded.
 
     Attributes:
-        observations: before each action.
+        observations: before each action; in float64 where float32 would lose them (`validation`).
         actions: in the task's own units.
         rewards: of each action.
         terminals: the episode ended here because the policy failed (or succeeded).
         timeouts: the episode ended here because of its time limit.
     """
 
-    observations: Float32[np.ndarray, "n obs"]
+    observations: Float[np.ndarray, "n obs"]
     actions: Float32[np.ndarray, "n act"]
     rewards: Float32[np.ndarray, " n"]
     terminals: Bool[np.ndarray, " n"]

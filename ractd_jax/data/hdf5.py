@@ -2,7 +2,8 @@
 
 Schema (Fu et al. 2020, "D4RL"): `observations` (n, obs), `actions` (n, act), `rewards` (n,),
 `terminals` (n,) and `timeouts` (n,), one row a step; `next_observations`, `infos/*` and
-`metadata/*` may stand beside them and are not read.
+`metadata/*` may stand beside them. A column `episode` or `step` and the next observations are signs
+of where episodes end (`ends`); all others are not read.
 """
 
 import os
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 
 from ractd_jax import errors, tasks
-from ractd_jax.data import cache, episodes, validation
+from ractd_jax.data import cache, ends, episodes, hdf5_layout, validation
 
 
 def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
@@ -29,18 +30,42 @@ def read(path: str | os.PathLike, task: tasks.TaskSpec) -> episodes.Transitions:
             the task's data; the message names the file and the column.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise errors.UserError(
             f"no data file {path}: give the path of an HDF5 file, or a word from docs/data.md"
         )
-    try:
-        columns = _columns(path)
-    except (OSError, RuntimeError) as error:
-        raise errors.UserError(
-            f"cannot read {path} as HDF5, it is damaged or another kind of file (delete one that "
-            f"was simulated or downloaded: it is made again): {_line(error)}"
-        ) from error
+    with hdf5_layout.opened(path) as file:
+        columns = _columns(file, path, task)
     return validation.check(columns, task, str(path))
+
+
+def is_file(path: Path) -> bool:
+    """Tell if there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def dimension_names(path: Path) -> dict[str, list[str]]:
+    """Return the names of dimensions, where a file has them.
+
+    They are an attribute `names` of `observations` or `actions`, a text for each dimension.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with hdf5_layout.opened(path) as file:
+        named: dict[str, Any] = {
+            column: file[column].attrs["names"]
+            for column in ("observations", "actions")
+            if column in file and "names" in file[column].attrs
+        }
+    return {
+        column: [hdf5_layout.shown(n.decode() if isinstance(n, bytes) else str(n)) for n in names]
+        for column, names in named.items()
+        if isinstance(names, np.ndarray) and names.ndim == 1
+    }
 
 
 def write(
@@ -63,25 +88,23 @@ def write(
             file[f"metadata/{name}"] = value
 
 
-def _columns(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of D4RL's schema, and empty ones for the names of all others.
+def _columns(file: h5py.File, path: Path, task: tasks.TaskSpec) -> dict[str, np.ndarray]:
+    """Return the columns of D4RL's schema and the signs of an episode's end.
 
-    The names help a message. A column that was written as "no data" (`h5py.Empty`) has no shape,
-    and is empty too.
+    Names, shapes and types are looked at first. Next observations are read where they are needed.
     """
-    with h5py.File(path, "r") as file:
-        columns = {name: column for name, column in file.items() if _is_dataset(column)}
-        return {
-            name: np.asarray(column)
-            if name in episodes.Transitions._fields and column.shape is not None
-            else np.empty(0)
-            for name, column in columns.items()
-        }
-
-
-def _is_dataset(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    columns = hdf5_layout.columns(file, path)
+    shapes = {  # "no data" (h5py.Empty) has no shape, and is empty
+        hdf5_layout.shown(name): ((0,) if column.shape is None else column.shape, column.dtype)
+        if name in (*episodes.Transitions._fields, *ends.SIGNS)
+        else ((0,), np.dtype(float))  # its type may be anything
+        for name, column in columns.items()
+    }
+    validation.check_shapes(shapes, task, str(path))
+    wanted = [*episodes.Transitions._fields, *ends.EPISODE, *ends.STEP]
+    if task.name == tasks.CUSTOM or "timeouts" not in columns:
+        wanted.append(ends.NEXT)
+    chosen = {name: columns[name] for name in wanted if name in columns}
+    chosen = {name: column for name, column in chosen.items() if column.shape is not None}
+    hdf5_layout.check_readable(chosen, path)
+    return {name: np.asarray(column[()]) for name, column in chosen.items()}

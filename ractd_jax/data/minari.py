@@ -124,13 +124,13 @@ def _attempt(function: Callable[[], Any], name: str, hint: str) -> Any:
 def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarray]:
     """Return the episodes end to end as D4RL's columns."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in episodes.Transitions._fields}
-    first_goal = None
+    first_goal, pointmaze = None, _is_pointmaze(dataset)
     for episode in dataset.iterate_episodes():
         observations, actions, rewards = episode.observations, episode.actions, episode.rewards
         if isinstance(observations, Mapping):
             observations, goal = _without_goal(observations, where)
             first_goal = goal if first_goal is None else first_goal
-            if "pointmaze" not in where.lower() and not _same(first_goal, goal):
+            if not pointmaze and not _same(first_goal, goal):
                 raise errors.UserError(
                     f"{where} observes a goal that changes, which `observation` alone does not "
                     "show: only PointMaze and datasets with one goal can be used"
@@ -159,6 +159,14 @@ def _read(dataset: Any, task: tasks.TaskSpec, where: str) -> dict[str, np.ndarra
     if not parts["rewards"]:
         raise errors.UserError(f"{where} holds no episode")
     return {name: np.concatenate(value) for name, value in parts.items()}
+
+
+def _is_pointmaze(dataset: Any) -> bool:
+    """Tell by the environment it was recorded in, or else by its own id, never by its folder."""
+    spec = dataset.spec.env_spec
+    if spec is not None:
+        return str(spec.id).startswith("PointMaze")
+    return str(dataset.spec.dataset_id).startswith("D4RL/pointmaze/")
 
 
 def _without_goal(observations: Mapping[str, Any], where: str) -> tuple[np.ndarray, Any]:

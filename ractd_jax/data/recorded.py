@@ -3,7 +3,7 @@
 import functools
 
 from ractd_jax.console import Progress
-from ractd_jax.data import episodes, labels, statistics
+from ractd_jax.data import episodes, identity, labels, statistics
 from ractd_jax.tasks import TaskSpec
 
 
@@ -41,3 +41,12 @@ class Recorded:
             text += f", mean score {summary['score_mean']:.1f}"
         self._progress.console.print(text, markup=False, soft_wrap=True)
         return recorded
+
+    @functools.cached_property
+    def identity(self) -> identity.Identity:
+        """What the episodes are known by, wherever they lie.
+
+        Raises:
+            UserError: the data cannot be had or read.
+        """
+        return identity.of(self.episodes)

@@ -10,6 +10,7 @@ To add a source, write a function that takes a `Request` and returns transitions
 `READERS` under its word, and its text for tables into `data.labels`.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -100,8 +101,8 @@ def load(
     word, _, name = source.partition(":")
     if word in READERS and bool(name) == (word == "minari"):
         recorded = READERS[word](Request(task, name, transitions, seed))
-    elif source and _is_path(source):
-        recorded = _read_path(Path(source).expanduser(), task)
+    elif source and is_path(source):
+        recorded = _read_path(_expanded(source), task)
     else:
         raise _unknown(source)
     if transitions is None or source == "simulated":
@@ -148,17 +149,40 @@ def environment(task: tasks.TaskSpec, source: str, env: str = "") -> tasks.TaskS
     return dataclasses.replace(task, env_id=env_id) if env_id else task
 
 
+def dimension_names(source: str) -> dict[str, list[str]]:
+    """Return what a file calls the dimensions of observations and actions; {} where it does not."""
+    path = _expanded(source)
+    return hdf5.dimension_names(path) if is_path(source) and hdf5.is_file(path) else {}
+
+
 def _read_path(path: Path, task: tasks.TaskSpec) -> episodes.Transitions:
+    if hdf5.is_file(path) or not _exists(path):
+        return hdf5.read(path, task)
     if minari.is_folder(path):
         return minari.load(str(path), task)
-    if path.is_dir():
-        raise errors.UserError(f"{path} is a folder, but not that of a Minari dataset")
-    return hdf5.read(path, task)
+    raise errors.UserError(f"{path} is a folder, but not that of a Minari dataset")
 
 
-def _is_path(source: str) -> bool:
-    path = Path(source).expanduser()
-    return path.suffix in (".hdf5", ".h5") or "/" in source or path.exists()
+def is_path(source: str) -> bool:
+    """Tell if a source is a file or a folder, and no word."""
+    with contextlib.suppress(RuntimeError):  # no such user
+        if _exists(Path(source).expanduser()):
+            return True
+    return Path(source).suffix in (".hdf5", ".h5") or "/" in source
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
+def _expanded(source: str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise errors.UserError(f"source={source}: there is no such user here") from None
 
 
 def _unknown(source: str) -> errors.UserError:

@@ -6,9 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ractd_jax import tasks
-from ractd_jax.data import episodes, normalization
-
-AT_LIMIT = 1e-3  # of the range: an action this near to a limit is at the limit
+from ractd_jax.data import dimensions, episodes
 
 
 def summary(recorded: episodes.Transitions, task: tasks.TaskSpec) -> dict[str, int | float]:
@@ -36,21 +34,28 @@ def inspect(recorded: episodes.Transitions, task: tasks.TaskSpec) -> dict[str, A
 
     Returns:
         What `summary` returns, and `length_mean`, `length_max` and `length_min` of the episodes
-        (steps), `terminals` and `timeouts` (episodes that ended so), `reward_mean`, `reward_max`
-        and `reward_min` of a step, `constant_observations` and `constant_actions` (indices of
-        dimensions that never change), `actions_at_limit` (share of the numbers).
+        (steps), `terminals` and `timeouts` (episodes that ended so), `both_ends` (rows that are
+        both) and `first_both`, `resets` (rows within episodes after which all jumps) and
+        `first_reset`, `reward_mean`, `reward_max` and `reward_min` of a step,
+        `constant_observations` and `constant_actions` (indices of dimensions that never change),
+        `actions_at_limit` (share of the numbers).
     """
     lengths = episodes.lengths(recorded)
     low, high = (limit[None] for limit in task.action_limits())
     actions, rewards = recorded.actions, recorded.rewards
-    near = AT_LIMIT * (high - low)
+    near = dimensions.AT_LIMIT * (high - low)
     at_limit = (actions <= low + near) | (actions >= high - near)
+    both, resets = recorded.terminals & recorded.timeouts, dimensions.resets(recorded)
     return summary(recorded, task) | {
         "length_mean": float(lengths.mean()),
         "length_max": int(lengths.max()),
         "length_min": int(lengths.min()),
         "terminals": int(recorded.terminals.sum()),
         "timeouts": int((recorded.timeouts & ~recorded.terminals).sum()),
+        "both_ends": int(both.sum()),
+        "first_both": int(both.argmax()),
+        "resets": int(resets.sum()),
+        "first_reset": int(resets.argmax()) if len(resets) else 0,
         "reward_mean": float(rewards.mean(dtype=np.float64)),
         "reward_max": float(rewards.max()),
         "reward_min": float(rewards.min()),
@@ -87,9 +92,15 @@ def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
             f"the shortest episode has {facts['length_min']} steps: those shorter than the horizon "
             f"of {horizon} give no window"
         )
-    if facts["actions_at_limit"] > 0.5:
+    if facts["resets"]:
         sentences.append(
-            f"{facts['actions_at_limit']:.0%} of the action numbers are at their limit"
+            f"observations jump after row {facts['first_reset']:,}, in {facts['resets']:,} places "
+            "within episodes in all, as where another episode begins: mark their ends in 'timeouts'"
+        )
+    if facts["both_ends"]:
+        sentences.append(
+            f"{facts['both_ends']:,} rows are a terminal and a timeout at once, first row "
+            f"{facts['first_both']:,}: they count as terminals"
         )
     if facts["score_mean"] > 100:
         sentences.append(
@@ -108,9 +119,8 @@ def remarks(facts: dict[str, Any], horizon: int, penalty: float) -> list[str]:
 
 
 def _constant(column: Float[np.ndarray, "n dim"]) -> list[int]:
-    """Return the dimensions that the normaliser takes for constant."""
-    spread = column.max(axis=0).astype(np.float64) - column.min(axis=0)
-    return np.flatnonzero(spread < normalization.CONSTANT).tolist()
+    """Return the dimensions that never change."""
+    return np.flatnonzero(column.max(axis=0) == column.min(axis=0)).tolist()
 
 
 def _runs(dims: list[int]) -> str:

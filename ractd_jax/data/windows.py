@@ -21,14 +21,14 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ractd_jax import errors, types
 from ractd_jax.data import episodes
-from ractd_jax.data.normalization import Normalizer, minmax, normalize
+from ractd_jax.data.normalization import Normalizer, fit, minmax, normalize
 
 
 class Dataset(NamedTuple):
     """Normalised rows of all episodes, and where windows may start.
 
     Attributes:
-        observations: in [-1, 1].
+        observations: normalised, by default to [-1, 1].
         actions: in [-1, 1].
         returns: discounted return-to-go of each row, in [-1, 1].
         starts: the first row of each window.
@@ -54,6 +54,7 @@ def build(
     discount: float,
     termination_penalty: float,
     drop_last: bool,
+    normalization: str = "minmax",
     normalizer: Normalizer | None = None,
     reached: Bool[np.ndarray, " n"] | None = None,
 ) -> tuple[Dataset, Normalizer]:
@@ -69,6 +70,7 @@ def build(
         discount: of the return-to-go.
         termination_penalty: added to the last reward before a terminal.
         drop_last: leave out the last window of each episode, see `episodes.window_starts`.
+        normalization: of observations, one of `config.NORMALIZATIONS`.
         normalizer: the one to apply; None fits one.
         reached: rows in which a target was reached, besides the last ones of episodes.
 
@@ -89,7 +91,8 @@ def build(
     observations, actions = recorded.observations, recorded.actions
     returns = episodes.returns_to_go(recorded, discount, termination_penalty)
     if normalizer is None:
-        normalizer = Normalizer(minmax(observations), minmax(actions), minmax(returns))
+        normalizer = fit(normalization, observations, actions)
+        normalizer = normalizer._replace(actions=minmax(actions), returns=minmax(returns))
     rest = [
         np.asarray(normalize(np.zeros_like(actions[0]), normalizer.actions)),
         np.asarray(normalize(np.zeros_like(observations[0]), normalizer.observations)),

@@ -4,12 +4,14 @@ Writes `data.json` and `figures/data.png` into the pipeline's folder; a Maze2d t
 else `report.data.MAPS` knows, as `figures/map.png`.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from ractd_jax.data import d4rl, labels, statistics
+from ractd_jax.data import d4rl, dimensions, labels, sources, statistics
 from ractd_jax.report import data as report
+from ractd_jax.report import data_page
 from ractd_jax.training import checkpoints
 from ractd_jax.training.pipeline import Pipeline
 
@@ -26,6 +28,10 @@ def show(pipeline: Pipeline) -> dict[str, Any]:
     settings = pipeline.config.data
     horizon = settings.horizon if task.kind == "policy" else 1  # plans go on from way to way
     remarks = statistics.remarks(facts, horizon, settings.termination_penalty)
+    described = dimensions.describe(
+        transitions, task, sources.dimension_names(pipeline.config.source)
+    )
+    remarks += [note for dimension in described for note in dimension.notes]
     title = f"{task.name}   data: {source}"
     pipeline.progress.console.print(report.facts_table(facts, d4rl.PUBLISHED.get(task.name)))
     for line in (
@@ -45,8 +51,9 @@ def show(pipeline: Pipeline) -> dict[str, Any]:
     sheet, folder = pipeline.workdir / "data.json", pipeline.workdir / "figures"
     known = {name: value for name, value in facts.items() if value == value}  # no score, no NaN
     about = {"task": task.name, "source": source, "facts": known, "remarks": remarks}
+    about["dimensions"] = [dataclasses.asdict(dimension) for dimension in described]
     checkpoints.write_json(sheet, about)
-    report.histograms(folder / "data.png", transitions, task, title)
+    data_page.save(folder / "data.png", transitions, task, title, described)
     written = [sheet, folder / "data.png"]
     if draw := report.MAPS.get(task.name.split("-")[0]):
         draw(folder / "map.png", transitions, task, source)

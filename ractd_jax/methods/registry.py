@@ -191,7 +191,7 @@ def history(config: Config, stage: str) -> int:
 def normalization(config: Config, stage: str) -> str:
     """Return how a stage sees observations, one of `config.NORMALIZATIONS`."""
     steps = config.stages[stage].data
-    return steps.normalization if steps else "minmax"
+    return steps.normalization if steps else config.data.normalization
 
 
 def horizon(config: Config, stage: str) -> int:

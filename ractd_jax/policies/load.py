@@ -179,7 +179,11 @@ def value_of(
         UserError: `run` holds no trained critic.
     """
     model = load_critic(run)
-    saved = jax.device_put(model.saved)
+    normalizer = model.saved["normalizer"]
+    recorded = jax.tree.map(np.asarray, normalizer.observations)
+    centered = normalization.without_origin(normalizer.observations)
+    changed = normalizer._replace(observations=centered)
+    saved = jax.device_put(model.saved | {"normalizer": changed})
 
     @jax.jit
     def value(saved: Any, obs: Any, actions: Any) -> Any:
@@ -192,7 +196,7 @@ def value_of(
     def call(
         obs: Float[np.ndarray, "batch obs"], actions: Float[np.ndarray, "batch act"]
     ) -> np.ndarray:
-        return np.asarray(value(saved, obs, actions))
+        return np.asarray(value(saved, normalization.center(obs, recorded), actions))
 
     return call
 

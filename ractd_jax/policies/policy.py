@@ -51,7 +51,10 @@ class Policy:
         # What was seen last of each episode: by its seed in `act`, by its row in `__call__`.
         self._episodes: dict[int, np.ndarray] = {}
         self._called: dict[int, np.ndarray] = {}
-        self._normalizer = jax.device_put(normalizer)
+        # Observations are counted from their origin here, in float64, and the rest is compiled.
+        self._observations = jax.tree.map(np.asarray, normalizer.observations)
+        centered = normalization.without_origin(normalizer.observations)
+        self._normalizer = jax.device_put(normalizer._replace(observations=centered))
         params = jax.jit(matmul.transpose_kernels)(params)
         self._params = jax.device_put((params, best_of_n.params if best_of_n else None))
         low, high = task.action_limits()
@@ -90,7 +93,8 @@ class Policy:
         With a history a seed stands for an episode, which begins at step 0 or where it is first
         seen.
         """
-        obs, seeds = np.asarray(obs, np.float32), np.asarray(seeds, np.int32)
+        obs, seeds = np.asarray(obs), np.asarray(seeds, np.int32)
+        obs = normalization.center(obs, self._observations)
         seen = self._recall(self._episodes, obs, seeds.tolist(), begins=step == 0)
         return self._decide(seen, seeds, step)
 
@@ -138,17 +142,21 @@ class Policy:
             UserError: the observation has another size, or is not finite, or there are not as many
                 as there are episodes.
         """
-        obs = np.asarray(obs, np.float32)
+        obs = np.asarray(obs)
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.task.obs_dim:
             raise UserError(
                 f"observation of shape {obs.shape}: {self.task.name} has {self.task.obs_dim} "
                 f"numbers, so give ({self.task.obs_dim},) or (batch, {self.task.obs_dim})"
             )
-        if not np.isfinite(obs).all():
+        if obs.dtype.kind not in "biuf":
+            raise UserError(f"an observation of {obs.dtype}: give numbers")
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused
+            centered = normalization.center(obs, self._observations)
+        if not np.isfinite(centered).all():
             raise UserError("the observation holds NaN or infinity")
         if not obs.size:
             raise UserError("an empty batch: there is nothing to act on")
-        rows = np.atleast_2d(obs)
+        rows = np.atleast_2d(centered)
         if self._called and len(self._called) != len(rows):
             raise UserError(
                 f"observations of {len(rows)} episodes after those of {len(self._called)}: this "

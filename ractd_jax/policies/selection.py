@@ -69,12 +69,10 @@ def in_units_of(
     (policy_obs, policy_act), (critic_obs, critic_act) = policy, critic
 
     def converted(params: Params, x: Array, cond: Array) -> Array:
-        actions = normalization.unnormalize(x, policy_act)
-        observations = normalization.unnormalize(cond, policy_obs)
         return value(
             params,
-            normalization.normalize(actions, critic_act),
-            normalization.normalize(observations, critic_obs),
+            normalization.convert(x, policy_act, critic_act),
+            normalization.convert(cond, policy_obs, critic_obs),
         )
 
     return converted

@@ -169,9 +169,9 @@ def normalizer_of(
     except (AttributeError, KeyError, ValueError):  # no such tensors, or no number
         return None
     return normalization.Normalizer(
-        normalization.Affine(*observations),
-        normalization.Affine(*actions),
-        normalization.Affine(scale, offset),
+        normalization.affine(*observations),
+        normalization.affine(*actions),
+        normalization.affine(scale, offset),
     )
 
 

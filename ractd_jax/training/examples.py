@@ -41,6 +41,7 @@ def build(
         discount=config.data.discount,
         termination_penalty=config.data.termination_penalty,
         drop_last=config.data.drop_last_window,
+        normalization=config.data.normalization,
         normalizer=normalizer,
         reached=reached,
     )

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ractd_jax.config import Config
+from ractd_jax.data.identity import Identity
 from ractd_jax.data.normalization import Normalizer
 from ractd_jax.errors import UserError
 from ractd_jax.train_state import TrainState
@@ -37,6 +38,7 @@ class TrainingRun:
         needed: weights and normalizers of the models it needs, by role.
         normalizer: of its data.
         clock: of the program.
+        data: what its data are known by.
 
     Raises:
         UserError: its newest checkpoint does not fit, or was trained on other data.
@@ -51,6 +53,7 @@ class TrainingRun:
         needed: dict[str, Any],
         normalizer: Normalizer,
         clock: Clock,
+        data: Identity,
     ):
         self.folder = folder
         self._stage, self._normalizer = stage, normalizer
@@ -66,7 +69,7 @@ class TrainingRun:
             self.state = self.store.restore(self.step, "state", self.state)
             self._check_data()
             self._before = checkpoints.read_json(self._timing)["seconds"]
-        description = run_dir.describe(config, stage)
+        description = run_dir.describe(config, stage, data)
         checkpoints.write_json(self.folder / checkpoints.CONFIG, description)
         self.log = checkpoints.Log(self.folder / "metrics.jsonl", self.step)
 

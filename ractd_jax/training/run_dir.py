@@ -4,12 +4,13 @@ import contextlib
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 
 from ractd_jax.config import Config
+from ractd_jax.data.identity import Identity
 from ractd_jax.errors import UserError
 from ractd_jax.method import Reads
 from ractd_jax.methods import registry
@@ -18,9 +19,16 @@ from ractd_jax.training import checkpoints
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
 
 
-def describe(config: Config, stage: str) -> dict[str, Any]:
-    """Return what config.json says: stage, resolved configuration, versions, device."""
-    return {
+def describe(config: Config, stage: str, data: Identity | None = None) -> dict[str, Any]:
+    """Return what config.json says: stage, configuration, data, versions, device.
+
+    Args:
+        config: the resolved configuration.
+        stage: of the run.
+        data: what it is trained on; None for a model that was imported.
+    """
+    known = {} if data is None else {"data": data._asdict()}
+    return known | {
         "stage": stage,
         "config": registry.plain(config),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -92,19 +100,52 @@ def training_seconds(workdir: pathlib.Path, config: Config, names: Iterable[str]
     return sum(checkpoints.read_json(path)["seconds"] for path in paths)
 
 
-def check_same(run: pathlib.Path, config: Config, stage: str) -> None:
-    """Refuse to go on in a folder whose run was configured otherwise.
+def check_same(
+    run: pathlib.Path,
+    config: Config,
+    stage: str,
+    data: Callable[[], Identity] | None = None,
+) -> None:
+    """Refuse to go on in a folder whose run was configured otherwise, or saw other data.
+
+    Data are the same if their numbers are, wherever they lie (`data.identity`).
+
+    Args:
+        run: the folder.
+        config: the new configuration.
+        stage: of the run.
+        data: returns what the new data are known by; None if they do not matter.
 
     Raises:
-        UserError: with the first field that differs and matters.
+        UserError: with what differs: the data, or the first field that matters.
     """
     old, _ = read(run)
+    known = _data_of(run)
+    if data and known and known != data():
+        raise UserError(
+            f"{run} was trained on other data ({known}) than source={config.source} holds "
+            f"({data()}): --overwrite trains it again, --workdir=DIR puts the new one elsewhere"
+        )
+    if data and not known and config.source != old.source:
+        raise UserError(
+            f"{run} was trained with source = {old.source}, now it is {config.source}: --overwrite "
+            "trains it again, --workdir=DIR puts the new one elsewhere"
+        )
     finished = checkpoints.run_status(run) == checkpoints.FINISHED
     for name, now, then in differences(config, old, stage, finished=finished):
         raise UserError(
             f"{run} was trained with {name} = {then}, now it is {now}: --overwrite trains it "
             "again, --workdir=DIR puts the new one elsewhere"
         )
+
+
+def _data_of(run: pathlib.Path) -> Identity | None:
+    """Return what the data of a run are known by; None if it was imported."""
+    data = checkpoints.read_json(run / checkpoints.CONFIG).get("data")
+    if data is None:
+        return None
+    with of_this_version(run):
+        return Identity(**data)
 
 
 def differences(
@@ -123,7 +164,7 @@ def differences(
     """
     method, parts = registry.get(stage), (stage, *registry.all_needs(config, stage))
     new_values, old_values = (json.loads(json.dumps(registry.plain(c))) for c in (config, old))
-    sections = ["task", "source", "size", "preset", "seed", *parts]
+    sections = ["task", "size", "preset", "seed", *parts]
     if method.reads is not Reads.TRANSITIONS:
         sections.append("data")
         if method.reads not in (Reads.RETURNS, Reads.PAIRS):  # the models that never see noise

@@ -59,8 +59,9 @@ def train(pipelines: Sequence[Pipeline], stage: str, *, again: bool = False) -> 
     runs = []
     for pipeline, models in zip(pipelines, needed, strict=True):
         own = configuration.replace(config, seed=pipeline.config.seed)
+        data = pipeline.recorded.identity
         runs.append(
-            TrainingRun(pipeline.run(stage), own, stage, algorithm, models, normalizer, clock)
+            TrainingRun(pipeline.run(stage), own, stage, algorithm, models, normalizer, clock, data)
         )
     state, key = runs[0].state, runs[0].key
     if several:

@@ -79,7 +79,7 @@ class Trainer:
         status = checkpoints.run_status(run)
         multihost.meet(f"{stage}: seen")  # before anyone changes it
         if status and not (self._overwrite and wanted):
-            run_dir.check_same(run, pipeline.config, stage)
+            run_dir.check_same(run, pipeline.config, stage, lambda: pipeline.recorded.identity)
             if status == checkpoints.FINISHED and (self._resume or not wanted):
                 pipeline.say(f"{stage}: finished run found in {run}, kept")
                 self._ready.add(run)

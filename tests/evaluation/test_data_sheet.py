@@ -11,8 +11,9 @@ from rich.console import Console
 
 from ractd_jax import tasks
 from ractd_jax.cli import app, flags
-from ractd_jax.data import d4rl, episodes, hdf5, statistics
+from ractd_jax.data import d4rl, dimensions, episodes, hdf5, statistics
 from ractd_jax.report import data as report
+from ractd_jax.report import data_page
 
 TASK = tasks.get("hopper-medium-replay-v2")
 N = 90
@@ -54,7 +55,8 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
         "constant_observations": [4, 6, 30, 31, 32, 40, 41],
         "constant_actions": [0],
         "length_min": 15,
-        "actions_at_limit": 0.6,
+        "resets": 3,
+        "both_ends": 2,
         "terminals": 0,
         "reward_min": facts["reward_max"],
     }
@@ -62,11 +64,14 @@ def test_remarks_say_what_is_odd_and_nothing_else(transitions):
     assert len(text) == len(odd)
     words = [
         *("observations: dimension 4, 6, 30 to 32, 40, 41 never", "actions: dimension 0"),
-        *("15 steps", "60%", "-100", "same reward"),
+        *("15 steps", "jump after row 0, in 3 places", "2 rows are a terminal and"),
+        *("-100", "same reward"),
     ]
     for line, word in zip(text, words, strict=True):
         assert word in line
-    assert not any("terminal" in line for line in statistics.remarks(facts | odd, 16, 0.0))
+    assert not any(
+        "ends in a terminal" in line for line in statistics.remarks(facts | odd, 16, 0.0)
+    )
     (nothing,) = statistics.remarks(facts | {"length_min": 5, "length_max": 15}, 16, -100.0)[-1:]
     assert "no episode is as long as the horizon of 16, the longest has 15" in nothing
 
@@ -87,10 +92,10 @@ def test_table_sets_the_published_numbers_beside(transitions):
 @pytest.mark.parametrize(
     "limits", [{}, {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 20.0, 0.0)}]
 )
-def test_histograms(tmp_path, transitions, limits):
+def test_the_page_is_drawn(tmp_path, transitions, limits):
     task = dataclasses.replace(TASK, **limits)
     path = tmp_path / "new" / "data.png"
-    report.histograms(path, transitions, task, "a title")
+    data_page.save(path, transitions, task, "a title", dimensions.describe(transitions, task))
     assert shows_something(path)
 
 
@@ -119,5 +124,5 @@ def test_an_episode_of_one_step_is_drawn_too(tmp_path):
     one = transitions_of(([(1, True)], 0))
     task = tasks.TaskSpec("toy", "", 3, 2, 5, 0.0, 1.0, "")
     assert statistics.inspect(one, task)["constant_observations"] == [0, 1, 2]
-    report.histograms(tmp_path / "one.png", one, task, "one")
+    data_page.save(tmp_path / "one.png", one, task, "one", dimensions.describe(one, task))
     assert shows_something(tmp_path / "one.png")

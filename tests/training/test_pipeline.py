@@ -83,7 +83,7 @@ def test_a_run_does_not_go_on_with_other_data_under_the_same_name(tmp_path):
     scaled = columns._replace(observations=10 * columns.observations)
     hdf5.write(tmp_path / "data.hdf5", scaled._asdict(), {})
     again = opening.open_pipeline(job.config, tmp_path / "run")
-    with pytest.raises(errors.UserError, match="was begun on other data"):
+    with pytest.raises(errors.UserError, match="was trained on other data"):
         train(again, "reward", resume=True)
     jax.tree.map(np.testing.assert_array_equal, saved(run), before)
 
