@@ -19,7 +19,7 @@ FILE = re.compile(r"[\w{},*<>./-]+\.(py|md|json|toml|txt|yml|html|png|gif)")
 # Not of the repository: what a run writes, what a user brings, what others have.
 FOREIGN = re.compile(
     r"(.*/)?(config|eval|timing|summary|bench|data|idql|table\d)\.json|figures/(data|map)\.png"
-    r"|d4rl/infos\.py|runs/.*|my_.*|[/~].*"
+    r"|(d4rl/infos|mujoco_py/builder)\.py|runs/.*|my_.*|[/~].*"
 )
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 FOREIGN_NAMES = {"nn.compact", "minari.MinariDataset"}  # of packages that a module is called after
@@ -146,6 +146,8 @@ def is_known(name: str) -> bool:
     if name.startswith("."):  # a field beside the one before it, as `.seconds`
         return any(field.endswith(name) for field in fields())
     first, _, rest = name.partition(".")
+    if first == "env":  # an environment
+        return True
     if name in fields() | FOREIGN_NAMES or (first == "config" and rest in fields()):
         return True
     if first == "ractd_jax":

@@ -16,7 +16,7 @@ from run_helpers import shrink
 
 from ractd_jax import config as configuration
 from ractd_jax import errors, method
-from ractd_jax.cli import configs
+from ractd_jax.cli import configs, words
 from ractd_jax.cli.words import Given
 from ractd_jax.config import Config
 from ractd_jax.data import episodes, normalization
@@ -85,7 +85,7 @@ def toy(kind: str) -> Config:
     """Return a configuration of a toy task with every stage of its kind, as small as it gets."""
     task = TaskSpec("toy", obs_dim=OBS, act_dim=ACT, kind=kind)
     numbers = PLANNER if kind == "planner" else {}
-    given = Given(task, "student", "demo", "d4rl", "default", 0, 1, numbers)
+    given = Given(task, **words.parse("student,size=demo"), numbers=numbers)
     values = configs.complete(given, {"data": {"horizon": HORIZON}}).to_dict()
     for stage in registry.records():
         if stage in values:
