@@ -10,6 +10,7 @@ from ractd_jax.cli import configs
 from ractd_jax.data import cache, sources
 from ractd_jax.envs import choice
 from ractd_jax.envs.make import make_env
+from ractd_jax.evaluation import measure
 from ractd_jax.methods import registry
 from ractd_jax.report import blocks, study
 from ractd_jax.training import opening, pipeline
@@ -149,3 +150,12 @@ def test_v4_is_not_d4rls():
         rows.append(env.step(np.full(3, 0.5, np.float32))[0])
         env.close()
     assert np.abs(rows[0] - rows[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("word", "name"), [("", D4RL_V2), ("v4", "Gymnasium v4")])
+def test_an_entry_of_an_evaluation_says_its_physics(word, name):
+    values = configs.load("hopper_m", f"eval,env={word},size=demo,source=simulated")
+    job = opening.open_pipeline(registry.configure(values.to_dict()))
+    entry = measure.entry(job, "student", np.array([1.0, 2.0]))
+    assert entry["physics"] == name
+    assert choice.short(name) in entry["source"]  # the data were simulated in it
