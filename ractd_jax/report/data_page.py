@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import EngFormatter
 
 from ractd_jax.data import episodes
@@ -58,7 +58,7 @@ def save(
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=style.INK)
     parts: Any = figure.subfigures(3, 1, height_ratios=heights)
     top, middle, bottom = parts
-    _histograms(top.subplots(1, 5, width_ratios=(1, 1, 1, 1, 0.28)), recorded, task)
+    _histograms(list(top.subplots(1, 5, width_ratios=(1, 1, 1, 1, 0.28))), recorded, task)
     _table(middle.subplots(), shown, len(described))
     _curves(bottom, recorded, [d for d in described if d.column == "observations"])
     plots.save(figure, path)
@@ -174,7 +174,9 @@ def _short(d: Dimension) -> str:
 # ---- a few episodes ------------------------------------------------------------------------------
 
 
-def _curves(figure: Figure, recorded: episodes.Transitions, described: Sequence[Dimension]) -> None:
+def _curves(
+    figure: FigureBase, recorded: episodes.Transitions, described: Sequence[Dimension]
+) -> None:
     """Draw a few dimensions over the steps of three episodes: of least, median and best return."""
     moving = [d for d in described if d.high > d.low]
     chosen = sorted(sorted(moving, key=lambda d: not d.notes)[:CURVES], key=lambda d: d.index)
