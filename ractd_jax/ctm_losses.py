@@ -101,7 +101,7 @@ class Student:
             ("reward_on", ("start", "dsm")),
             ("reward_scale", reward.SCALES),
             ("balance", ("none", "gradient")),
-            ("draw", DRAWS),
+            ("draw", ("released", "ctm")),
             ("solver", edm.SOLVERS),
             ("target", ("online", "ema")),
         ):
@@ -186,9 +186,6 @@ def long_triples(
     return t, t + h, jax.random.randint(key_s, (batch,), t + h, noise.bins)
 
 
-DRAWS = {"released": triples, "ctm": long_triples}
-
-
 def ctm_loss(
     model: Jump,
     target: Jump,
@@ -213,7 +210,8 @@ def ctm_loss(
         key: of levels and noise.
     """
     key_bins, key_eps = jax.random.split(key)
-    t_bin, u_bin, s_bin = DRAWS[student.draw](noise, key_bins, x_0.shape[0], student.max_jump)
+    draw = triples if student.draw == "released" else long_triples
+    t_bin, u_bin, s_bin = draw(noise, key_bins, x_0.shape[0], student.max_jump)
     fractions = jnp.linspace(0, 1, student.solver_steps + 1)[:, None]
     levels = diffusion.sigmas(noise, t_bin[None] + fractions * (u_bin - t_bin)[None])
     t, u, s = levels[0], levels[-1], diffusion.sigmas(noise, s_bin)

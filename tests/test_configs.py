@@ -89,8 +89,8 @@ def test_loads_for_every_word(name):
     combinations = [("student", *pair) for pair in itertools.product(words.SIZES, words.PRESETS)]
     for stage, size, preset in combinations:
         config, plain = load(name, f"{stage},size={size},preset={preset},source=simulated,seed=3")
-        values = [stage, size, "simulated", preset, 3, 1]
-        assert [plain[key] for key in words.ARGUMENTS] == values
+        said = {"stage": stage, "size": size, "source": "simulated", "preset": preset, "seed": 3}
+        assert {key: plain[key] for key in words.ARGUMENTS} == words.ARGUMENTS | said
         config.teacher.optimiser.steps = 7  # fields keep their types, whatever set them
         with pytest.raises(TypeError):
             config.teacher.optimiser.steps = "many"

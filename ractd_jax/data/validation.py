@@ -52,7 +52,7 @@ def check(
     known = {
         name: column[:, 0] if name in NUMBERS and column.ndim == 2 else column
         for name, column in columns.items()
-        if len(column) == n
+        if column.ndim and len(column) == n  # a file's notes may be single values
     }
     terminals, timeouts = ends.find(known, task, wrong)
     last = np.flatnonzero(terminals | timeouts)
