@@ -299,7 +299,11 @@ def test_a_checkpoint_of_another_size_is_refused(data, tmp_path):
 
 
 def test_nan_stops_the_run_and_keeps_the_checkpoint(data, tmp_path):
-    wild = ["--config.reward.optimiser.learning_rate=1e30", "--config.reward.optimiser.warmup=0"]
+    wild = [
+        "--config.reward.optimiser.learning_rate=10",
+        "--config.reward.optimiser.weight_decay=1e12",
+        "--config.reward.optimiser.warmup=0",
+    ]
     code, _, err = run(data, "reward", tmp_path, *wild)
     assert code == 2
     assert "stopped being a finite number at update" in err
