@@ -36,7 +36,7 @@ _HOPPER_REPLAY = {
     110_000: 12, 120_000: 12, 140_000: 26, 170_000: 13, 190_000: 13, 240_000: 11, 250_000: 42,
     300_000: 9, 320_000: 35,
 }  # fmt: skip
-# Medium is two actors that earn 2,680 +- 693 and 3,032 +- 752, for D4RL's earns 2,852 +- 1,095. The
+# Medium is two actors, 2,680 +- 693 and 3,032 +- 752, where D4RL's earns 2,852 +- 1,095. The
 # "expert" is the last actor and far from finished: 3,221 +- 887, D4RL's 4,921 +- 136.
 _WALKER2D_REPLAY = {
     0: 6, 10_000: 21, 20_000: 11, 30_000: 14, 40_000: 14, 50_000: 15, 60_000: 15, 80_000: 10,
