@@ -86,23 +86,14 @@ class Process:
             self._process.stdin.write(gym_worker.encode(header, arrays))
             self._process.stdin.flush()
             answer, arrays = gym_worker.decode(lambda size: self._read(size, deadline))
-        except TimeoutError:
-            self.stop()
-            raise errors.UserError(
-                f"{VARIABLE}={self.interpreter} did not answer {header['do']!r} in {limit:.0f} s "
-                f"and was stopped{self._said}"
-            ) from None
+        except TimeoutError as error:
+            raise self._failed(
+                f"did not answer {header['do']!r} in {limit:.0f} s and was stopped"
+            ) from error
         except (EOFError, OSError) as error:
-            self.stop()
-            raise errors.UserError(
-                f"{VARIABLE}={self.interpreter} ended with status {self._process.returncode}"
-                f"{self._said}"
-            ) from error
+            raise self._failed("ended with status {status}") from error
         except (ValueError, KeyError) as error:
-            self.stop()
-            raise errors.UserError(
-                f"{VARIABLE}={self.interpreter} answers something else than {SCRIPT.name} does"
-            ) from error
+            raise self._failed(f"answers something else than {SCRIPT.name} does") from error
         if "error" in answer:
             raise errors.UserError(f"{answer['error']} (in {self.interpreter})")
         return answer, arrays
@@ -139,6 +130,12 @@ class Process:
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
+
+    def _failed(self, what: str) -> errors.UserError:
+        """End the process, and return the error that says what it did, and wrote last."""
+        self.stop()
+        what = what.replace("{status}", str(self._process.returncode))
+        return errors.UserError(f"{VARIABLE}={self.interpreter} {what}{self._said}")
 
     def _last_words(self) -> str:
         """Return the last line that the process wrote, after a colon; "" if there is none."""
