@@ -120,7 +120,7 @@ def minmax(x: Float[np.ndarray, "n *dim"]) -> Affine:
         [[-0.5]]
     """
     low, high = _ends(x)
-    return _between(low, high, _origin(low, high), UNBOUNDED)
+    return _between(low, high, _middle(low, high), UNBOUNDED)
 
 
 def quantile(x: Float[np.ndarray, "n *dim"]) -> Affine:
@@ -139,21 +139,21 @@ def quantile(x: Float[np.ndarray, "n *dim"]) -> Affine:
     ends = _ends(x)
     narrow = high - low < CONSTANT
     low, high = np.where(narrow, ends[0], low), np.where(narrow, ends[1], high)
-    return _between(low, high, _origin(low, high), np.where(narrow, UNBOUNDED, BOUND))
+    return _between(low, high, _middle(low, high), np.where(narrow, UNBOUNDED, BOUND))
 
 
 def standard(x: Float[np.ndarray, "n *dim"]) -> Affine:
     """Return the map that gives each dimension mean 0 and standard deviation 1."""
     mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     scale = 1.0 / np.where(std < CONSTANT, 1.0, std)
-    origin = _origin(*_ends(x))
-    return affine(scale, -(mean - origin) * scale, origin)
+    middle = _middle(*_ends(x))
+    return affine(scale, -(mean - middle) * scale, middle)
 
 
 def unchanged(x: Float[np.ndarray, "n *dim"]) -> Affine:
     """Return the map that changes nothing, but for the origin of dimensions far from 0."""
-    origin = _origin(*_ends(x))
-    return affine(np.ones_like(x[0]), np.zeros_like(x[0]), origin)
+    middle = _middle(*_ends(x))
+    return affine(np.ones_like(x[0]), np.zeros_like(x[0]), middle)
 
 
 def bounded(x: Float[np.ndarray, "n *dim"]) -> Affine:
@@ -168,9 +168,10 @@ def _ends(
     return np.asarray(x.min(axis=0), np.float64), np.asarray(x.max(axis=0), np.float64)
 
 
-def _origin(
+def _middle(
     low: Float64[np.ndarray, "*dim"], high: Float64[np.ndarray, "*dim"]
 ) -> Float64[np.ndarray, "*dim"]:
+    """Return the middle of each dimension that is far from 0, and 0 of all others."""
     return np.where(far_from_zero(low, high), low + (high - low) / 2, 0.0)
 
 
@@ -231,19 +232,24 @@ def identity(obs_dim: int, act_dim: int) -> Normalizer:
 # ---- maps applied --------------------------------------------------------------------------------
 
 
-def center(x: np.ndarray, affine: Affine) -> Float32[np.ndarray, "*shape"]:
+def origin(affine: Affine) -> Float64[np.ndarray, "*dim"]:
+    """Return what a map subtracts first, with all its digits."""
+    first, remainder = (np.asarray(part, np.float64) for part in affine[2:4])
+    return np.asarray(first + remainder)
+
+
+def center(x: np.ndarray, origin: Float64[np.ndarray, "*dim"]) -> Float32[np.ndarray, "*shape"]:
     """Return x - origin in float32, subtracted in float64, along the last axis of `x`.
 
     Args:
         x: values as they were recorded or measured, in any precision.
-        affine: their map; `without_origin` of it maps the result.
+        origin: of their map, see `origin`; `without_origin` of the map takes the result.
 
     Example:
         >>> fitted = minmax(np.array([[5412344.0], [5412346.0]]))
-        >>> center(np.array([5412345.25]), fitted).tolist()
+        >>> center(np.array([5412345.25]), origin(fitted)).tolist()
         [0.25]
     """
-    origin = _origin_of(affine)
     if not origin.any():
         return np.asarray(x, np.float32)
     return (np.asarray(x, np.float64) - origin).astype(np.float32)
@@ -264,7 +270,7 @@ def normalize(
     """
     a = _align(affine, x.ndim)
     if isinstance(x, np.ndarray) and isinstance(affine.origin, np.ndarray | np.generic):
-        y = center(x, affine) * a.scale + a.offset
+        y = center(x, origin(affine)) * a.scale + a.offset
         return y if (a.bound >= UNBOUNDED).all() else np.clip(y, -a.bound, a.bound)
     y = (x - a.origin - a.remainder) * a.scale + a.offset
     return jnp.clip(y, -a.bound, a.bound)
@@ -280,8 +286,8 @@ def unnormalize(
     a = _align(affine, x.ndim)
     y = (x - a.offset) / a.scale
     if isinstance(x, np.ndarray) and isinstance(affine.origin, np.ndarray | np.generic):
-        origin = _origin_of(affine)
-        return y + origin if origin.any() else y
+        first = origin(affine)
+        return y + first if first.any() else y
     return y + a.origin + a.remainder
 
 
@@ -305,11 +311,6 @@ def gap(a: Affine, b: Affine) -> float:
     """
     ends = (np.full(np.shape(a.scale), end, np.float32) for end in (-1.0, 1.0))
     return max(float(np.abs(normalize(unnormalize(x, a), b) - x).max()) for x in ends)
-
-
-def _origin_of(affine: Affine) -> Float64[np.ndarray, "*dim"]:
-    origin, remainder = (np.asarray(part, np.float64) for part in affine[2:4])
-    return np.asarray(origin + remainder)
 
 
 def _align(affine: Affine, ndim: int) -> Affine:

@@ -180,7 +180,7 @@ def value_of(
     """
     model = load_critic(run)
     normalizer = model.saved["normalizer"]
-    recorded = jax.tree.map(np.asarray, normalizer.observations)
+    origin = normalization.origin(normalizer.observations)
     centered = normalization.without_origin(normalizer.observations)
     changed = normalizer._replace(observations=centered)
     saved = jax.device_put(model.saved | {"normalizer": changed})
@@ -196,7 +196,7 @@ def value_of(
     def call(
         obs: Float[np.ndarray, "batch obs"], actions: Float[np.ndarray, "batch act"]
     ) -> np.ndarray:
-        return np.asarray(value(saved, normalization.center(obs, recorded), actions))
+        return np.asarray(value(saved, normalization.center(obs, origin), actions))
 
     return call
 

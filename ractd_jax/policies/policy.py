@@ -52,7 +52,7 @@ class Policy:
         self._episodes: dict[int, np.ndarray] = {}
         self._called: dict[int, np.ndarray] = {}
         # Observations are counted from their origin here, in float64, and the rest is compiled.
-        self._observations = jax.tree.map(np.asarray, normalizer.observations)
+        self._origin = normalization.origin(normalizer.observations)
         centered = normalization.without_origin(normalizer.observations)
         self._normalizer = jax.device_put(normalizer._replace(observations=centered))
         params = jax.jit(matmul.transpose_kernels)(params)
@@ -94,7 +94,7 @@ class Policy:
         seen.
         """
         obs, seeds = np.asarray(obs), np.asarray(seeds, np.int32)
-        obs = normalization.center(obs, self._observations)
+        obs = normalization.center(obs, self._origin)
         seen = self._recall(self._episodes, obs, seeds.tolist(), begins=step == 0)
         return self._decide(seen, seeds, step)
 
@@ -151,7 +151,7 @@ class Policy:
         if obs.dtype.kind not in "biuf":
             raise UserError(f"an observation of {obs.dtype}: give numbers")
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused
-            centered = normalization.center(obs, self._observations)
+            centered = normalization.center(obs, self._origin)
         if not np.isfinite(centered).all():
             raise UserError("the observation holds NaN or infinity")
         if not obs.size:
