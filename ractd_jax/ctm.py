@@ -228,15 +228,18 @@ def bind(
 
         return diffusion.WithDropout(model, key)
 
+    # The target is a copy that the gradient must not reach (sg(theta) in Eq. 6).
+    target = jax.lax.stop_gradient(state.ema if student.target == "ema" else params)
+
     def teacher(x, t, key):
         kwargs = {"train": student.target_dropout, "rngs": {"dropout": key}}
+        if student.guide == "student":
+            return denoised(networks.student, target, noise, x, t, t, cond, **kwargs)
         return edm.denoise(networks.teacher, state.frozen["teacher"], noise, x, t, cond, **kwargs)
 
     critic = None
     if student.uses_critic and networks.critic is not None:
         critic = reward.bind(networks.critic, state.frozen["reward"], cond, keys.critic)
-    # The target is a copy that the gradient must not reach (sg(theta) in Eq. 6).
-    target = jax.lax.stop_gradient(state.ema if student.target == "ema" else params)
     return Models(
         ctm=student_with(params, keys.dropout_ctm),
         dsm=student_with(

@@ -61,7 +61,11 @@ class Student:
         balance: "gradient" multiplies L_DSM by |dL_CTM| / |dL_DSM|, as CTM has it (`dsm_scale`);
             "none" as published.
         draw: how t, u and s are drawn: "released" (`triples`) or "ctm" (`long_triples`).
-        solver: "heun" or "euler", for the teacher's step from t to u.
+        guide: whose ODE the solver follows, the frozen "teacher"'s, as published, or that of the
+            "student" itself, g(x, t, t), which starts as the teacher's (`warm_start`): where the
+            student learns from other examples than its teacher did, the teacher leads elsewhere.
+            It takes `dsm_stop` "level", which is what teaches g.
+        solver: "heun" or "euler", for the step from t to u.
         solver_steps: steps between t and u; CTM takes one for every bin between them.
         max_jump: bins between t and u at most; 1 as released.
         target: "online", the live weights under a stop-gradient (Eq. 6), or "ema".
@@ -85,6 +89,7 @@ class Student:
     advantage: float = 0.0
     balance: str = "none"
     draw: str = "released"
+    guide: str = "teacher"
     solver: str = "heun"
     solver_steps: int = 1
     max_jump: int = 1
@@ -102,10 +107,15 @@ class Student:
             ("reward_scale", reward.SCALES),
             ("balance", ("none", "gradient")),
             ("draw", ("released", "ctm")),
+            ("guide", ("teacher", "student")),
             ("solver", edm.SOLVERS),
             ("target", ("online", "ema")),
         ):
             errors.choose_field(field, getattr(self, field), options)
+        if self.guide == "student" and self.dsm_stop != "level":
+            raise errors.FieldError(
+                "guide", "{field} is 'student': it takes dsm_stop=level, which teaches its ODE"
+            )
         for field in ("ctm_weight", "dsm_weight", "reward_weight", "advantage"):
             errors.at_least(field, getattr(self, field), 0)
         for field in ("solver_steps", "max_jump", "nfe"):
@@ -218,7 +228,7 @@ def ctm_loss(
     zero = jnp.full_like(t, noise.sigma_min)
 
     x_t = x_0 + diffusion.expand(t) * jax.random.normal(key_eps, x_0.shape)
-    x_u = edm.solve(teacher, x_t, levels, student.solver)
+    x_u = edm.solve(teacher, x_t, levels, student.solver, diffusion.zero(noise))
     p = model(x_t, t, s)
     q = target(x_u, u, s)
     # Compared in clean space, where the distance means something.

@@ -41,6 +41,9 @@ class Noise:
         sigma_max: T, the level from which sampling starts.
         rho: curvature of the grid of levels.
         bins: number of levels in the grid.
+        sigma_last: level from which the last step of the grid leads to sigma_min at once. Its end
+            is the mean of the data near by: the centre of a mode, without the noise around it
+            (`sigmas`). 0 for a grid that goes down evenly, as published.
         sigma_data: standard deviation of the data.
         scaling: "boundary" (identity at sigma_min, as consistency models need) or "edm".
         initial_std: standard deviation of x_T: sigma_max, as the equations say, or 1, as the
@@ -59,6 +62,7 @@ class Noise:
     sigma_max: float = 80.0
     rho: float = 7.0
     bins: int = 80
+    sigma_last: float = 0.0
     sigma_data: float = 0.5
     scaling: str = "boundary"
     initial_std: float = 80.0
@@ -72,12 +76,22 @@ class Noise:
             raise errors.FieldError(
                 "sigma_max", f"{{field}} is {self.sigma_max}: above sigma_min, {self.sigma_min}"
             )
-        errors.at_least("bins", self.bins, 2)
+        errors.at_least("bins", self.bins, 3 if self.sigma_last else 2)
+        if self.sigma_last and not self.sigma_min < self.sigma_last < self.sigma_max:
+            raise errors.FieldError(
+                "sigma_last",
+                f"{{field}} is {self.sigma_last}: above sigma_min, {self.sigma_min}, and below "
+                f"sigma_max, {self.sigma_max}, or 0",
+            )
         errors.choose_field("scaling", self.scaling, SCALINGS)
 
 
 def sigmas(noise: Noise, bins: Num[Array, "..."]) -> Float[Array, "..."]:
     """Return the level of each bin, from sigma_max (bin 0) to sigma_min (bin N - 1) (EDM Eq. 5).
+
+    With `sigma_last` the curve ends there, at bin N - 2, and the last step is a long one. A step of
+    Euler's from t to 0 ends at D(x, t), the mean of the data given x, and at t of the size of the
+    gaps between modes that is the mean of one mode.
 
     Args:
         noise: ends, curvature and number of the levels.
@@ -90,10 +104,22 @@ def sigmas(noise: Noise, bins: Num[Array, "..."]) -> Float[Array, "..."]:
     Example:
         >>> sigmas(Noise(), jnp.array([0, 40, 79])).round(2).tolist()
         [80.0, 3.859999895095825, 0.019999999552965164]
+        >>> sigmas(Noise(bins=4, sigma_last=0.8), jnp.arange(4)).round(2).tolist()
+        [80.0, 10.0, 0.800000011920929, 0.019999999552965164]
     """
-    high, low = noise.sigma_max ** (1 / noise.rho), noise.sigma_min ** (1 / noise.rho)
-    level = (high + bins / (noise.bins - 1) * (low - high)) ** noise.rho
-    return jnp.clip(level, noise.sigma_min, noise.sigma_max)
+    end, steps = noise.sigma_last or noise.sigma_min, noise.bins - (2 if noise.sigma_last else 1)
+    high, low = noise.sigma_max ** (1 / noise.rho), end ** (1 / noise.rho)
+    level = jnp.clip((high + bins / steps * (low - high)) ** noise.rho, end, noise.sigma_max)
+    return jnp.where(bins < noise.bins - 1, level, noise.sigma_min) if noise.sigma_last else level
+
+
+def zero(noise: Noise) -> float:
+    """Return the level at or below which a step of the ODE is not corrected, see `edm.heun`.
+
+    Published grids end at sigma_min, above 0, and correct the step to it too; one that jumps there
+    from `sigma_last` must not.
+    """
+    return noise.sigma_min if noise.sigma_last else 0.0
 
 
 def scalings(

@@ -148,19 +148,24 @@ def slope(denoiser: Denoiser, x: Trajectory, t: Levels) -> Trajectory:
     return (x - denoiser(x, t)) / diffusion.expand(t)
 
 
-def euler(denoiser: Denoiser, x: Trajectory, t: Levels, u: Levels) -> Trajectory:
+def euler(denoiser: Denoiser, x: Trajectory, t: Levels, u: Levels, zero: float = 0.0) -> Trajectory:
     """Step from level t to level u with Euler's method; the identity where u = t.
+
+    `zero` is for solvers that correct their steps.
 
     Example:
         >>> x, t, u = jnp.full((1, 1, 1), 6.0), jnp.array([2.0]), jnp.array([1.0])
         >>> euler(lambda x, t: 0 * x, x, t, u).item()
         3.0
     """
+    del zero
     return x + diffusion.expand(u - t) * slope(denoiser, x, t)
 
 
-def heun(denoiser: Denoiser, x: Trajectory, t: Levels, u: Levels) -> Trajectory:
+def heun(denoiser: Denoiser, x: Trajectory, t: Levels, u: Levels, zero: float = 0.0) -> Trajectory:
     """Step from level t to level u with Heun's method (EDM Algorithm 1); the identity where u = t.
+
+    A step to level `zero` or below is Euler's, as in the algorithm.
 
     Example:
         >>> x, t, u = jnp.full((1, 1, 1), 6.0), jnp.array([2.0]), jnp.array([1.0])
@@ -169,18 +174,19 @@ def heun(denoiser: Denoiser, x: Trajectory, t: Levels, u: Levels) -> Trajectory:
     """
     d = slope(denoiser, x, t)
     d_next = slope(diffusion.named(denoiser, "corrector"), x + diffusion.expand(u - t) * d, u)
-    return x + diffusion.expand(u - t) * (d + d_next) / 2
+    d_mean = jnp.where(diffusion.expand(u) > zero, (d + d_next) / 2, d)
+    return x + diffusion.expand(u - t) * d_mean
 
 
 class Solver(NamedTuple):
     """A way to step from one noise level to the next.
 
     Attributes:
-        step: `(denoiser, x, t, u) -> x at level u`.
+        step: `(denoiser, x, t, u, zero) -> x at level u`.
         calls: how often a step calls the denoiser.
     """
 
-    step: Callable[[Denoiser, Trajectory, Levels, Levels], Trajectory]
+    step: Callable[..., Trajectory]
     calls: int
 
 
@@ -188,7 +194,11 @@ SOLVERS: dict[str, Solver] = {"euler": Solver(euler, calls=1), "heun": Solver(he
 
 
 def solve(
-    denoiser: Denoiser, x: Trajectory, levels: Float[Array, "steps_1 batch"], solver: str = "heun"
+    denoiser: Denoiser,
+    x: Trajectory,
+    levels: Float[Array, "steps_1 batch"],
+    solver: str = "heun",
+    zero: float = 0.0,
 ) -> Trajectory:
     """Follow the ODE through `levels`, one row of noise levels after the other.
 
@@ -197,6 +207,7 @@ def solve(
         x: trajectories at the first row of levels.
         levels: of each trajectory, one more row than there are steps.
         solver: one of `SOLVERS`.
+        zero: a step to this level or below is Euler's.
 
     Example:
         >>> levels = jnp.array([[4.0], [2.0], [1.0]])
@@ -205,7 +216,7 @@ def solve(
     """
 
     def step(x, level_pair):
-        return SOLVERS[solver].step(denoiser, x, *level_pair), None
+        return SOLVERS[solver].step(denoiser, x, *level_pair, zero), None
 
     return jax.lax.scan(step, x, (levels[:-1], levels[1:]))[0]
 
@@ -298,7 +309,8 @@ def make_teacher(
         grid = dataclasses.replace(noise, bins=teacher.sample_bins)
         levels = diffusion.sigmas(grid, jnp.arange(teacher.sample_bins))
         levels = jnp.broadcast_to(levels[:, None], (teacher.sample_bins, cond.shape[0]))
-        return solve(denoiser, diffusion.initial(noise, keys, shape), levels, teacher.solver)
+        x = diffusion.initial(noise, keys, shape)
+        return solve(denoiser, x, levels, teacher.solver, diffusion.zero(noise))
 
     return Algorithm(init, update, act)
 

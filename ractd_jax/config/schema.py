@@ -104,6 +104,8 @@ class Section:
         optimiser: how it is trained; `steps` 0 means `epochs` over the training set.
         weights: which weights act and are handed on: "ema", the average, or "live".
         epochs: passes over the training set, where `optimiser.steps` is 0.
+        best_episodes: it learns from the best episodes alone, those of the largest returns, up to
+            this share of the steps: 0.1 for the best tenth, 1 for all.
         data: how it sees single steps; None for a model of windows.
         noise: noise levels of its own; None for the pipeline's.
         selection: how it chooses among candidates; None for a model that does not act.
@@ -114,12 +116,17 @@ class Section:
     optimiser: Optimiser
     weights: str = "ema"
     epochs: int | None = None
+    best_episodes: float = 1.0
     data: Steps | None = None
     noise: Noise | None = None
     selection: Selection | None = None
 
     def __post_init__(self):
         errors.choose_field("weights", self.weights, WEIGHTS)
+        if not 0 < self.best_episodes <= 1:
+            raise errors.FieldError(
+                "best_episodes", f"{{field}} is {self.best_episodes}: above 0 and at most 1"
+            )
         if not self.optimiser.steps:
             if self.epochs is None:
                 raise errors.FieldError("optimiser.steps", "{field} is 0: at least 1")

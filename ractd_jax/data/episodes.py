@@ -60,6 +60,28 @@ def returns(transitions: Transitions) -> Float64[np.ndarray, " episode"]:
     return np.diff(totals[_last_rows(transitions)], prepend=0.0)
 
 
+def best(transitions: Transitions, share: float) -> Bool[np.ndarray, " n"]:
+    """Return which rows lie in the best episodes, by return, that hold a share of all rows.
+
+    Episodes are taken from the best on, until there are enough rows; so there is always one.
+
+    Args:
+        transitions: complete episodes.
+        share: of the rows, above 0 and at most 1.
+
+    Example:
+        >>> zeros, last = np.zeros((4, 1), np.float32), np.array([False, True, False, True])
+        >>> rewards = np.array([1, 1, 2, 2], np.float32)
+        >>> best(Transitions(zeros, zeros, rewards, last, last & False), 0.5).tolist()
+        [False, False, True, True]
+    """
+    length, order = lengths(transitions), np.argsort(-returns(transitions), kind="stable")
+    before = np.cumsum(length[order]) - length[order]
+    kept = np.zeros(len(length), bool)
+    kept[order] = before < share * length.sum()
+    return np.repeat(kept, length)
+
+
 def returns_to_go(
     transitions: Transitions, discount: float, termination_penalty: float
 ) -> Float32[np.ndarray, " n"]:

@@ -4,10 +4,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from ractd_jax.config import Config
 from ractd_jax.data import episodes, transitions, windows
 from ractd_jax.data.generate import maze2d
 from ractd_jax.data.normalization import Normalizer
+from ractd_jax.errors import UserError
 from ractd_jax.method import Reads
 from ractd_jax.methods import registry
 
@@ -26,16 +30,17 @@ def build(
     if registry.get(stage).reads is Reads.TRANSITIONS:
         steps = config.stages[stage].data
         assert steps is not None
-        return transitions.build(
+        dataset, normalizer = transitions.build(
             recorded,
             normalization=steps.normalization,
             reward_scale=steps.reward_scale,
             normalizer=normalizer,
         )
+        return _of_best_episodes(config, stage, dataset, recorded), normalizer
     reached = None
     if config.task.kind == "planner":  # learns from every way that ended at the goal
         recorded, reached = maze2d.cut_at_goal(recorded)
-    return windows.build(
+    dataset, normalizer = windows.build(
         recorded,
         horizon=registry.horizon(config, stage),
         discount=config.data.discount,
@@ -45,6 +50,23 @@ def build(
         normalizer=normalizer,
         reached=reached,
     )
+    return _of_best_episodes(config, stage, dataset, recorded), normalizer
+
+
+def _of_best_episodes(
+    config: Config, stage: str, dataset: Any, recorded: episodes.Transitions
+) -> Any:
+    """Return the dataset with the examples alone that begin in a stage's best episodes."""
+    share = config.stages[stage].best_episodes
+    if share == 1:
+        return dataset
+    starts = np.asarray(dataset.starts)
+    starts = starts[episodes.best(episodes.complete(recorded), share)[starts]]
+    if not len(starts):
+        raise UserError(
+            f"{stage}.best_episodes is {share}: no example begins in so few episodes; raise it"
+        )
+    return dataset._replace(starts=jnp.asarray(starts))
 
 
 def sampler(config: Config, stage: str) -> Callable[..., Any]:
