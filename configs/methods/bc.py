@@ -10,12 +10,11 @@ STEPS = {"paper": 1_000_000, "small": 100_000, "demo": 8000}
 
 
 def get_sections(given: Given) -> dict[str, dict[str, Any]]:
-    """Return its section."""
+    """Return the sections of both."""
     optimiser = base.adam(steps=STEPS[given.size], learning_rate=1e-3, ema=0.0)
-    return {
-        "bc": {
-            "data": {"normalization": "standard"},
-            "optimiser": optimiser,
-            "weights": "live",
-        }
+    section = {
+        "data": {"normalization": "standard"},
+        "optimiser": optimiser,
+        "weights": "live",
     }
+    return {"bc": section, "bc10": section | {"best_episodes": 0.1}}
