@@ -10,6 +10,7 @@ from typing import Any
 from ractd_jax.cli.words import Given
 
 UNET = {"kind": "unet", "down_dims": (512, 1024, 2048), "embed_dim": 128}
+BINS = 20  # noise levels of policies in preset `default`
 WEIGHTS = {"default": 0.5, "paper": 1.0, "released": 1.0}  # of the reward, where a task names none
 
 
@@ -127,17 +128,22 @@ def _size_planner(given: Given, section: dict[str, Any], student: bool) -> None:
 
 
 def _default(sections: dict[str, dict[str, Any]], planner: bool) -> None:
-    """Hold the reward's gradient, and let it choose data: docs/results.md says why."""
+    """Hold the reward's gradient, and let it choose data: docs/presets.md says why."""
     sections["reward"]["network"]["layer_norm"] = True
     sections["reward"]["method"] = {"members": 6, "drawn": 1}
-    student = sections["student"]["method"]
-    student |= {"distance": "squared", "reward_on": "dsm", "reward_clip": True, "advantage": 1.0}
-    if planner:
-        sections["teacher"]["method"] = {"levels": "mixed"}
-        student |= {"dsm_goal": "teacher", "reward_scale": "gradient", "advantage": 0.0}
     for stage in ("ctd", "student"):
         sections[stage]["weights"] = "ema"
         sections[stage]["optimiser"]["ema"] = 0.999
+    student = sections["student"]["method"]
+    student |= {"distance": "squared", "reward_clip": True}
+    if planner:
+        sections["teacher"]["method"] = {"levels": "mixed"}
+        student |= {"dsm_goal": "teacher", "reward_on": "dsm", "reward_scale": "gradient"}
+        return
+    sections["teacher"]["method"] = {"distance": "squared", "sample_bins": BINS}
+    sections["ctd"]["method"] |= {"distance": "squared", "dsm_stop": "level"}
+    student |= {"dsm_stop": "level", "guide": "student", "advantage": 1.0}
+    sections["student"]["best_episodes"] = 0.1
 
 
 def _released(sections: dict[str, dict[str, Any]]) -> None:

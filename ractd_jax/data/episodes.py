@@ -63,7 +63,8 @@ def returns(transitions: Transitions) -> Float64[np.ndarray, " episode"]:
 def best(transitions: Transitions, share: float) -> Bool[np.ndarray, " n"]:
     """Return which rows lie in the best episodes, by return, that hold a share of all rows.
 
-    Episodes are taken from the best on, until there are enough rows; so there is always one.
+    Episodes are taken from the best on, until there are enough rows, and with the last of them all
+    of the same return: of demonstrations that succeed or fail it takes every success.
 
     Args:
         transitions: complete episodes.
@@ -75,11 +76,10 @@ def best(transitions: Transitions, share: float) -> Bool[np.ndarray, " n"]:
         >>> best(Transitions(zeros, zeros, rewards, last, last & False), 0.5).tolist()
         [False, False, True, True]
     """
-    length, order = lengths(transitions), np.argsort(-returns(transitions), kind="stable")
-    before = np.cumsum(length[order]) - length[order]
-    kept = np.zeros(len(length), bool)
-    kept[order] = before < share * length.sum()
-    return np.repeat(kept, length)
+    length, totals = lengths(transitions), returns(transitions)
+    order = np.argsort(-totals, kind="stable")
+    enough = np.searchsorted(np.cumsum(length[order]), share * length.sum())
+    return np.repeat(totals >= totals[order[min(enough, len(order) - 1)]], length)
 
 
 def returns_to_go(
