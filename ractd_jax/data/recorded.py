@@ -3,8 +3,11 @@
 import functools
 
 from ractd_jax.console import Progress
-from ractd_jax.data import episodes, identity, labels, statistics
+from ractd_jax.data import dimensions, identity, labels, statistics
+from ractd_jax.data.episodes import Transitions
 from ractd_jax.tasks import TaskSpec
+
+SHOWN = 5  # notes on dimensions
 
 
 class Recorded:
@@ -21,7 +24,7 @@ class Recorded:
         self._task, self._source, self._count, self._progress = task, source, count, progress
 
     @functools.cached_property
-    def episodes(self) -> episodes.Transitions:
+    def episodes(self) -> Transitions:
         """All complete episodes.
 
         Raises:
@@ -39,8 +42,21 @@ class Recorded:
         )
         if task.env_id and task.kind == "policy":
             text += f", mean score {summary['score_mean']:.1f}"
-        self._progress.console.print(text, markup=False, soft_wrap=True)
+        notes = [] if self._source in sources.WORDS else self._notes(recorded)
+        if len(notes) > SHOWN:
+            more = f"{len(notes) - SHOWN} notes more; the stage data shows them all"
+            notes = [*notes[:SHOWN], more]
+        for line in (text, *(f"note: {note}" for note in notes)):
+            self._progress.console.print(line, markup=False, soft_wrap=True)
         return recorded
+
+    def _notes(self, recorded: Transitions) -> list[str]:
+        """Return what deserves a second look in data of one's own, as the stage `data` does."""
+        from ractd_jax.data import sources
+
+        names = sources.dimension_names(self._source)
+        described = dimensions.describe(recorded, self._task, names)
+        return [note for dimension in described for note in dimension.notes]
 
     @functools.cached_property
     def identity(self) -> identity.Identity:

@@ -112,6 +112,7 @@ def _animate(
 
     episode = rollouts.record(act, task, settings.first_seed)
     manner = f", plans anew every {every} steps" if every else ""
+    manner += f", {choice.short(choice.physics(task.env_id))}"
     maze.save_gif(
         path,
         task,

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Float, Int, Int64
 
 from ractd_jax import errors
 from ractd_jax.envs.make import make_env
 from ractd_jax.tasks import TaskSpec
 
-# (observations (batch, cond) float32, seeds (batch,), step) -> actions (batch, dim). What is random
+# (observations (batch, cond), seeds (batch,), step) -> actions (batch, dim). What is random
 # in a row depends on its seed and the step alone. So the same list of seeds gives the same returns,
 # bit for bit. In another list a seed has the same noise, but a matrix product may round differently
 # in a batch of another size, and in chaotic dynamics the last bit grows.
@@ -82,7 +82,7 @@ def rollout(
     rewards: list[list[float]] = [[] for _ in seeds]
     try:
         first = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
-        obs = np.asarray(first, np.float32)
+        obs = np.asarray(first, np.float64)  # a normaliser may need all the digits
         running, step = np.arange(len(seeds)), 0
         while running.size:
             actions = _decide(act, obs[running], seeds[running], step)
@@ -125,7 +125,7 @@ def record(act: Act, task: TaskSpec, seed: int) -> dict[str, Any]:
     try:
         obs, _ = env.reset(seed=seed)
         while not done:
-            batch = np.asarray(obs, np.float32)[None]
+            batch = np.asarray(obs, np.float64)[None]
             action = _decide(act, batch, np.array([seed], np.int64), len(rewards))[0]
             obs, reward, terminated, truncated, _ = env.step(action)
             qpos.append(unwrapped.data.qpos.copy())
@@ -172,7 +172,7 @@ def statistics(
 
 
 def _decide(
-    act: Act, obs: Float32[np.ndarray, "batch obs"], seeds: Int64[np.ndarray, " batch"], step: int
+    act: Act, obs: Float[np.ndarray, "batch obs"], seeds: Int64[np.ndarray, " batch"], step: int
 ) -> Float[np.ndarray, "batch act"]:
     """Return the clipped actions (batch, dim) of one call of the policy.
 

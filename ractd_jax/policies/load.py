@@ -211,6 +211,9 @@ def load_control(run: str | pathlib.Path) -> planning.Control:
     draw = model.algorithm.act
     assert draw is not None
     low, high = model.task.action_limits()
+    normalizer = model.saved["normalizer"]
+    origin = normalization.origin(normalizer.observations)
+    centered = normalization.without_origin(normalizer.observations)
 
     @jax.jit
     def control(saved: Any, obs: Any, wanted: Any) -> Any:
@@ -221,8 +224,13 @@ def load_control(run: str | pathlib.Path) -> planning.Control:
         actions = draw(saved["params"], pair, keys)[:, 0]
         return normalization.unnormalize(actions, normalizer.actions).clip(low[None], high[None])
 
-    saved = jax.device_put(model.saved)
-    return lambda obs, wanted: np.asarray(control(saved, *map(np.float32, (obs, wanted))))
+    saved = jax.device_put(model.saved | {"normalizer": normalizer._replace(observations=centered)})
+
+    def call(obs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        ends = (normalization.center(np.asarray(end), origin) for end in (obs, wanted))
+        return np.asarray(control(saved, *ends))
+
+    return call
 
 
 def load_planner(

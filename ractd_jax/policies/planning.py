@@ -54,7 +54,12 @@ class Planner:
         seed: int = 0,
     ):
         self.task, self.seed, self.calls = task, seed, 0
-        self._params, self._normalizer = jax.device_put((params, normalizer))
+        # States are counted from their origin outside, in float64, and the rest is compiled.
+        self._origin = normalization.origin(normalizer.observations)
+        centered = normalization.without_origin(normalizer.observations)
+        self._params, self._normalizer = jax.device_put(
+            (params, normalizer._replace(observations=centered))
+        )
         draw = algorithm.act
         assert draw is not None
 
@@ -81,9 +86,10 @@ class Planner:
             seeds: of the noise.
             step: of the episode, so that every plan of it has other noise.
         """
-        rows = (np.asarray(end, np.float32) for end in (obs, goals))
+        rows = (normalization.center(np.asarray(end), self._origin) for end in (obs, goals))
         seeds = np.asarray(seeds, np.int32)
-        return np.asarray(self._plan(self._params, self._normalizer, *rows, seeds, np.int32(step)))
+        plans = self._plan(self._params, self._normalizer, *rows, seeds, np.int32(step))
+        return np.asarray(plans) + self._origin if self._origin.any() else np.asarray(plans)
 
     def __call__(
         self, obs: npt.ArrayLike, goal: npt.ArrayLike
@@ -98,7 +104,7 @@ class Planner:
             UserError: one of them has another size, or is not finite.
         """
         size = self.task.obs_dim
-        obs, goal = np.asarray(obs, np.float32), np.asarray(goal, np.float32)
+        obs, goal = np.asarray(obs, np.float64), np.asarray(goal, np.float64)
         for name, end in (("observation", obs), ("goal", goal)):
             if end.ndim not in (1, 2) or end.shape[-1] != size:
                 raise UserError(

@@ -32,7 +32,7 @@ def by_hand(seed):
     obs, _ = env.reset(seed=seed)
     rewards, done = [], False
     while not done:
-        row = np.asarray(obs, np.float32)[None]
+        row = np.asarray(obs)[None]
         action = policy(row, np.array([seed]), len(rewards))[0].clip(-1, 1)
         obs, reward, terminated, truncated, _ = env.step(action)
         rewards.append(reward)
@@ -61,7 +61,7 @@ def test_batches_are_padded_to_powers_of_two_and_shrink():
     calls, heard = [], []
 
     def spy(obs, seeds, step):
-        assert obs.dtype == np.float32
+        assert obs.dtype == np.float64  # all their digits
         assert obs.shape == (len(seeds), TASK.obs_dim)
         calls.append((step, len(obs), set(seeds.tolist())))
         return policy(obs, seeds, step)

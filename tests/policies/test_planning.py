@@ -62,6 +62,21 @@ def test_plans_go_from_the_observation_to_the_goal_in_their_units():
     assert planner()(np.stack([START, GOAL]), np.stack([GOAL, START])).shape == (2, HORIZON, 4)
 
 
+def test_plans_far_from_zero_keep_their_digits():
+    far = np.array([5_412_344.0, -1.7e9, 0, 0])
+    rows = far + np.random.default_rng(0).uniform(0, 1, (50, 4))
+    observations = normalization.minmax(rows)
+    assert normalization.origin(observations).any()
+    away = planning.Planner(
+        Algorithm(unused, unused, straight),
+        jnp.float32(0),
+        NORMALIZER._replace(observations=observations),
+        TASK,
+    )
+    expected = np.linspace(rows[0] - far, rows[1] - far, HORIZON)
+    np.testing.assert_allclose(away(rows[0], rows[1]) - far, expected, atol=1e-5)
+
+
 def test_noise_of_a_row_depends_on_its_seed_and_the_step_alone():
     noisy, obs = planner(0.3), np.stack([START] * 3)
     goals = np.stack([GOAL] * 3)
