@@ -15,8 +15,9 @@ from ractd_jax.types import Batch, Transition
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # of tests' own processes
 jax.config.update("jax_enable_compilation_cache", False)  # tests compile what they test
-FAST = "--xla_cpu_use_fusion_emitters=false"  # XLA aborts at flags it has never heard of
-if jax.__version_info__ < (0, 11):
+# A program cut into parts that are compiled side by side takes more time in all.
+FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if jax.__version_info__ < (0, 11):  # XLA aborts at flags it has never heard of
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}"
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_numpy_rank_promotion", "raise")  # (batch,) + (batch, 1) is always a mistake
@@ -24,6 +25,7 @@ jax.config.update("jax_debug_key_reuse", True)  # so is drawing twice from one k
 # Nearly all the time of these tests is compiling. This and FAST divide it by three; `optimised`
 # switches this one back.
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # of tests' own processes
 
 
 class Small(nn.Module):

@@ -12,9 +12,9 @@ from ractd_jax.training import checkpoints, opening, restore, run_dir
 from ractd_jax.training.trainer import Trainer
 
 TINY = [
-    "--config.teacher.network.hidden=16",
-    "--config.ctd.network.hidden=16",
-    "--config.student.network.hidden=16",
+    *(f"--config.{stage}.network.hidden=16" for stage in ("teacher", "ctd", "student")),
+    *(f"--config.{stage}.network.blocks=1" for stage in ("teacher", "ctd", "student")),
+    "--config.reward.network.dims=(8,)",
     "--config.teacher.method.sample_bins=4",
     "--config.teacher.optimiser.steps=30",
     "--config.ctd.optimiser.steps=30",
@@ -58,6 +58,8 @@ def shrink(section):
         network[field] = [SMALLEST[field]] if several else SMALLEST[field]
     if "states" in section["method"]:  # of EDA
         section["method"] |= {"states": 8, "proposals": 2, "nfe": 2}
+    if "eta" in section["method"]:  # of Diffusion-QL, whose updates go through all its steps
+        section["method"]["steps"] = 2
 
 
 def update(values, changes):

@@ -4,6 +4,7 @@ import ast
 import functools
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -307,7 +308,8 @@ def test_another_critic_can_value_a_student_if_it_sees_the_data_alike(tmp_path):
     with pytest.raises(errors.UserError, match=r"trained with critic = iql, now it is reward"):
         train(other, "student", resume=True)
 
-    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run").mkdir(parents=True)
+    shutil.copytree(job.run("teacher"), tmp_path / "other" / "run" / "teacher")
     otherwise = {"data": {"normalization": "standard", "reward_scale": "none"}}
     job = tiny_pipeline("hopper_mr", tmp_path / "other", critic="iql", iql=otherwise)
     with pytest.raises(errors.UserError, match="normalise observations differently"):

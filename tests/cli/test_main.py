@@ -1,4 +1,8 @@
-"""The command line as a user sees it, end to end, on a few hundred real Hopper transitions."""
+"""The command line as a user sees it, end to end, on a few hundred real Hopper transitions.
+
+Starting Python and JAX takes seconds, so a process of its own has only what needs one: what is
+killed or interrupted, its exit status and what a terminal shows. The rest calls `main` here.
+"""
 
 import json
 import os
@@ -10,7 +14,7 @@ import time
 import numpy as np
 import pytest
 from helpers import ROOT
-from run_helpers import command, saved_arrays
+from run_helpers import command, saved_arrays, tiny_pipeline, train
 
 import ractd_jax
 from ractd_jax import errors, tasks
@@ -28,15 +32,35 @@ def data(tmp_path_factory):
     return path
 
 
-def run(*arguments, **options):
+def process(words, **environment):
+    """Return exit status, output and errors of a process, whose program is the first word."""
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=240, check=False, **options
-    )
+        words, cwd=ROOT, env=os.environ | environment,
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
 
-def test_all_trains_evaluates_and_draws(data, tmp_path):
-    code, out, err = run(data, "all", tmp_path / "run")
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """`(*words) -> (exit status, output, errors)` of the command line, in this process."""
+    monkeypatch.chdir(ROOT)
+
+    def main(*words):
+        capsys.readouterr()
+        return app.main(["main.py", *words]), *capsys.readouterr()
+
+    return main
+
+
+@pytest.fixture
+def run(main):
+    """`(data, stage, workdir, *flags) -> (exit status, output, errors)`, in this process."""
+    return lambda *arguments: main(*command(*arguments)[2:], "--config.training.compilation_cache=")
+
+
+def test_all_trains_evaluates_and_draws(run, main, data, tmp_path):
+    code, out, err = process(command(data, "all", tmp_path / "run"))
     assert code == 0, err
     entries = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [entry["stage"] for entry in entries] == ["dataset", "teacher", "ctd", "student"]
@@ -70,10 +94,10 @@ def test_all_trains_evaluates_and_draws(data, tmp_path):
     assert code == 2
     assert "teacher.optimiser.b1" in err
     # A row says of which size it is, so it must be of the size that was trained.
-    paper = [w.replace(",size=demo", "") for w in command(data, "eval", tmp_path / "run")[:4]]
-    done = subprocess.run(paper, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "size" in done.stderr
+    paper = [w.replace(",size=demo", "") for w in command(data, "eval", tmp_path / "run")[2:4]]
+    code, _, err = main(*paper)
+    assert code == 2
+    assert "size" in err
     # What cannot be replaced is not removed.
     kept = checkpoints.run_status(tmp_path / "run" / "teacher")
     code, out, err = run(tmp_path / "no.hdf5", "teacher", tmp_path / "run", "--overwrite")
@@ -84,20 +108,29 @@ def test_all_trains_evaluates_and_draws(data, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(data, tmp_path):
+    """Compiled as users do, who find their programs in the cache when they go on."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    more = ["--config.teacher.optimiser.steps=400"]
-    assert run(data, "teacher", whole, *more)[0] == 0
+    optimised = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "JAX_ENABLE_COMPILATION_CACHE": "1"}
+    more = [
+        "--config.teacher.optimiser.steps=400",
+        "--config.training.save_every=20",
+        f"--config.training.compilation_cache={tmp_path / 'cache'}",
+    ]
+    assert process(command(data, "teacher", whole, *more), **optimised)[0] == 0
 
-    process = subprocess.Popen(command(data, "teacher", cut, *more), stdout=subprocess.DEVNULL)
+    stopped = subprocess.Popen(
+        command(data, "teacher", cut, *more),
+        env=os.environ | optimised, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
     # A name of digits alone: Orbax renames a checkpoint to it when it is whole.
     folder = cut / "teacher" / "checkpoints"
     while not any(entry.name.isdigit() for entry in folder.glob("*")):
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert stopped.poll() is None, "the run ended before it could be killed"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    stopped.send_signal(signal.SIGKILL)
+    stopped.wait()
     assert checkpoints.run_status(cut / "teacher") == "unfinished"
-    code, out, err = run(data, "teacher", cut, "--resume", *more)
+    code, out, err = process(command(data, "teacher", cut, "--resume", *more), **optimised)
     assert code == 0, err
     assert "continues at update" in out
     for a, b in zip(saved_arrays(whole / "teacher"), saved_arrays(cut / "teacher"), strict=True):
@@ -109,16 +142,16 @@ def test_a_killed_run_resumes_to_the_same_bits(data, tmp_path):
 
 def test_an_interrupt_saves_first(data, tmp_path):
     more = ["--config.teacher.optimiser.steps=1000000"]
-    process = subprocess.Popen(
+    stopped = subprocess.Popen(
         command(data, "teacher", tmp_path, *more), stderr=subprocess.PIPE, text=True
     )
     while not (tmp_path / "teacher" / "metrics.jsonl").exists():
-        assert process.poll() is None
+        assert stopped.poll() is None
         time.sleep(0.02)
     time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
+    stopped.send_signal(signal.SIGTERM)
+    _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 2
     assert "--resume continues" in err
     last = json.loads((tmp_path / "teacher" / "metrics.jsonl").read_text().splitlines()[-1])
     store = checkpoints.Checkpoints(tmp_path / "teacher")
@@ -126,7 +159,7 @@ def test_an_interrupt_saves_first(data, tmp_path):
     store.close()
 
 
-def test_a_path_may_hold_spaces(tmp_path):
+def test_a_path_may_hold_spaces(main, tmp_path):
     folder = tmp_path / "my configs"
     folder.mkdir()
     text = "def get_config(arg):\n    raise ValueError('it was read')\n"
@@ -135,11 +168,7 @@ def test_a_path_may_hold_spaces(tmp_path):
         [f"--config={folder / 'robot.py'}:data"],
         ["--config", f"{folder}/robot.py:data"],
     ):
-        done = subprocess.run(
-            [sys.executable, "main.py", *arguments],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert "it was read" in done.stderr
+        assert "it was read" in main(*arguments)[2]
 
 
 def test_an_interrupt_elsewhere_is_one_line(tmp_path):
@@ -149,15 +178,15 @@ def test_an_interrupt_elsewhere_is_one_line(tmp_path):
     )
     # What runs in a shell's background ignores the signal, and so would what it starts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
+    stopped = subprocess.Popen(
         [sys.executable, "main.py", f"--config={waits}:data"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     signal.signal(signal.SIGINT, before)
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    stopped.stdout.readline()
+    stopped.send_signal(signal.SIGINT)
+    _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
     assert err == "stopped; with --resume the same command keeps what is trained\n"
 
 
@@ -198,57 +227,60 @@ def test_too_little_memory_is_one_line(monkeypatch):
         (["--config=configs/kitchen_mixed.py:data,source=simulated"], "source=d4rl or source=min"),
     ],
 )
-def test_a_wrong_word_ends_in_one_line(arguments, says, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "main.py", *arguments, f"--workdir={tmp_path / 'x'}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_wrong_word_ends_in_one_line(main, arguments, says, tmp_path):
+    code, _, err = main(*arguments, f"--workdir={tmp_path / 'x'}")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
 
 
-def test_help_names_every_stage_size_and_source():
-    done = subprocess.run(
-        [sys.executable, "main.py", "--help"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("program", "arguments", "says"),
+    [
+        (["main.py"], [], "--config is missing"),
+        (["-m", "ractd_jax"], ["hopper_mr:student", "--nosuch"], "nosuch"),
+        (["main.py"], ["hopper_mr:reward,source=no/such.hdf5"], "no/such.hdf5"),  # JAX has started
+    ],
+)
+def test_a_process_ends_with_status_2_and_without_a_traceback(program, arguments, says, tmp_path):
+    words = [sys.executable, *program, *arguments, f"--workdir={tmp_path / 'x'}"]
+    code, out, err = process(words)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_help_names_every_stage_size_and_source(main):
+    code, out, _ = main("--help")
+    assert code == 0
     for word in ("teacher", "student", "demo", "paper", "simulated", "released", "--resume"):
-        assert word in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "ractd_jax", "--help=fields", "student"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert "student.method.reward_weight" in done.stdout
+        assert word in out
+    code, out, _ = process([sys.executable, "-m", "ractd_jax", "--help=fields", "student"])
+    assert code == 0
+    assert "student.method.reward_weight" in out
 
 
-def test_eval_needs_the_folder_alone_and_never_trains(data, tmp_path):
+def test_eval_needs_the_folder_alone_and_never_trains(run, main, data, tmp_path):
     assert run(data, "reward", tmp_path / "run")[0] == 0
-    program = [sys.executable, "main.py", "eval", f"--workdir={tmp_path / 'run'}"]
-    done = subprocess.run(
-        program, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 2
-    assert "nothing that acts is trained" in done.stderr
-    assert ":all," in done.stderr
+    program = ["eval", f"--workdir={tmp_path / 'run'}"]
+    code, _, err = main(*program)
+    assert code == 2
+    assert "nothing that acts is trained" in err
+    assert ":all," in err
     assert not (tmp_path / "run" / "student").exists()
     small = ["--config.bc.network.hidden=(8,)", "--config.bc.optimiser.steps=20"]
     assert run(data, "bc", tmp_path / "run", *small)[0] == 0
-    untrained = subprocess.run(
-        [*program, "--config.eval.rows=('bc', 'student nfe=2')"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert untrained.returncode == 2
-    assert "student is not trained" in untrained.stderr
-    assert ":student," in untrained.stderr
-    assert untrained.stderr.count("\n") == 1
+    code, _, err = main(*program, "--config.eval.rows=('bc', 'student nfe=2')")
+    assert code == 2
+    assert "student is not trained" in err
+    assert ":student," in err
+    assert err.count("\n") == 1
     assert not (tmp_path / "run" / "student").exists()
-    fewer = subprocess.run(
-        [*program, "--config.eval.episodes=1"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert fewer.returncode == 0, fewer.stderr
+    code, _, err = process([sys.executable, "main.py", *program, "--config.eval.episodes=1"])
+    assert code == 0, err
     entries = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [entry["stage"] for entry in entries] == ["dataset", "bc"]
     assert len(entries[-1]["returns"]) == 1
@@ -266,7 +298,7 @@ def test_help_into_a_closed_pipe_is_quiet():
     assert done.returncode == 0
 
 
-def test_windows_longer_than_every_episode(data, tmp_path):
+def test_windows_longer_than_every_episode(run, data, tmp_path):
     code, _, err = run(data, "teacher", tmp_path / "run", "--config.data.horizon=2000")
     assert code == 2
     assert "horizon 2000 does not fit: the longest episode has" in err
@@ -274,14 +306,14 @@ def test_windows_longer_than_every_episode(data, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_folder_is_refused(data, tmp_path):
+def test_a_read_only_folder_is_refused(run, data, tmp_path):
     tmp_path.chmod(0o500)
     code, _, err = run(data, "teacher", tmp_path / "run")
     assert code == 2
     assert "cannot" in err
 
 
-def test_a_folder_that_is_a_file_is_refused(data, tmp_path):
+def test_a_folder_that_is_a_file_is_refused(run, data, tmp_path):
     (tmp_path / "run").write_text("")
     code, _, err = run(data, "reward", tmp_path / "run")
     assert code == 2
@@ -289,16 +321,17 @@ def test_a_folder_that_is_a_file_is_refused(data, tmp_path):
     assert err.count("\n") == 1
 
 
-def test_a_checkpoint_of_another_size_is_refused(data, tmp_path):
-    assert run(data, "reward", tmp_path)[0] == 0
-    meta = json.loads((tmp_path / "reward" / checkpoints.CONFIG).read_text())
+def test_a_checkpoint_of_another_size_is_refused(tmp_path):
+    job = tiny_pipeline("hopper_mr", tmp_path)
+    train(job, "reward")
+    meta = json.loads((job.run("reward") / checkpoints.CONFIG).read_text())
     meta["config"]["reward"]["network"]["dims"] = [8, 16]
     like = restore.stage_template(registry.configure(meta["config"]), "reward")
     with pytest.raises(errors.UserError, match="does not fit"):
-        restore.restore(tmp_path / "reward", like)
+        restore.restore(job.run("reward"), like)
 
 
-def test_nan_stops_the_run_and_keeps_the_checkpoint(data, tmp_path):
+def test_nan_stops_the_run_and_keeps_the_checkpoint(run, data, tmp_path):
     wild = [
         "--config.reward.optimiser.learning_rate=10",
         "--config.reward.optimiser.weight_decay=1e12",

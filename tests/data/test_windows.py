@@ -17,6 +17,12 @@ from ractd_jax.data import episodes, normalization, windows
 PAPER = {"discount": 0.99, "termination_penalty": -100.0, "drop_last": False}
 
 
+def batch_of(sample, data, **options):
+    """Return the batch of the first key: one program, as in training."""
+    draw = jax.jit(functools.partial(sample, **options))
+    return jax.device_get(draw(data, jax.random.key(0)))
+
+
 @settings(deadline=None, max_examples=12)
 @given(STRUCTURES, st.booleans())
 def test_sampled_windows_are_the_rows_of_one_episode(structure, drop_last):
@@ -28,8 +34,7 @@ def test_sampled_windows_are_the_rows_of_one_episode(structure, drop_last):
             windows.build(transitions, **options)
         return
     data, normalizer = windows.build(transitions, **options)
-    batch = windows.sample_windows(data, jax.random.key(0), batch_size=32, horizon=horizon)
-    batch = jax.device_get(batch)
+    batch = batch_of(windows.sample_windows, data, batch_size=32, horizon=horizon)
     chex.assert_shape(batch, [(32, horizon, 2), (32, 3), (32,)])
 
     whole = episodes.complete(transitions)
@@ -49,8 +54,7 @@ def test_sampled_windows_are_the_rows_of_one_episode(structure, drop_last):
 def test_plans_are_the_states_of_one_episode_given_their_ends(horizon):
     transitions = transitions_of(([(6, True), (9, False)], 0))
     data, normalizer = windows.build(transitions, **PAPER | {"horizon": horizon})
-    batch = windows.sample_plans(data, jax.random.key(0), batch_size=64, horizon=horizon)
-    batch = jax.device_get(batch)
+    batch = batch_of(windows.sample_plans, data, batch_size=64, horizon=horizon)
     chex.assert_shape(batch, [(64, horizon, 3), (64, 6), (64,)])
     np.testing.assert_array_equal(batch.cond[:, :3], batch.x[:, 0])
     np.testing.assert_array_equal(batch.cond[:, 3:], batch.x[:, -1])
@@ -103,8 +107,8 @@ def test_history_is_the_rows_before_oldest_first_and_repeats_an_episodes_first(h
     data, _ = windows.build(transitions, **PAPER | {"horizon": 2})
     assert data.episode_starts.tolist() == [0] * 6 + [6] * 9
     options = {"batch_size": 256, "horizon": 2}
-    batch = windows.sample_windows(data, jax.random.key(0), **options, history=history)
-    plain = windows.sample_windows(data, jax.random.key(0), **options)
+    batch = batch_of(windows.sample_windows, data, **options, history=history)
+    plain = batch_of(windows.sample_windows, data, **options)
     chex.assert_trees_all_equal(batch._replace(cond=plain.cond), plain)
     observations, drawn = np.asarray(data.observations), set()
     for cond, present in zip(np.asarray(batch.cond), np.asarray(plain.cond), strict=True):
@@ -124,10 +128,8 @@ def test_relabelled_plans_go_to_the_goal_and_rest_there():
     data, normalizer = windows.build(shifted, **PAPER | {"horizon": horizon}, reached=reached)
     assert data.segment_ends.tolist() == [2] * 3 + [5] * 3 + [9] * 4 + [14] * 5
     options = {"batch_size": rows, "horizon": horizon}
-    plans = jax.device_get(
-        windows.sample_plans(data, jax.random.key(0), **options, goal_relabel=1.0)
-    )
-    states = normalization.unnormalize(plans.x, normalizer.observations)
+    plans = batch_of(windows.sample_plans, data, **options, goal_relabel=1.0)
+    states = normalization.unnormalize(np.unique(plans.x, axis=0), normalizer.observations)
     row_of = {float(value): i for i, value in enumerate(shifted.observations[:, 0])}
     seen = set()
     for plan in states:
@@ -139,19 +141,19 @@ def test_relabelled_plans_go_to_the_goal_and_rest_there():
         seen.add(first)
     assert seen == set(range(15))  # any row, those near the end of an episode too
     np.testing.assert_array_equal(plans.cond, plans.x[:, [0, -1]].reshape(rows, -1))
-    both = windows.sample_state_action(data, jax.random.key(0), **options, goal_relabel=1.0, ends=2)
+    both = batch_of(windows.sample_state_action, data, **options, goal_relabel=1.0, ends=2)
     np.testing.assert_array_equal(both.x[..., -4:], plans.x)
-    actions = normalization.unnormalize(both.x[..., :-4], normalizer.actions)
+    distinct = np.unique(both.x, axis=0)
+    states = normalization.unnormalize(distinct[..., -4:], normalizer.observations)
+    actions = normalization.unnormalize(distinct[..., :-4], normalizer.actions)
     for plan, action in zip(states, actions, strict=True):
         first = row_of[min(row_of, key=lambda value: abs(value - plan[0, 0]))]
         driven = transitions.actions[first : int(data.segment_ends[first]) + 1][:horizon]
         np.testing.assert_allclose(action[: len(driven)], driven, atol=1e-4)
         np.testing.assert_allclose(action[len(driven) :], 0, atol=1e-4)
 
-    half = jax.device_get(
-        windows.sample_plans(data, jax.random.key(0), **options, goal_relabel=0.5)
-    )
-    whole = jax.device_get(windows.sample_plans(data, jax.random.key(0), **options))
+    half = batch_of(windows.sample_plans, data, **options, goal_relabel=0.5)
+    whole = batch_of(windows.sample_plans, data, **options)
     same = (half.x == whole.x).all(axis=(1, 2))
     assert 0.5 < same.mean() < 0.65  # a way as long as the window is a window
 
@@ -161,9 +163,9 @@ def test_state_action_windows_hold_action_and_state_of_each_row(ends):
     transitions = transitions_of(([(6, True), (9, False)], 0))
     data, _ = windows.build(transitions, **PAPER | {"horizon": 4})
     options = {"batch_size": 64, "horizon": 4}
-    some = windows.sample_windows(data, jax.random.key(0), **options)
-    plans = windows.sample_plans(data, jax.random.key(0), **options)
-    both = windows.sample_state_action(data, jax.random.key(0), **options, ends=ends)
+    some = batch_of(windows.sample_windows, data, **options)
+    plans = batch_of(windows.sample_plans, data, **options)
+    both = batch_of(windows.sample_state_action, data, **options, ends=ends)
     np.testing.assert_array_equal(both.x, np.concatenate([some.x, plans.x], axis=-1))
     np.testing.assert_array_equal(both.cond, plans.cond[:, : 3 * ends])
     np.testing.assert_array_equal(both.returns, plans.returns)
@@ -171,8 +173,8 @@ def test_state_action_windows_hold_action_and_state_of_each_row(ends):
 
 def test_pairs_hold_an_action_and_the_states_around_it():
     data, _ = windows.build(transitions_of(([(6, True), (9, False)], 0)), horizon=2, **PAPER)
-    some = windows.sample_windows(data, jax.random.key(0), batch_size=64, horizon=2)
-    plans = windows.sample_plans(data, jax.random.key(0), batch_size=64, horizon=2)
-    pairs = windows.sample_pairs(data, jax.random.key(0), batch_size=64, horizon=2)
+    some = batch_of(windows.sample_windows, data, batch_size=64, horizon=2)
+    plans = batch_of(windows.sample_plans, data, batch_size=64, horizon=2)
+    pairs = batch_of(windows.sample_pairs, data, batch_size=64, horizon=2)
     np.testing.assert_array_equal(pairs.x, some.x[:, :1])
     np.testing.assert_array_equal(pairs.cond, plans.cond)

@@ -133,6 +133,13 @@ def test_rows_that_are_not_trained_are_refused(field, tmp_path):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the pictures out."""
+    monkeypatch.setattr(evaluate, "draw", lambda *given: [])
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_online_selection_takes_the_best_of_the_checkpoints_that_are_kept(tmp_path):
     pipeline = ddpm_pipeline(
         tmp_path,
@@ -163,6 +170,7 @@ def test_plans_are_followed_as_the_configuration_says(config, tmp_path):
         plans.control_of(learned)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_guided_planner_acts_in_an_environment(tmp_path):
     method = {"steps": 3, "guide_steps": 1, "plans": 2, "horizon": 4}
     pipeline = tiny_pipeline(

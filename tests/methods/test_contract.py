@@ -6,6 +6,7 @@ tested here without a line being added. `VARIANTS` has further settings of some 
 
 import functools
 from typing import Any, NamedTuple
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -47,10 +48,14 @@ FEW = {
 # A name of its own: the stage, and fields of its method that differ.
 VARIANTS = {
     "teacher, aware of the reward": ("teacher", {"reward_weight": 0.1}),
-    "student, at the start": ("student", {"reward_on": "start", "advantage": 0.0}),
-    "student, two calls": ("student", {"nfe": 2}),
-    "student, as the teacher": ("student", {"dsm_goal": "teacher"}),
-    "student, started cold": ("student", {"warm_start": False}),
+    "student, valued at the start, two calls": (
+        "student",
+        {"reward_on": "start", "advantage": 0.0, "nfe": 2},
+    ),
+    "student, as the teacher, started cold": (
+        "student",
+        {"dsm_goal": "teacher", "warm_start": False},
+    ),
     "ddim": ("ddpm", {"sampler": "ddim"}),
     "fql, the smaller critic": ("fql", {"q_agg": "min"}),
 }
@@ -63,7 +68,13 @@ def record(name: str) -> method.Method:
     return RECORDS[VARIANTS.get(name, (name,))[0]]
 
 
+def trains_otherwise(name: str) -> bool:
+    """Tell if anything of a variant is about training, and not about acting alone."""
+    return name not in VARIANTS or bool(VARIANTS[name][1].keys() - record(name).sampling_fields)
+
+
 ACTING = [name for name in NAMES if record(name).acts]
+TRAINING = [name for name in NAMES if trains_otherwise(name)]
 VALUING = [name for name in STAGES if RECORDS[name].values]
 
 
@@ -78,6 +89,7 @@ class Case(NamedTuple):
     batch: Any  # (key) -> a batch, as the method reads them
     state: Any
     params: Any  # what `act` takes
+    modes: Any  # by "act" and "update", the values of `train` that its networks were called with
 
 
 @functools.cache
@@ -126,7 +138,7 @@ def case(name: str) -> Case:
     config = configuration.replace(config, **changed)
     algorithm = registry.make(config, stage)
     data, normalizer = examples.build(config, stage, recorded(kind))
-    frozen = {role: params_of(config, need) for role, need in registry.needs(config, stage).items()}
+    frozen = {role: params_of(kind, need) for role, need in registry.needs(config, stage).items()}
     if algorithm.prepare:
         data = algorithm.prepare(frozen, data, jax.random.key(9))
     draw = functools.partial(
@@ -139,23 +151,42 @@ def case(name: str) -> Case:
     params = state.params
     if algorithm.inference_params:
         params = algorithm.inference_params(params, state.frozen, normalizer)
+    modes = {"act": set(), "update": set()}
     return Case(
         config,
         stage,
-        algorithm.act and jax.jit(algorithm.act),
-        jax.jit(algorithm.update),
+        algorithm.act and jax.jit(noting(algorithm.act, modes["act"])),
+        jax.jit(noting(algorithm.update, modes["update"])),
         algorithm.value,
         jax.jit(lambda key: draw(data, key)),
         state,
         params,
+        modes,
     )
 
 
-def params_of(config: Config, stage: str) -> Any:
+def noting(function: Any, seen: set) -> Any:
+    """Return the function, which when it is compiled puts the values of `train` into `seen`."""
+    apply = nn.Module.apply
+
+    def noted(*args, **kwargs):
+        seen.add(kwargs.get("train", False))
+        return apply(*args, **kwargs)
+
+    def noting(*args):
+        with mock.patch.object(nn.Module, "apply", noted):
+            return function(*args)
+
+    return noting
+
+
+@functools.cache
+def params_of(kind: str, stage: str) -> Any:
     """Return weights of an untrained stage, far from the first weights of any other."""
+    config = toy(kind)
     algorithm = registry.make(config, stage)
     needs = registry.needs(config, stage).items()
-    frozen = {role: params_of(config, need) for role, need in needs}
+    frozen = {role: params_of(kind, need) for role, need in needs}
     state = jax.jit(algorithm.init)(jax.random.key(100), *((frozen,) if frozen else ()))
     params = jax.tree.map(lambda a: 2 * a, state.params)
     if algorithm.inference_params:
@@ -226,9 +257,9 @@ def test_first_state_is_at_step_zero_and_averages_its_own_weights(name):
     assert len(set(buffers)) == len(buffers)  # or it could not be donated
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINING)
 def test_update_counts_moves_all_weights_and_keeps_everything_else(name):
-    _, _, _, update, _, batch, before, _ = case(name)
+    _, _, _, update, _, batch, before, *_ = case(name)
     after, metrics = update(before, batch(jax.random.key(0)), jax.random.key(1))
     assert all(same(after.params, before.params))  # the first learning rate of the warm-up is 0
     for i in range(3):  # a gradient may vanish by chance, at a corner of the data
@@ -247,9 +278,9 @@ def test_update_counts_moves_all_weights_and_keeps_everything_else(name):
     assert all(np.isfinite(m) for m in metrics.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINING)
 def test_update_is_a_function_of_its_key(name):
-    _, _, _, update, _, batch, state, _ = case(name)
+    _, _, _, update, _, batch, state, *_ = case(name)
 
     def after(seed):
         return update(state, batch(jax.random.key(0)), jax.random.key(seed))
@@ -257,9 +288,9 @@ def test_update_is_a_function_of_its_key(name):
     assert all(same(after(0), after(0)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINING)
 def test_loss_falls_on_a_toy(name):
-    _, _, _, update, _, batch, state, _ = case(name)
+    _, _, _, update, _, batch, state, *_ = case(name)
 
     def loss(state):  # always of the same examples with the same noise, dropout's too
         key = jax.random.key
@@ -316,41 +347,29 @@ def test_network_calls_are_those_that_the_record_counts(monkeypatch, name):
     if not hasattr(own, "apply"):
         pytest.skip("several networks of shapes that its section describes")
     keys = jax.random.split(jax.random.key(3), 1)
-    with jax.disable_jit():
-        registry.make(config, stage).act(case(name).params, conditions(name)[:1], keys)
+    with jax.disable_jit():  # so that a loop's body counts each time
+        act = registry.make(config, stage).act
+        jax.eval_shape(act, case(name).params, conditions(name)[:1], keys)
     guides = stage == "diffuser"  # the value that guides it is called besides, by the same kind
     assert len(counted) == registry.calls(config, stage) or guides
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_networks_drop_units_in_training_and_never_in_acting(monkeypatch, name):
-    act, update, batch, state, params = (
-        getattr(case(name), field) for field in ("act", "update", "batch", "state", "params")
-    )
-    apply, seen = nn.Module.apply, set()
-
-    def noting(*args, **kwargs):
-        seen.add(kwargs.get("train", False))
-        return apply(*args, **kwargs)
-
-    def look(program, *arguments):
-        """Trace it once more, whoever has compiled it, and return the values of `train`."""
-        seen.clear()
-        jax.eval_shape(lambda *args: program.__wrapped__(*args), *arguments)
-        return set(seen)
-
-    monkeypatch.setattr(nn.Module, "apply", noting)
-    dropout = getattr(case(name).config.stages[case(name).stage].network, "dropout", 0)
-    trained = look(update, state, batch(jax.random.key(0)), jax.random.key(1))
-    assert True in trained or not dropout
+def test_networks_drop_units_in_training_and_never_in_acting(name):
+    _, _, act, update, _, batch, state, params, modes = case(name)
+    if name in TRAINING:
+        update(state, batch(jax.random.key(0)), jax.random.key(1))
+        dropout = getattr(case(name).config.stages[case(name).stage].network, "dropout", 0)
+        assert True in modes["update"] or not dropout
+        assert modes["update"]
     if act:
-        keys = jax.random.split(jax.random.key(2), 5)
-        assert True not in look(act, params, conditions(name), keys)
+        act(params, conditions(name), jax.random.split(jax.random.key(2), 5))
+        assert modes["act"] == {False}
 
 
 @pytest.mark.parametrize("name", VALUING)
 def test_critics_value_each_trajectory_by_itself(name):
-    config, stage, _, _, value, _, state, _ = case(name)
+    config, stage, _, _, value, _, state, *_ = case(name)
     cond = conditions(name)
     shape = registry.context(config, stage).shape
     x = jnp.linspace(-1, 1, 5 * int(np.prod(shape))).reshape(5, *shape)

@@ -244,11 +244,12 @@ def test_policy_has_the_behaviour_models_network_but_for_its_dropout(tmp_path):
     )
     assert set(registry.needs(pipeline.config, "eda").values()) == {"eda_behavior", "eda_critic"}
     algorithm = registry.make(pipeline.config, "eda")
-    behavior = registry.make(pipeline.config, "eda_behavior").init(jax.random.key(0)).params
-    state = algorithm.init(jax.random.key(1), {"behavior": behavior})
-    x, cond = jnp.zeros((2, 3, 1, 3)), jnp.zeros((2, 11))
-    batch = eda.Proposals(x, cond, jnp.array([[0.0, 1.0, 2.0]] * 2))
-    algorithm.update(state, batch, jax.random.key(2))  # with dropout it would ask for its key
+    behavior = registry.make(pipeline.config, "eda_behavior")
+    key = jax.random.key(0)
+    params = jax.eval_shape(behavior.init, key).params
+    state = jax.eval_shape(algorithm.init, key, {"behavior": params})
+    batch = eda.Proposals(jnp.zeros((2, 3, 1, 3)), jnp.zeros((2, 11)), jnp.zeros((2, 3)))
+    jax.eval_shape(algorithm.update, state, batch, key)  # with dropout it would ask for its key
     train(pipeline, "eda")
     assert {run.name for run in (tmp_path / "run").iterdir() if run.is_dir()} == {
         "eda",

@@ -251,8 +251,10 @@ def test_learned_control_goes_from_where_it_is_to_what_is_wanted_in_the_tasks_un
 
 @pytest.mark.slow
 def test_main_trains_plans_evaluates_and_draws(tmp_path):
-    maze2d.make(TASK, tmp_path / "data.hdf5", transitions=30_000)
-    flags = [f"--config.{stage}.network.hidden=16" for stage in ("teacher", "ctd", "student")]
+    maze2d.make(TASK, tmp_path / "data.hdf5", transitions=5_000)
+    plans = ("teacher", "ctd", "student")
+    flags = [f"--config.{stage}.network.hidden=16" for stage in plans]
+    flags += [f"--config.{stage}.network.blocks=1" for stage in plans]
     flags += [
         f"--config.{stage}.optimiser.steps=10" for stage in ("teacher", "ctd", "student", "reward")
     ]
@@ -270,6 +272,8 @@ def test_main_trains_plans_evaluates_and_draws(tmp_path):
             "--config.eval.episodes=2",
             "--config.eval.online=('student',)",
             "--config.eval.replan_every=50",
+            "--config.reward.network.dims=(8,)",
+            "--config.inverse.network.hidden=(16,)",
             "--config.inverse.optimiser.steps=10",
             *flags,
         ],
