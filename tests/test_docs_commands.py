@@ -126,7 +126,8 @@ def test_code_in_pages_is_python():
 
 def test_the_record_that_is_shown_is_that_of_the_method():
     def record(code):
-        call = ast.parse(textwrap.dedent(code)).body[-1].value.elts[0]
+        calls = [n for n in ast.walk(ast.parse(textwrap.dedent(code))) if isinstance(n, ast.Call)]
+        call = next(call for call in calls if ast.unparse(call.func) == "Method")
         return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
 
     (shown,) = pages.blocks(ROOT / "docs" / "adding_a_method.md", "python")
