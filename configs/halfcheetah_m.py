@@ -5,8 +5,6 @@
 
 Published, on D4RL's data: RACTD 59.3 +- 0.2 (1 network call); Diffusion-QL 51.5 (5),
 Consistency-AC 71.9 (2), Diffuser 42.8 (20).
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 41.2 +- 1.4 (1 call), CTD 40.5
-(1), EDM teacher 31.2 (158); the data 40.9. docs/results.md says how.
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +18,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "halfcheetah-medium-v2",
         arg,
         epochs=400,
-        reward_weight={"default": 0.5, "paper": 0.5, "released": 0.5},
+        reward_weight={"paper": 0.5, "released": 0.5},
         return_model={"batch_size": 32, "learning_rate": 1e-4, "epochs": 100},
     )

@@ -5,8 +5,6 @@
 
 Published, on D4RL's data: RACTD 95.9 +- 1.5 (1 network call); Diffusion-QL 97.2 (5),
 Consistency-AC 89.2 (2), Diffuser 88.9 (20).
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 43.8 +- 1.4 (1 call), CTD 38.7
-(1), EDM teacher 23.1 (158); the data 48.8. docs/results.md says how.
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +18,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "halfcheetah-medium-expert-v2",
         arg,
         epochs=400,
-        reward_weight={"default": 0.0, "paper": 0.0, "released": 0.0},
+        reward_weight={"paper": 0.0, "released": 0.0},
         return_model={"batch_size": 32},
     )

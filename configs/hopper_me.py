@@ -6,8 +6,6 @@
 Published, on D4RL's data: RACTD 129.0 +- 1.3 (1 network call); Diffusion-QL 112.3 (5),
 Consistency-AC 106.0 (2), Diffuser 103.3 (20).
 129.0 is a return of 4,178; the best episode of D4RL's data earns 3,759.
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 92.8 +- 2.5 (1 call), CTD 71.7
-(1), EDM teacher 63.5 (158); the data 60.8. docs/results.md says how.
 """
 
 from ml_collections import ConfigDict
@@ -21,5 +19,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "hopper-medium-expert-v2",
         arg,
         epochs=400,
-        reward_weight={"default": 0.0, "paper": 0.0, "released": 0.5},
+        reward_weight={"paper": 0.0, "released": 0.5},
     )

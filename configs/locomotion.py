@@ -31,8 +31,8 @@ def make(
         name: D4RL's dataset id.
         arg: what follows the colon on the command line.
         epochs: of the student at paper size, as released.
-        reward_weight: sigma of Eq. 9 by preset: "default" (docs/results.md), "paper" (Table 9) and
-            "released" (YAML).
+        reward_weight: sigma of Eq. 9 by preset: "paper" (Table 9) and "released" (YAML); `default`
+            has one for all tasks.
         return_model: fields of its training at paper size where the released YAML of the task is
             not like the others' (`batch_size`, `learning_rate`, `epochs`).
     """

@@ -5,8 +5,6 @@
 
 Published, on D4RL's data: RACTD 98.9 +- 1.6 (1 network call); Diffusion-QL 87.3 (5),
 Consistency-AC 84.1 (2), Diffuser 79.6 (20).
-Ours, on simulated data, size demo, training seeds 0 to 2: RACTD 53.5 +- 13.6 (1 call), CTD 51.9
-(1), EDM teacher 49.0 (158); the data 61.1. docs/results.md says how.
 """
 
 from ml_collections import ConfigDict
@@ -20,5 +18,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "walker2d-medium-v2",
         arg,
         epochs=700,
-        reward_weight={"default": 0.5, "paper": 0.4, "released": 0.4},
+        reward_weight={"paper": 0.4, "released": 0.4},
     )

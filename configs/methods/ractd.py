@@ -11,13 +11,13 @@ from ractd_jax.cli.words import Given
 
 UNET = {"kind": "unet", "down_dims": (512, 1024, 2048), "embed_dim": 128}
 BINS = 20  # noise levels of policies in preset `default`
-WEIGHTS = {"default": 0.5, "paper": 1.0, "released": 1.0}  # of the reward, where a task names none
+WEIGHTS = {"default": 0.5, "paper": 1.0, "released": 1.0}  # of the reward, where a task names no other
 
 
 def get_sections(given: Given) -> dict[str, dict[str, Any]]:
     """Return the sections of the four stages."""
     planner = given.task.kind == "planner"
-    weights = given.numbers.get("reward_weight", WEIGHTS)
+    weights = WEIGHTS | given.numbers.get("reward_weight", {})
     sections = {
         "reward": _return_model(given),
         "teacher": _teacher(given),
@@ -135,10 +135,10 @@ def _default(sections: dict[str, dict[str, Any]], planner: bool) -> None:
         sections[stage]["weights"] = "ema"
         sections[stage]["optimiser"]["ema"] = 0.999
     student = sections["student"]["method"]
-    student |= {"distance": "squared", "reward_clip": True}
+    student |= {"distance": "squared", "reward_on": "dsm", "reward_clip": True}
     if planner:
         sections["teacher"]["method"] = {"levels": "mixed"}
-        student |= {"dsm_goal": "teacher", "reward_on": "dsm", "reward_scale": "gradient"}
+        student |= {"dsm_goal": "teacher", "reward_scale": "gradient"}
         return
     sections["teacher"]["method"] = {"distance": "squared", "sample_bins": BINS}
     sections["ctd"]["method"] |= {"distance": "squared", "dsm_stop": "level"}
