@@ -15,7 +15,7 @@ from ractd_jax.data import normalization
 from ractd_jax.data.normalization import Normalizer
 from ractd_jax.errors import UserError
 from ractd_jax.methods import registry
-from ractd_jax.training import checkpoints, examples, loop, multihost, restore, shape_check
+from ractd_jax.training import checkpoints, examples, guard, loop, multihost, restore, shape_check
 from ractd_jax.training.interrupt import Interrupt
 from ractd_jax.training.pipeline import Pipeline
 from ractd_jax.training.run import Clock, TrainingRun
@@ -131,6 +131,8 @@ def _follow(
             for i, run in enumerate(runs):
                 metrics = {k: v[i] if several else v for k, v in report.metrics.items()}
                 run.log.write({"step": report.step, **metrics})
+                if left := guard.left_the_data(config, stage, metrics):
+                    raise UserError(f"{left}. At update {report.step:,}; {_kept(saved)}")
             bar.update(report.step, **jax.tree.map(float, metrics))
             stopped = multihost.any_of(bool(interrupt))
             due = report.step // save_every > saved // save_every
