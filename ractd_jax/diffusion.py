@@ -105,7 +105,7 @@ def sigmas(noise: Noise, bins: Num[Array, "..."]) -> Float[Array, "..."]:
         >>> sigmas(Noise(), jnp.array([0, 40, 79])).round(2).tolist()
         [80.0, 3.859999895095825, 0.019999999552965164]
         >>> sigmas(Noise(bins=4, sigma_last=0.8), jnp.arange(4)).round(2).tolist()
-        [80.0, 10.0, 0.800000011920929, 0.019999999552965164]
+        [80.0, 11.609999656677246, 0.7999999523162842, 0.019999999552965164]
     """
     end, steps = noise.sigma_last or noise.sigma_min, noise.bins - (2 if noise.sigma_last else 1)
     high, low = noise.sigma_max ** (1 / noise.rho), end ** (1 / noise.rho)
