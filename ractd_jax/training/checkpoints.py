@@ -178,9 +178,16 @@ class Checkpoints:
         return jax.tree.map(np.asarray, tree) if multihost.several() else tree
 
     def close(self) -> None:
-        """Wait and release the manager's threads."""
-        self.wait()
-        self._manager.close()
+        """Wait and release the manager's threads, of a checkpoint that failed too.
+
+        Raises:
+            UserError: the last checkpoint could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception):  # `wait` has said what went wrong
+                self._manager.close()
 
 
 # ---- run directories -----------------------------------------------------------------------------
