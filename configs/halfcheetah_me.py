@@ -5,6 +5,7 @@
 
 Published, on D4RL's data: RACTD 95.9 +- 1.5 (1 network call); Diffusion-QL 97.2 (5),
 Consistency-AC 89.2 (2), Diffuser 88.9 (20).
+Measured here, on simulated data: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@
 
 Published, on D4RL's data: RACTD 104.9 +- 2.1 (1 network call), its EDM teacher 114.2 (80 bins);
 Diffusion-QL 102.0 (5), Consistency-AC 100.4 (2), Diffuser 93.6 (20).
+Measured here, on simulated data: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@
 
 Published, on D4RL's data: RACTD 98.9 +- 1.6 (1 network call); Diffusion-QL 87.3 (5),
 Consistency-AC 84.1 (2), Diffuser 79.6 (20).
+Measured here, on simulated data: docs/results.md.
 """
 
 from ml_collections import ConfigDict

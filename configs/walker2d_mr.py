@@ -5,6 +5,7 @@
 
 Published, on D4RL's data: RACTD 91.5 +- 2.6 (1 network call); Diffusion-QL 98.0 (5),
 Consistency-AC 83.0 (2), Diffuser 70.6 (20).
+Measured here, on simulated data: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -16,7 +16,6 @@ from ractd_jax import config as configuration
 from ractd_jax import errors, tasks
 from ractd_jax.cli import configs, words
 from ractd_jax.methods import registry
-from ractd_jax.report import study
 from ractd_jax.training import examples
 
 FILES = [name for name in configs.names() if name != "suite"]
@@ -111,17 +110,6 @@ def test_docstring_gives_the_command_and_the_published_score(name):
     assert f"python main.py --config=configs/{name}.py:student" in text
     assert "Published" in text
     assert "docs/results.md" in text
-
-
-@pytest.mark.parametrize("name", BENCHMARK)
-def test_docstring_gives_the_measured_score_where_there_is_one(name):
-    measured = documentation(name).partition("Ours")[2]
-    task = load(name)[1]["task"]["name"]
-    rows = [e for e in study.load(ROOT / "results") if e["task"] == task]
-    scores = [e["score_mean"] for e in rows if e["stage"] == "student"]
-    if scores:
-        assert f"RACTD {np.mean(scores):.1f}" in " ".join(measured.split())
-    assert ("RACTD" in measured) == bool(scores)
 
 
 @pytest.mark.parametrize("name", BENCHMARK)
@@ -300,18 +288,19 @@ def test_every_stage_trains(name, tmp_path):
 
 @pytest.mark.slow
 def test_another_critic_can_value_a_student_if_it_sees_the_data_alike(tmp_path):
-    job = tiny_pipeline("hopper_mr", tmp_path, critic="iql")
+    alike = {"normalization": "minmax"}
+    job = tiny_pipeline("hopper_mr", tmp_path, critic="iql", data=alike)
     train(job, "student")
     assert not job.run("reward").exists()
     assert job.run("iql").exists()
-    other = tiny_pipeline("hopper_mr", tmp_path)  # of the return model
+    other = tiny_pipeline("hopper_mr", tmp_path, data=alike)  # of the return model
     with pytest.raises(errors.UserError, match=r"trained with critic = iql, now it is reward"):
         train(other, "student", resume=True)
 
     (tmp_path / "other" / "run").mkdir(parents=True)
     shutil.copytree(job.run("teacher"), tmp_path / "other" / "run" / "teacher")
     otherwise = {"data": {"normalization": "standard", "reward_scale": "none"}}
-    job = tiny_pipeline("hopper_mr", tmp_path / "other", critic="iql", iql=otherwise)
+    job = tiny_pipeline("hopper_mr", tmp_path / "other", critic="iql", data=alike, iql=otherwise)
     with pytest.raises(errors.UserError, match="normalise observations differently"):
         train(job, "student")
     with pytest.raises(errors.UserError, match=r"critic 'sarsa'"):

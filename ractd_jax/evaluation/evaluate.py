@@ -119,7 +119,7 @@ def rows(pipeline: Pipeline) -> list[EvalRow]:
 def is_sampled_again(pipeline: Pipeline, row: EvalRow) -> bool:
     """Tell if a row is also to be evaluated with `eval.candidates` candidates.
 
-    It is if it samples, and its critic is trained and normalises observations in the same way.
+    It is if it samples, and its critic is trained.
     """
     config = pipeline.config
     if config.eval.candidates < 2:
@@ -129,10 +129,6 @@ def is_sampled_again(pipeline: Pipeline, row: EvalRow) -> bool:
     critic = row.selection.critic
     if not finished.is_finished(pipeline.run(critic)):
         pipeline.say(f"{row.stage}: no {critic} is trained that could choose a candidate")
-        return False
-    kinds = {stage: registry.normalization(config, stage) for stage in (row.stage, critic)}
-    if len(set(kinds.values())) > 1:
-        pipeline.say(f"{row.stage}: one candidate only, {critic} normalises otherwise: {kinds}")
         return False
     return True
 

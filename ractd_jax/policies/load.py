@@ -103,8 +103,7 @@ def load_policy(
 
     Raises:
         UserError: there is no finished checkpoint, it does not fit its configuration, the model
-            does not act, or the critic values nothing, is of another task or normalises
-            observations otherwise.
+            does not act, or the critic values nothing or is of another task.
     """
     run = pathlib.Path(run)
     model = load_model(run, precision, update=update, **sampling)
@@ -138,16 +137,10 @@ def _best_of_n(
     critic = load_critic(critic_run, update if itself else None)
     if critic.task.name != model.task.name:
         raise UserError(f"{run} acts in {model.task.name}, {critic_run} values {critic.task.name}")
-    kinds = [registry.normalization(m.config, m.stage) for m in (model, critic)]
-    if kinds[0] != kinds[1]:
-        raise UserError(
-            f"{run} and {critic_run} normalise observations differently, {kinds[0]} and "
-            f"{kinds[1]}; train them with the same data.normalization"
-        )
     units = [jax.tree.map(np.asarray, m.saved["normalizer"][:2]) for m in (model, critic)]
     value = critic.algorithm.value
     assert value is not None
-    if max(map(normalization.gap, *units)) > 1e-4:  # of other data, not of other rounding
+    if max(map(normalization.gap, *units)) > 1e-4:  # not of other rounding alone
         value = selection.in_units_of(value, *units)
     return BestOfN(value, critic.saved["params"], count, inverse_temperature)
 
