@@ -268,6 +268,7 @@ def make_teacher(
         >>> algorithm.act(state.params, jnp.ones((5, 11)), keys).shape
         (5, 16, 3)
     """
+    errors.at_least("sample_bins", teacher.sample_bins, 3 if noise.sigma_last else 2)
     if teacher.reward_weight and critic is None:
         raise errors.FieldError(
             "reward_weight", f"{{field}} is {teacher.reward_weight}: without a critic it takes 0"

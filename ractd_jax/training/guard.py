@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ractd_jax import reward
 from ractd_jax.config import Config
 from ractd_jax.methods import registry
 
+RETURN_MODEL = "reward"  # the stage
 BEST = 1.0  # the largest return of the data, as training sees returns
 LIMIT = 2.0  # half the range of the data's returns beyond the best of them
 
@@ -35,7 +35,7 @@ def left_the_data(config: Config, stage: str, metrics: Mapping[str, float | np.n
     """
     predicted = float(np.max(metrics.get("return", 0.0)))
     needs = registry.needs(config, stage) if "return" in metrics else {}
-    if predicted <= LIMIT or needs.get("reward") != reward.REWARD.name:
+    if predicted <= LIMIT or needs.get("reward") != RETURN_MODEL:
         return ""
     if config.task.kind == "planner":  # a sum over the states of a plan
         return ""

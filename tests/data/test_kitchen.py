@@ -140,7 +140,7 @@ def small(name, arg):
         config[stage].optimiser.update(steps=2, batch_size=8)
         if stage != "reward":
             config[stage].network.update(TINY)
-    config.teacher.method.sample_bins = 2
+    config.teacher.method.sample_bins = 3
     config.bc.optimiser.update(steps=2, batch_size=8)
     config.bc.network.hidden = (8,)
     return config

@@ -60,9 +60,12 @@ def test_a_critic_sees_observations_and_actions_as_it_learnt_them(trained):
         low, high = column.min(axis=0), column.max(axis=0)
         return jnp.asarray(2 * (column - low) / (high - low) - 1)
 
+    def standardised(column):
+        return jnp.asarray((column - column.mean(axis=0)) / column.std(axis=0))
+
     obs, actions = trained.recorded.episodes[:2]
     algorithm, run = registry.make(trained.config, "reward"), trained.run("reward")
-    expected = algorithm.value(saved(run)["params"], scaled(actions)[:, None], scaled(obs))
+    expected = algorithm.value(saved(run)["params"], scaled(actions)[:, None], standardised(obs))
     np.testing.assert_allclose(load.value_of(run)(obs, actions), expected, atol=1e-5)
 
 

@@ -56,7 +56,7 @@ def check(config, workdir):
         ("hopper_mr", {"teacher.network.dropout": 1.5}, "network.dropout is 1.5: between 0 and 1"),
         ("hopper_mr", {"teacher.method.sample_bins": 1}, "sample_bins is 1: at least 2"),
         ("hopper_mr", {"eval.rows": ("teacher sample_bins=1",)}, "sample_bins is 1: at least"),
-        ("hopper_mr", {"student.method.nfe": 41}, "nfe is 41: with noise.bins=80 at most 40"),
+        ("hopper_mr", {"student.method.nfe": 11}, "nfe is 11: with noise.bins=20 at most 10"),
         ("hopper_mr", {"student.method.reward_weight": math.nan}, "reward_weight is nan: a finite"),
         ("hopper_mr", {"student.optimiser.learning_rate": -1.0}, "learning_rate is -1.0"),
         ("hopper_mr", {"student.optimiser.ema": 2.0}, "ema is 2.0: between 0 and 1"),

@@ -122,11 +122,11 @@ def test_changes_that_make_another_run_are_refused(stage, change, says, meta, tm
 @pytest.mark.parametrize(
     ("stage", "field", "value", "says"),
     [
-        ("student", "teacher.method.distance", "released", "teacher.method.distance = huber"),
+        ("student", "teacher.method.distance", "released", "teacher.method.distance = squared"),
         ("student", "reward.network.layer_norm", False, "reward.network.layer_norm = True"),
         ("cd", "edm_bc.noise.sigma_max", 40.0, "edm_bc.noise.sigma_max = 80.0, now it is 40.0"),
         ("eda", "eda_critic.method.expectile", 0.5, "eda_critic.method.expectile"),
-        ("student", "teacher.method.sample_bins", 20, ""),  # how the teacher itself acts
+        ("student", "teacher.method.sample_bins", 30, ""),  # how the teacher itself acts
         ("student", "edm_bc.optimiser.batch_size", 1, ""),  # which it does not need
         ("reward", "teacher.method.distance", "released", ""),
         ("diffuser_value", "diffuser.method.steps", 50, "diffuser.method.steps"),
