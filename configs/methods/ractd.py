@@ -29,7 +29,7 @@ def get_sections(given: Given) -> dict[str, dict[str, Any]]:
         "student": _student(given, {"reward_weight": weights[given.preset]}),
     }
     if given.preset == "default":
-        _default(sections, planner)
+        _default(sections, given)
     if given.preset == "released":
         _released(sections)
     return sections
@@ -131,7 +131,7 @@ def _size_planner(given: Given, section: dict[str, Any], student: bool) -> None:
 # ---- presets -------------------------------------------------------------------------------------
 
 
-def _default(sections: dict[str, dict[str, Any]], planner: bool) -> None:
+def _default(sections: dict[str, dict[str, Any]], given: Given) -> None:
     """Hold the reward's gradient, and let it choose data: docs/presets.md says why."""
     sections["reward"]["network"]["layer_norm"] = True
     sections["reward"]["method"] = {"members": 6, "drawn": 1}
@@ -140,14 +140,15 @@ def _default(sections: dict[str, dict[str, Any]], planner: bool) -> None:
         sections[stage]["optimiser"]["ema"] = 0.999
     student = sections["student"]["method"]
     student |= {"distance": "squared", "reward_on": "dsm", "reward_clip": True}
-    if planner:
+    if given.task.kind == "planner":
         sections["teacher"]["method"] = {"levels": "mixed"}
         student |= {"dsm_goal": "teacher", "reward_scale": "gradient"}
         return
     sections["teacher"]["method"] = {"distance": "squared", "sample_bins": BINS}
     sections["ctd"]["method"] |= {"distance": "squared", "dsm_stop": "level"}
     student |= {"dsm_stop": "level", "guide": "student", "advantage": 1.0}
-    sections["student"]["best_episodes"] = 0.1
+    if given.task.name != "custom":  # of twenty demonstrations a tenth is two
+        sections["student"]["best_episodes"] = 0.1
 
 
 def _released(sections: dict[str, dict[str, Any]]) -> None:
