@@ -20,7 +20,6 @@ WEIGHTS = {
 
 def get_sections(given: Given) -> dict[str, dict[str, Any]]:
     """Return the sections of the four stages."""
-    planner = given.task.kind == "planner"
     weights = WEIGHTS | given.numbers.get("reward_weight", {})
     sections = {
         "reward": _return_model(given),
