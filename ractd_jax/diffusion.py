@@ -9,6 +9,7 @@ letters t > u > s of the papers are noise levels throughout.
     w(t) = (t^2 + sigma_data^2) / (t sigma_data)^2                                  `karras_weight`
     d(p, q)                                                                              `distance`
     how training draws t                                                    `log_normal`, `mixed`
+    how it draws t > u > s on the grid                                  `triples`, `long_triples`
     x_T                                                                                   `initial`
 
 Also here: the keys of a network's dropout, by the name of each call (`WithDropout`, `named`).
@@ -24,7 +25,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Num, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, Num, PRNGKeyArray
 
 from ractd_jax import errors
 from ractd_jax.types import Levels, Trajectory, Values
@@ -256,6 +257,49 @@ LEVELS: dict[str, Callable[[Noise, PRNGKeyArray, int], Levels]] = {
     "log_normal": log_normal,
     "mixed": mixed,
 }
+
+
+def triples(
+    noise: Noise, key: PRNGKeyArray, batch: int, max_jump: int
+) -> tuple[Int[Array, " {batch}"], Int[Array, " {batch}"], Int[Array, " {batch}"]]:
+    """Draw the bins of t, u and s of RACTD's Eq. 6 (a larger bin is a lower noise level).
+
+    t is uniform on the grid, s uniform from t to one past the grid's end (sigma_min again), u
+    uniform from t to s and then at most `max_jump` bins from t: the released procedure, which draws
+    them one by one on the host.
+
+    Example:
+        >>> t, u, s = triples(Noise(), jax.random.key(0), batch=100, max_jump=1)
+        >>> bool((t <= u).all() and (u <= s).all() and (u - t <= 1).all())
+        True
+    """
+    key_t, key_s, key_u = jax.random.split(key, 3)
+    t = jax.random.randint(key_t, (batch,), 0, noise.bins)
+    s = jax.random.randint(key_s, (batch,), t, noise.bins + 1)
+    u = jax.random.randint(key_u, (batch,), t, s + 1)
+    return t, jnp.minimum(u, t + max_jump), s
+
+
+def long_triples(
+    noise: Noise, key: PRNGKeyArray, batch: int, max_jump: int
+) -> tuple[Int[Array, " {batch}"], Int[Array, " {batch}"], Int[Array, " {batch}"]]:
+    """Draw the bins of t, u and s as CTM does: u is drawn before s, and far from t.
+
+    t is uniform above the lowest level, u = t + h with a probability in proportion to h, at most
+    `max_jump`, and s uniform from u to sigma_min.
+
+    Example:
+        >>> t, u, s = long_triples(Noise(), jax.random.key(0), batch=100, max_jump=17)
+        >>> bool((t < u).all() and (u <= s).all() and (u - t <= 17).all() and (s < 80).all())
+        True
+    """
+    key_t, key_h, key_s = jax.random.split(key, 3)
+    t = jax.random.randint(key_t, (batch,), 0, noise.bins - 1)
+    longest = jnp.minimum(max_jump, noise.bins - 1 - t)
+    # The share of jumps up to h is h (h + 1) / (longest (longest + 1)): the inverse of that.
+    share = jax.random.uniform(key_h, (batch,)) * longest * (longest + 1)
+    h = jnp.clip(jnp.ceil((jnp.sqrt(1 + 4 * share) - 1) / 2).astype(jnp.int32), 1, longest)
+    return t, t + h, jax.random.randint(key_s, (batch,), t + h, noise.bins)
 
 
 def initial(noise: Noise, keys: Key[Array, " batch"], shape: tuple[int, int]) -> Trajectory:

@@ -11,11 +11,8 @@ from ractd_jax.cli.words import Given
 
 UNET = {"kind": "unet", "down_dims": (512, 1024, 2048), "embed_dim": 128}
 BINS = 20  # noise levels of policies in preset `default`
-WEIGHTS = {
-    "default": 0.5,
-    "paper": 1.0,
-    "released": 1.0,
-}  # of the reward, where a task names no other
+# Of the reward, where a task names no other.
+WEIGHTS = {"default": 0.5, "paper": 1.0, "released": 1.0}
 
 
 def get_sections(given: Given) -> dict[str, dict[str, Any]]:

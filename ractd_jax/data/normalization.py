@@ -255,6 +255,15 @@ def center(x: np.ndarray, origin: Float64[np.ndarray, "*dim"]) -> Float32[np.nda
     return (np.asarray(x, np.float64) - origin).astype(np.float32)
 
 
+def split_origin(normalizer: Normalizer) -> tuple[Float64[np.ndarray, "*dim"], Normalizer]:
+    """Return the origin of observations, and the normalizer of those that `center` has seen.
+
+    So policies subtract in float64 what their compiled programs could only have in float32.
+    """
+    centered = without_origin(normalizer.observations)
+    return origin(normalizer.observations), normalizer._replace(observations=centered)
+
+
 def without_origin(affine: Affine) -> Affine:
     """Return the map of values that are counted from the origin already."""
     zero = 0 * affine.origin

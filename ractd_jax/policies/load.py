@@ -172,11 +172,8 @@ def value_of(
         UserError: `run` holds no trained critic.
     """
     model = load_critic(run)
-    normalizer = model.saved["normalizer"]
-    origin = normalization.origin(normalizer.observations)
-    centered = normalization.without_origin(normalizer.observations)
-    changed = normalizer._replace(observations=centered)
-    saved = jax.device_put(model.saved | {"normalizer": changed})
+    origin, centered = normalization.split_origin(model.saved["normalizer"])
+    saved = jax.device_put(model.saved | {"normalizer": centered})
 
     @jax.jit
     def value(saved: Any, obs: Any, actions: Any) -> Any:
@@ -204,9 +201,7 @@ def load_control(run: str | pathlib.Path) -> planning.Control:
     draw = model.algorithm.act
     assert draw is not None
     low, high = model.task.action_limits()
-    normalizer = model.saved["normalizer"]
-    origin = normalization.origin(normalizer.observations)
-    centered = normalization.without_origin(normalizer.observations)
+    origin, centered = normalization.split_origin(model.saved["normalizer"])
 
     @jax.jit
     def control(saved: Any, obs: Any, wanted: Any) -> Any:
@@ -217,7 +212,7 @@ def load_control(run: str | pathlib.Path) -> planning.Control:
         actions = draw(saved["params"], pair, keys)[:, 0]
         return normalization.unnormalize(actions, normalizer.actions).clip(low[None], high[None])
 
-    saved = jax.device_put(model.saved | {"normalizer": normalizer._replace(observations=centered)})
+    saved = jax.device_put(model.saved | {"normalizer": centered})
 
     def call(obs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         ends = (normalization.center(np.asarray(end), origin) for end in (obs, wanted))

@@ -55,11 +55,8 @@ class Planner:
     ):
         self.task, self.seed, self.calls = task, seed, 0
         # States are counted from their origin outside, in float64, and the rest is compiled.
-        self._origin = normalization.origin(normalizer.observations)
-        centered = normalization.without_origin(normalizer.observations)
-        self._params, self._normalizer = jax.device_put(
-            (params, normalizer._replace(observations=centered))
-        )
+        self._origin, centered = normalization.split_origin(normalizer)
+        self._params, self._normalizer = jax.device_put((params, centered))
         draw = algorithm.act
         assert draw is not None
 

@@ -52,9 +52,8 @@ class Policy:
         self._episodes: dict[int, np.ndarray] = {}
         self._called: dict[int, np.ndarray] = {}
         # Observations are counted from their origin here, in float64, and the rest is compiled.
-        self._origin = normalization.origin(normalizer.observations)
-        centered = normalization.without_origin(normalizer.observations)
-        self._normalizer = jax.device_put(normalizer._replace(observations=centered))
+        self._origin, centered = normalization.split_origin(normalizer)
+        self._normalizer = jax.device_put(centered)
         params = jax.jit(matmul.transpose_kernels)(params)
         self._params = jax.device_put((params, best_of_n.params if best_of_n else None))
         low, high = task.action_limits()

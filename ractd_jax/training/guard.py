@@ -35,7 +35,7 @@ def left_the_data(config: Config, stage: str, metrics: Mapping[str, float | np.n
     """
     predicted = float(np.max(metrics.get("return", 0.0)))
     needs = registry.needs(config, stage) if "return" in metrics else {}
-    if predicted <= LIMIT or needs.get("reward") != RETURN_MODEL:
+    if not predicted > LIMIT or needs.get("reward") != RETURN_MODEL:
         return ""
     if config.task.kind == "planner":  # a sum over the states of a plan
         return ""
