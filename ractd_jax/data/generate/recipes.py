@@ -17,11 +17,13 @@ class Recipe(NamedTuple):
         transitions: steps in D4RL's own dataset.
         shares: weight of each snapshot, by the training step it was saved at; 0 = random actions.
         note: what a reader of a score must know about the data, for labels; "" for nothing.
+        noise: of its own deviation, how much a snapshot acts with; 1 where none is named.
     """
 
     transitions: int
     shares: dict[int, int]
     note: str = ""
+    noise: dict[int, float] = {}
 
 
 # The shares of medium-replay (thousands of steps) were fitted to D4RL's number of episodes and the

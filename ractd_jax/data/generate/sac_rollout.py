@@ -32,12 +32,14 @@ class Block(NamedTuple):
         actor: weights `hidden0/kernel`, ... of the snapshot; `None` acts uniformly at random.
         steps: how many steps to collect, at least.
         seed: numbers that no other block has.
+        noise: of the actor's own deviation, how much it acts with.
     """
 
     env_id: str
     actor: Actor | None
     steps: int
     seed: tuple[int, ...]
+    noise: float = 1.0
 
 
 def act(
@@ -97,7 +99,7 @@ def collect(block: Block) -> list[Episode]:
         if block.actor is None:
             actions = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
         else:
-            noise = rng.standard_normal(shape, dtype=np.float32)
+            noise = np.float32(block.noise) * rng.standard_normal(shape, dtype=np.float32)
             actions = act(block.actor, obs.astype(np.float32), noise)
         actions = rescale(actions, space)
         for i, env in enumerate(envs):

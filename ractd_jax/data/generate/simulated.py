@@ -93,12 +93,18 @@ def make(
         snapshots = dict(archive)
 
     blocks = [
-        sac_rollout.Block(task.env_id, actor(snapshots, saved_at), steps, (seed, saved_at, i))
+        sac_rollout.Block(
+            task.env_id,
+            actor(snapshots, saved_at),
+            steps,
+            (seed, saved_at, i),
+            mixture.noise.get(saved_at, 1.0),
+        )
         for saved_at, i, steps in plan(mixture, transitions)
     ]
     columns = roll_out(blocks, workers=workers, advance=advance)
     metadata = {
-        "source": "stochastic roll-outs of shipped SAC snapshots",
+        "source": "roll-outs of shipped SAC snapshots",
         "task": task.name,
         "environment": task.env_id,
         "physics": choice.physics(task.env_id),
@@ -106,6 +112,7 @@ def make(
         "version": VERSION,
         "snapshot_steps": np.array(list(mixture.shares)),
         "snapshot_shares": np.array(list(mixture.shares.values())),
+        "snapshot_noise": np.array([mixture.noise.get(at, 1.0) for at in mixture.shares]),
         "snapshots_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "mujoco": importlib.metadata.version("mujoco"),
         "gymnasium": importlib.metadata.version("gymnasium"),
