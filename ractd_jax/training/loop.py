@@ -13,6 +13,7 @@ Several seeds can share one program: with their states and keys stacked the loop
 the same data and each with its own draws, as if each were alone.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -110,6 +111,7 @@ def make_loop(
         state, metrics = algorithm.update(state, sample(dataset, key_batch), key_update)
         return state, jax.lax.pmean(metrics, AXIS) if many else metrics
 
+    @functools.partial(jax.jit, inline=True)  # so that it is traced once for both uses below
     def one(state, dataset):
         update_all = jax.vmap(update, (0, 0, None)) if key.ndim else update
         return update_all(key, state, dataset)

@@ -16,7 +16,7 @@ from ractd_jax.types import Algorithm, Batch, Transition
 ROWS = 3  # of the example: no other size is likely to be 3 by chance alone
 
 
-def check(config: Config, stage: str, algorithm: Algorithm) -> None:
+def check(config: Config, stage: str, algorithm: Algorithm, *, updates: bool = True) -> None:
     """Refuse a method whose functions do not fit what its record says.
 
     Nothing is computed: shapes alone are followed through `init`, `update`, `act` and `value`.
@@ -25,6 +25,8 @@ def check(config: Config, stage: str, algorithm: Algorithm) -> None:
         config: the configuration.
         stage: one of its stages.
         algorithm: what its method made.
+        updates: follow `update` too, which takes as long as the rest together. Training does so for
+            methods from elsewhere; those of this package are held to their records by its tests.
 
     Raises:
         UserError: it acts although its record says it does not, or the other way round; a function
@@ -37,7 +39,7 @@ def check(config: Config, stage: str, algorithm: Algorithm) -> None:
     frozen = restore.frozen_shapes(config, stage)
     state = _trace(method, "init", algorithm.init, key, *([frozen] if frozen else []))
     batch = example(method, context)
-    if algorithm.sample is None:
+    if updates and algorithm.sample is None:
         _, metrics = _trace(method, "update", algorithm.update, state, batch, key)
         if "loss" not in metrics:
             raise _refuse(method, f"its metrics have no loss: {', '.join(metrics)}")
