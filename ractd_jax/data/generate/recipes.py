@@ -1,12 +1,14 @@
 """Which snapshots make each simulated dataset, and how it differs from D4RL's own.
 
 A snapshot is an actor of one SAC run per robot, saved every 10,000 environment steps while it
-learned (batch 256, one update a step). "medium" is one that earns about what D4RL's medium policy
+learned: first in Gymnasium's v4, then in D4RL's physics (`tools/train_experts.py`). "medium" is one that earns about what D4RL's medium policy
 does, medium-replay all snapshots until then, each for its share of the steps. "expert" is the best
 one there is: the runs were shorter than D4RL's, so it earns less, and `Recipe.note` says how much.
 `tools/compare_simulated.py` prints the numbers of both.
 """
 
+import types
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -23,7 +25,7 @@ class Recipe(NamedTuple):
     transitions: int
     shares: dict[int, int]
     note: str = ""
-    noise: dict[int, float] = {}
+    noise: Mapping[int, float] = types.MappingProxyType({})
 
 
 # The shares of medium-replay (thousands of steps) were fitted to D4RL's number of episodes and the
@@ -31,22 +33,22 @@ class Recipe(NamedTuple):
 # Walker2d the last two's.
 # Their returns: python -m tools.compare_simulated --snapshots --transitions 100000
 
-# Medium earns 1,437 +- 430 where D4RL's earns 1,422 +- 379. The "expert" earns 3,062 +- 539, less
-# than D4RL's 3,511 +- 329.
+# Medium is three actors, together 1,425 +- 381 where D4RL's earns 1,422 +- 379. The expert acts with
+# half its noise and earns 3,316 +- 78, D4RL's 3,511 +- 329.
 _HOPPER_REPLAY = {
     0: 3, 10_000: 9, 20_000: 22, 30_000: 30, 40_000: 77, 50_000: 6, 70_000: 5, 90_000: 13,
     110_000: 12, 120_000: 12, 140_000: 26, 170_000: 13, 190_000: 13, 240_000: 11, 250_000: 42,
     300_000: 9, 320_000: 35,
 }  # fmt: skip
-# Medium is two actors, 2,680 +- 693 and 3,032 +- 752, where D4RL's earns 2,852 +- 1,095. The
-# "expert" is the last actor and far from finished: 3,221 +- 887, D4RL's 4,921 +- 136.
+# Medium is an actor that walks slowly and one that walks well and falls, together 2,860 +- 1,090
+# where D4RL's earns 2,852 +- 1,095. The expert earns 4,820 +- 18, D4RL's 4,921 +- 136.
 _WALKER2D_REPLAY = {
     0: 6, 10_000: 21, 20_000: 11, 30_000: 14, 40_000: 14, 50_000: 15, 60_000: 15, 80_000: 10,
     100_000: 14, 140_000: 10, 190_000: 18, 250_000: 10, 300_000: 14, 350_000: 16, 420_000: 32,
     470_000: 38, 560_000: 44,
 }  # fmt: skip
-# Medium earns 4,750 +- 892 where D4RL's earns 4,770 +- 356. There is no expert: the run ends at
-# 300,000 steps, and its best actor earns 6,877 +- 118, D4RL's expert 10,656 +- 442.
+# Medium earns 4,750 +- 892 where D4RL's earns 4,770 +- 356. The expert acts with half its noise and
+# earns 9,483 +- 31, D4RL's 10,656 +- 442; in its last 100,000 steps it no longer got better.
 _HALFCHEETAH_REPLAY = {
     0: 10, 10_000: 10, 20_000: 13, 30_000: 19, 40_000: 31, 50_000: 30, 60_000: 29, 70_000: 26,
     80_000: 23, 90_000: 21, 100_000: 18, 110_000: 18, 120_000: 17, 130_000: 16,
@@ -54,20 +56,24 @@ _HALFCHEETAH_REPLAY = {
 
 RECIPES = {
     "hopper-medium-replay-v2": Recipe(402_000, _HOPPER_REPLAY),
-    "hopper-medium-v2": Recipe(1_000_000, {320_000: 1}),
+    "hopper-medium-v2": Recipe(1_000_000, {320_000: 1, 830_000: 1, 1_050_000: 1}),
     "hopper-medium-expert-v2": Recipe(
-        2_000_000, {320_000: 1, 630_000: 1}, "its expert earns 3,062, D4RL's 3,511"
+        2_000_000,
+        {320_000: 1, 830_000: 1, 1_050_000: 1, 980_000: 3},
+        "its expert earns 3,316, D4RL's 3,511",
+        {980_000: 0.5},
     ),
     "walker2d-medium-replay-v2": Recipe(302_000, _WALKER2D_REPLAY),
-    "walker2d-medium-v2": Recipe(1_000_000, {470_000: 1, 560_000: 1}),
+    "walker2d-medium-v2": Recipe(1_000_000, {470_000: 5, 720_000: 2}),
     "walker2d-medium-expert-v2": Recipe(
-        2_000_000,
-        {470_000: 1, 560_000: 1, 600_000: 2},
-        "its expert earns 3,221, D4RL's 4,921",
+        2_000_000, {470_000: 5, 720_000: 2, 1_000_000: 7}, "its expert earns 4,820, D4RL's 4,921"
     ),
     "halfcheetah-medium-replay-v2": Recipe(202_000, _HALFCHEETAH_REPLAY),
     "halfcheetah-medium-v2": Recipe(1_000_000, {130_000: 1}),
     "halfcheetah-medium-expert-v2": Recipe(
-        2_000_000, {130_000: 1, 270_000: 1}, "no expert: its best policy earns 6,877, D4RL's 10,656"
+        2_000_000,
+        {130_000: 1, 1_520_000: 1},
+        "its expert earns 9,483, D4RL's 10,656",
+        {1_520_000: 0.5},
     ),
 }

@@ -27,7 +27,7 @@ from ractd_jax.data.generate import sac_rollout
 from ractd_jax.data.generate.recipes import RECIPES, Recipe
 from ractd_jax.envs import choice
 
-VERSION = 2  # of the recipes and the roll-out; part of the cached file's name
+VERSION = 3  # of the recipes and the roll-out; part of the cached file's name
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 BLOCK = 16_000  # most steps one process is asked for at a time
 
