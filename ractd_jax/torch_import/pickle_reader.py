@@ -29,6 +29,8 @@ import numpy as np
 from ractd_jax.errors import UserError
 
 MAX_PICKLE = 16 << 20  # bytes; a published checkpoint's pickle has under a million
+MAX_STEPS = 1 << 20  # operations of a pickle; a published checkpoint's has under 200,000
+MAX_COMPOUND = 1000  # keys that are tuples: their hashes can be made equal, those of strings not
 MAX_DEPTH = 100  # tuples within tuples; hashing deeper ones would exhaust the C stack
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch < 1.6: a bare pickle
 
@@ -180,12 +182,20 @@ class _Unpickler(pickle.Unpickler):
             raise ValueError("a storage of a type that is not supported")
         if not isinstance(key, str) or not re.fullmatch(r"\w{1,64}", key, re.ASCII):
             raise ValueError(f"a storage called {ascii(key)[:40]}")
-        if type(size) is not int or size < 0:
-            raise ValueError("a storage without a size")
+        if type(size) is not int or not 0 <= size < 1 << 48:
+            raise ValueError("a storage without a size that a file can have")
         return _Storage(key, dtype, size)
 
 
-def _check(data: bytes) -> None:
+def _check_bounds(step: int, arg: Any) -> None:
+    """Refuse an operation after too many, or a number whose hash many others share."""
+    if step >= MAX_STEPS:
+        raise ValueError(f"a pickle of more than {MAX_STEPS:,} operations")
+    if type(arg) is int and not -(1 << 63) <= arg < 1 << 64:  # many have one hash
+        raise ValueError("a pickle with whole numbers of more than 64 bits")
+
+
+def _check(data: bytes) -> None:  # noqa: C901, PLR0912
     """Refuse a pickle that would exhaust memory or the C stack before it says what it holds.
 
     Follows the stack of the pickle machine, but of every object keeps only how deep tuples are
@@ -196,8 +206,10 @@ def _check(data: bytes) -> None:
     """
     stack: list[int | None] = []  # None is a mark
     memo: dict[int, int] = {}
-    for opcode, arg, at in pickletools.genops(data):
+    compound = 0
+    for step, (opcode, arg, at) in enumerate(pickletools.genops(data)):
         name, before, position = opcode.name, opcode.stack_before, at or 0
+        _check_bounds(step, arg)
         if name.startswith("EXT"):
             raise ValueError("a pickle with extension codes")
         if name == "MARK":
@@ -219,7 +231,13 @@ def _check(data: bytes) -> None:
                 while (top := stack.pop()) is not None:
                     popped.append(top)
             popped += [stack.pop() or 0 for _ in range(count)]
-            depth = max(popped, default=0) + name.startswith("TUPLE")
+            depth = max(popped, default=0) + name.startswith(("TUPLE", "FROZENSET"))
+            if name in ("SETITEM", "SETITEMS", "DICT"):  # value, key, ..., and the dictionary
+                compound += sum(part > 0 for part in popped[1::2])
+            elif name in ("ADDITEMS", "FROZENSET"):
+                compound += sum(part > 0 for part in popped)
+            if compound > MAX_COMPOUND:
+                raise ValueError(f"a pickle with more than {MAX_COMPOUND:,} tuples as keys")
             if depth > MAX_DEPTH:
                 raise ValueError(f"a pickle with more than {MAX_DEPTH} tuples within tuples")
             stack += [depth] * len(opcode.stack_after)

@@ -271,3 +271,13 @@ def test_a_zip_of_something_else_a_folder_and_nothing_are_told_apart(path, tmp_p
     assert "not one that torch.save wrote" in refusal(path)
     assert "directory" in refusal(tmp_path)
     assert "No such file" in refusal(pathlib.Path("nowhere.ckpt"))
+
+
+def test_numbers_and_keys_made_to_take_for_ever_are_refused(archive, path):
+    archive.write(path, {"x": archive.tensor(np.arange(12, dtype="f4"), claimed=1 << 20000)})
+    assert "64 bits" in refusal(path)
+    keys = b"".join(b"K\x01J" + i.to_bytes(4, "little") + b"\x86N" for i in range(2000))
+    torch_builder.Archive().write(path, b"\x80\x02}(" + keys + b"u.")
+    assert "tuples as keys" in refusal(path)
+    torch_builder.Archive().write(path, b"\x80\x02](" + b"]" * (2 << 20) + b"e.")
+    assert "operations" in refusal(path)
