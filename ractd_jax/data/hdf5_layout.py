@@ -7,6 +7,7 @@ is told as it is, in one line.
 
 import contextlib
 import importlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,12 +39,14 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
+    except errors.UserError:
+        raise
+    except Exception as error:  # HDF5 has an error of its own for each kind of damage
         raise errors.UserError(_reason(path, error)) from error
 
 
 def _reason(path: Path, error: Exception) -> str:
-    line = " ".join(str(error).split())
+    line = shown(errors.one_line(error))[:300]
     if isinstance(error, BlockingIOError) or "unable to lock" in line:
         return (
             f"{path} is open in another program, which may still write it: close it there; if "
@@ -94,17 +97,22 @@ def columns(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
 
 
 def _item(file: h5py.File, name: str, path: Path) -> h5py.HLObject:
-    """Return what stands under a name, which may be a link to another file."""
+    """Return what stands under a name; nothing in another file is opened."""
+    link = file.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise errors.UserError(
+            f"{path}: {shown(name)} is a link to {shown(link.path)} in "
+            f"{shown(str(link.filename))}, and no other file is read: copy the column into this one"
+        )
     try:
-        return file[name]
-    except (KeyError, OSError) as error:
-        link = file.get(name, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
+        item = file[name]
+        if item.file.filename != file.filename:  # a link within the file, to a link out of it
             raise errors.UserError(
-                f"{path}: {shown(name)} is a link to {shown(link.path)} in "
-                f"{shown(str(link.filename))}, which cannot be read: bring that file too, or copy "
-                "the column into this one"
-            ) from error
+                f"{path}: {shown(name)} lies in another file, and no other file is read: copy the "
+                "column into this one"
+            )
+        return item
+    except (KeyError, OSError) as error:
         if isinstance(link, h5py.SoftLink):
             raise errors.UserError(
                 f"{path}: {shown(name)} is a link to {shown(link.path)}, which is not there"
@@ -176,8 +184,8 @@ def check_readable(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
         path: of the file.
 
     Raises:
-        UserError: a filter is missing, a part lies in a file that is not there, or there is not
-            enough memory.
+        UserError: a filter is missing, a part lies in another file or was never written, or
+            there is not enough memory.
     """
     for name, column in datasets.items():
         plist = column.id.get_create_plist()
@@ -190,13 +198,11 @@ def check_readable(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
                     "HDF5 does not have here: pip install hdf5plugin (the extra filters), or "
                     "write the column with compression='gzip'"
                 )
-        if column.is_virtual:
-            for source in column.virtual_sources():
-                if source.file_name != "." and not (path.parent / source.file_name).is_file():
-                    raise errors.UserError(
-                        f"{path}: {name!r} is put together from other files, and "
-                        f"{shown(source.file_name)} is not there"
-                    )
+        if column.is_virtual or plist.get_external_count():
+            raise errors.UserError(
+                f"{path}: {name!r} is put together from other files, and no other file is read: "
+                "copy the column into this one"
+            )
     size = sum(int(np.prod(c.shape, dtype=object)) * c.dtype.itemsize for c in datasets.values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
@@ -204,6 +210,23 @@ def check_readable(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
             f"{path} holds {size / 2**30:,.0f} GiB of numbers, this machine has "
             f"{memory / 2**30:,.0f} GiB of memory: write fewer rows, or use a larger machine"
         )
+    for name, column in datasets.items():
+        if not _written(column, path):
+            raise errors.UserError(
+                f"{path}: {name!r} of shape {column.shape} was never written whole: write all its "
+                "rows, or make it as long as what there is"
+            )
+
+
+def _written(column: h5py.Dataset, path: Path) -> bool:
+    """Tell if every part of a column lies in the file; HDF5 makes up what does not."""
+    layout = column.id.get_create_plist().get_layout()
+    if not column.size or layout == h5py.h5d.COMPACT:
+        return True
+    if layout == h5py.h5d.CHUNKED and column.chunks:
+        parts = zip(column.shape, column.chunks, strict=True)
+        return column.id.get_num_chunks() >= math.prod(-(-n // chunk) for n, chunk in parts)
+    return 0 < column.id.get_storage_size() <= path.stat().st_size
 
 
 def _available(number: int) -> bool:
