@@ -1,7 +1,9 @@
 """Downloads a large file over HTTP: continues where it stopped, tries again, shows its progress.
 
 What has arrived lies beside the file as `<name>.part` and stays there when the connection fails, so
-that the next call asks for the rest only (RFC 9110, range requests). The file itself appears once
+that the next call asks for the rest only (RFC 9110, range requests). The server's ETag is kept
+with it: if the file there is another one by now, or has no ETag, the download begins anew. The file
+itself appears once
 it is whole and its content is checked. What may pass is tried again: a connection that breaks, a
 server that is busy. A refusal, or a name that cannot be resolved, ends the download at once.
 """
@@ -55,6 +57,7 @@ def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> N
                 part.unlink()
                 raise errors.UserError(f"{url} sent the wrong file, {error}: {remedy}") from error
             os.replace(part, path)
+            _tag_file(part).unlink(missing_ok=True)
 
 
 def _attempts(url: str, part: Path, remedy: str) -> None:
@@ -90,8 +93,10 @@ def _continue(url: str, part: Path) -> None:
         OSError: the connection failed or ended early.
         UserError: the disk did.
     """
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    tag = _kept_tag(part)
+    have = part.stat().st_size if tag and part.exists() else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": tag} if have else {}
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -108,11 +113,17 @@ def _continue(url: str, part: Path) -> None:
         start, total = _range(response.headers) if response.status == 206 else (0, None)
         if start not in (0, have):
             raise OSError(f"asked for the rest from byte {have}, the server sent it from {start}")
+        sent = response.headers.get("ETag", "")
+        if start and sent not in ("", tag):  # it does not know If-Range
+            part.unlink()
+            raise OSError("the server has another file by now")
         size = response.headers.get("Content-Length")
         if total is None and size is not None:
             total = start + int(size)
         with _disk(part):
             file = open(part, "r+b" if start else "wb")  # noqa: SIM115
+            if not start:
+                _tag_file(part).write_text(sent, "utf8")
         description = f"download {part.name.removesuffix('.part')}"
         with file, console.Progress().task(description, total or 0, start) as bar:
             file.seek(start)
@@ -126,6 +137,19 @@ def _continue(url: str, part: Path) -> None:
         if done > total:
             part.unlink()
         raise OSError(f"only {done:,} of {total:,} bytes came" if done < total else "too much came")
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.etag")
+
+
+def _kept_tag(part: Path) -> str:
+    """Return the ETag of what has arrived; "" if it had none, or a weak one."""
+    try:
+        tag = _tag_file(part).read_text("utf8")
+    except (OSError, ValueError):
+        return ""
+    return tag if re.fullmatch(r'"[!-~]*"', tag) else ""
 
 
 def _range(headers: email.message.Message) -> tuple[int, int | None]:

@@ -34,6 +34,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if have:
             first = step.get("start", have)
             self.send_header("Content-Range", f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("ETag", step.get("tag", '"first"'))
         self.send_header("Content-Length", str(step.get("length", len(body))))
         self.end_headers()
         self.wfile.write(body[: step.get("send")])
@@ -131,6 +132,7 @@ def test_a_server_that_stalls_for_ever(serve, path, monkeypatch, capsys):
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     path.parent.mkdir()
     part(path).write_bytes(CONTENT[:1000])
+    part(path).with_name("data.hdf5.part.etag").write_text('"first"')
     server = serve({"send": 0, "stall": True})
     refused(server.url, path, r"cannot download http.* \(timed out\); 1,000 bytes are kept")
     assert capsys.readouterr().out.count("timed out: trying again") == len(download.PAUSES)
@@ -262,3 +264,14 @@ def test_of_two_processes_one_downloads_and_the_other_waits(serve, path):
     assert failures == []
     assert path.read_bytes() == CONTENT
     assert server.asked == [None]
+
+
+@pytest.mark.parametrize("tag", [None, "", 'W/"weak"', '"older"'])
+def test_a_part_of_what_may_be_another_file_is_begun_anew(serve, path, tag):
+    path.parent.mkdir()
+    part(path).write_bytes(b"x" * 1000)
+    if tag is not None:
+        part(path).with_name("data.hdf5.part.etag").write_text(tag)
+    fetch(serve({}).url, path)  # this server does not know If-Range
+    assert path.read_bytes() == CONTENT
+    assert [file.name for file in path.parent.glob("*.etag")] == []
