@@ -1,6 +1,7 @@
 """The command line: what a stage or a command does, and how it ends."""
 
 import contextlib
+import os
 import pathlib
 import re
 import sys
@@ -13,14 +14,15 @@ from ractd_jax.cli import flags
 from ractd_jax.cli import help as help_text
 from ractd_jax.cli.fields import set_fields
 from ractd_jax.config import Config
-from ractd_jax.errors import UserError
+from ractd_jax.errors import UserError, one_line
 from ractd_jax.methods import registry
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return its exit status.
 
-    What the user can put right ends in one line and status 2. `--debug` shows where it came from.
+    What the user can put right ends in one line and status 2, a fault of ours in one line and
+    status 1. `--debug` shows where it came from.
     """
     argv = sys.argv if argv is None else argv
     asked = [word for word in argv[1:] if re.match(r"--?h(elp|elpfull)?\b", word)]
@@ -29,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
             with help_text.quiet_pipe():
                 help_text.show(asked[0], [w for w in argv[1:] if not w.startswith("-")])
         else:
-            run(flags.parse(argv))
+            with help_text.quiet_pipe():
+                run(flags.parse(argv))
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()
@@ -38,15 +41,29 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # anywhere but in training, which saves first
         print("stopped; with --resume the same command keeps what is trained", file=sys.stderr)
         return 130
+    except Exception as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {one_line(error)[:300]}"
+        print(
+            f"error: {what} (a fault of ractd_jax, please report it; --debug shows the traceback)",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
 @contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say in one line that a device has too little memory, wherever that shows."""
+def _device() -> Iterator[None]:
+    """Say in one line that a device is not there or has too little memory, wherever that shows."""
     try:
         yield
     except RuntimeError as error:  # of JAX, which need not be there yet
+        if re.search("nable to initialize backend|nknown backend", str(error)):
+            raise UserError(
+                f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} asks for a device that is "
+                "not here: unset it, or JAX_PLATFORMS=cpu"
+            ) from error
         if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         raise UserError(
@@ -56,7 +73,7 @@ def _enough_memory() -> Iterator[None]:
         ) from error
 
 
-@_enough_memory()
+@_device()
 def run(options: flags.Options) -> None:
     """Do what the command line says.
 

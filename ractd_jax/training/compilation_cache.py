@@ -6,6 +6,7 @@ runs is what would have been compiled. `$JAX_COMPILATION_CACHE_DIR` names anothe
 """
 
 import hashlib
+import os
 import pathlib
 import platform
 
@@ -26,11 +27,18 @@ def keep(folder: str = FOLDER) -> pathlib.Path | None:
         folder: where; "" leaves JAX as it is.
 
     Returns:
-        The folder in it that belongs to machines like this one, None if nothing was changed.
+        The folder in it that belongs to machines like this one, None if nothing was changed
+        or it cannot be written.
     """
     if not folder or getattr(jax.config, _DIRECTORY):
         return None
-    path = pathlib.Path(folder).expanduser() / _machine()
+    try:
+        path = pathlib.Path(folder).expanduser() / _machine()
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError, ValueError):  # no home, no permission: a cache is not needed
+        return None
+    if not os.access(path, os.W_OK):
+        return None
     jax.config.update(_DIRECTORY, str(path))
     jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)

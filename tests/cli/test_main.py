@@ -341,3 +341,23 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(run, data, tmp_path):
     assert code == 2
     assert "stopped being a finite number at update" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ValueError("two\nlines"), 1, "ValueError: two lines (a fault of ractd_jax"),
+        (RuntimeError("Unable to initialize backend 'tpu'"), 2, "JAX_PLATFORMS=tpu asks for"),
+    ],
+)
+def test_whatever_goes_wrong_ends_in_one_line(main, monkeypatch, error, status, text):
+    @app._device()
+    def fail(options):
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    monkeypatch.setattr(app, "run", fail)
+    code, _, errors_shown = main("--config=configs/hopper_mr.py:data")
+    assert code == status
+    assert text in errors_shown
+    assert errors_shown.count("\n") == 1
