@@ -53,13 +53,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _no_backend(error: Exception) -> bool:
+    """Tell if JAX found no device of the platforms that it was told to use."""
+    if isinstance(error, AssertionError):  # so it ends where CUDA was asked for and is not there
+        return traceback.extract_tb(error.__traceback__)[-1].name == "backends"
+    return bool(re.search("nable to initialize backend|nknown backend", str(error)))
+
+
 @contextlib.contextmanager
 def _device() -> Iterator[None]:
     """Say in one line that a device is not there or has too little memory, wherever that shows."""
     try:
         yield
-    except RuntimeError as error:  # of JAX, which need not be there yet
-        if re.search("nable to initialize backend|nknown backend", str(error)):
+    except (RuntimeError, AssertionError) as error:  # of JAX, which need not be there yet
+        if _no_backend(error):
             raise UserError(
                 f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} asks for a device that is "
                 "not here: unset it, or JAX_PLATFORMS=cpu"

@@ -145,6 +145,7 @@ def environment(task: tasks.TaskSpec, source: str, env: str = "") -> tasks.TaskS
     if source == "gym-d4rl":
         env_id = f"{choice.PREFIX}{task.name}"
     elif task.domain in choice.ROBOTS:
+        _expanded(source)  # a home folder that is not there is told as such
         env_id = minari.recorded_in(source, task)
     return dataclasses.replace(task, env_id=env_id) if env_id else task
 

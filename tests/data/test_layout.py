@@ -136,6 +136,11 @@ def test_columns_that_were_never_written_are_refused(path, chunks):
     refused(path, "'observations' of shape .* was never written whole")
 
 
+def test_a_home_of_nobody_is_named():
+    with pytest.raises(errors.UserError, match="no such user"):
+        sources.environment(tasks.get("hopper-medium-v2"), "~nobodyxyz/a.hdf5")
+
+
 def test_names_are_shown_on_one_line(path):
     with h5py.File(path, "a") as file:
         del file["actions"]
