@@ -55,6 +55,7 @@ def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> N
                 check(part)
             except errors.UserError as error:
                 part.unlink()
+                _tag_file(part).unlink(missing_ok=True)
                 raise errors.UserError(f"{url} sent the wrong file, {error}: {remedy}") from error
             os.replace(part, path)
             _tag_file(part).unlink(missing_ok=True)
