@@ -40,10 +40,11 @@ def snapshots(env: str, quality: str, steps: int, seed: int) -> None:
             continue
         task = tasks.get(users[0])
         actor = simulated.actor(shipped, saved_at)
-        block = sac_rollout.Block(task.env_id, actor, steps, (seed, saved_at))
+        noise = simulated.RECIPES[users[0]].noise.get(saved_at, 1.0)
+        block = sac_rollout.Block(task.env_id, actor, steps, (seed, saved_at), noise)
         returns = np.array([e["rewards"].sum(dtype=np.float64) for e in sac_rollout.collect(block)])
         print(
-            f"| {env} after {saved_at:,} steps | {', '.join(qualities)} | {len(returns)} "
+            f"| {env} after {saved_at:,} steps | {noise:g} | {', '.join(qualities)} | {len(returns)} "
             f"| {returns.mean():,.1f} +- {returns.std():,.1f} "
             f"| {returns.max():,.1f} / {returns.min():,.1f} | {task.score(returns.mean()):.1f} |",
             flush=True,
@@ -62,8 +63,8 @@ def main() -> None:
     parser.add_argument("--snapshots", action="store_true", help="each by itself")
     args = parser.parse_args()
     if args.snapshots:
-        print("| actor | part of | trajectories | return, mean +- std | max / min | mean score |")
-        print("|---|---|---|---|---|---|")
+        print("| actor | noise | part of | trajectories | return, mean +- std | max / min | score |")
+        print("|---|---|---|---|---|---|---|")
         for env in ("hopper", "walker2d", "halfcheetah"):
             if args.env in ("", env):
                 snapshots(env, args.quality, args.transitions or STEPS, args.seed)

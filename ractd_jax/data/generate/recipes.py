@@ -1,9 +1,10 @@
 """Which snapshots make each simulated dataset, and how it differs from D4RL's own.
 
 A snapshot is an actor of one SAC run per robot, saved every 10,000 environment steps while it
-learned: first in Gymnasium's v4, then in D4RL's physics (`tools/train_experts.py`). "medium" is one that earns about what D4RL's medium policy
-does, medium-replay all snapshots until then, each for its share of the steps. "expert" is the best
-one there is: the runs were shorter than D4RL's, so it earns less, and `Recipe.note` says how much.
+learned: first in Gymnasium's v4 (batch 256, one update a step), then on from there in D4RL's
+physics (`tools/train_experts.py`). "medium" earns what D4RL's medium policy does, medium-replay is
+all snapshots until then, each for its share of the steps. "expert" is the best one there is;
+`Recipe.note` says what it earns beside D4RL's.
 `tools/compare_simulated.py` prints the numbers of both.
 """
 
@@ -29,12 +30,11 @@ class Recipe(NamedTuple):
 
 
 # The shares of medium-replay (thousands of steps) were fitted to D4RL's number of episodes and the
-# mean and spread of their returns, staying near equal shares. The last one's actor is "medium", in
-# Walker2d the last two's.
+# mean and spread of their returns, staying near equal shares.
 # Their returns: python -m tools.compare_simulated --snapshots --transitions 100000
 
-# Medium is three actors, together 1,425 +- 381 where D4RL's earns 1,422 +- 379. The expert acts with
-# half its noise and earns 3,316 +- 78, D4RL's 3,511 +- 329.
+# Medium is three actors, together 1,425 +- 381 where D4RL's earns 1,422 +- 379. The expert acts
+# with half its noise and earns 3,316 +- 78, D4RL's 3,511 +- 329.
 _HOPPER_REPLAY = {
     0: 3, 10_000: 9, 20_000: 22, 30_000: 30, 40_000: 77, 50_000: 6, 70_000: 5, 90_000: 13,
     110_000: 12, 120_000: 12, 140_000: 26, 170_000: 13, 190_000: 13, 240_000: 11, 250_000: 42,
@@ -64,9 +64,9 @@ RECIPES = {
         {980_000: 0.5},
     ),
     "walker2d-medium-replay-v2": Recipe(302_000, _WALKER2D_REPLAY),
-    "walker2d-medium-v2": Recipe(1_000_000, {470_000: 5, 720_000: 2}),
+    "walker2d-medium-v2": Recipe(1_000_000, {470_000: 2, 720_000: 1}),
     "walker2d-medium-expert-v2": Recipe(
-        2_000_000, {470_000: 5, 720_000: 2, 1_000_000: 7}, "its expert earns 4,820, D4RL's 4,921"
+        2_000_000, {470_000: 2, 720_000: 1, 1_000_000: 3}, "its expert earns 4,820, D4RL's 4,921"
     ),
     "halfcheetah-medium-replay-v2": Recipe(202_000, _HALFCHEETAH_REPLAY),
     "halfcheetah-medium-v2": Recipe(1_000_000, {130_000: 1}),

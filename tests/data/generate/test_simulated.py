@@ -230,8 +230,8 @@ def test_comparison_of_the_snapshots_by_themselves(monkeypatch, capsys):
     tool_module("compare_simulated")["main"]()
     header, rule, row, *_ = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
-    name, users, count, returns, *_ = (word.strip() for word in row.strip("|").split("|"))
-    assert name == "hopper after 320,000 steps"
+    name, noise, users, count, returns, *_ = (word.strip() for word in row.strip("|").split("|"))
+    assert (name, noise) == ("hopper after 320,000 steps", "1")
     assert users == "medium-replay, medium, medium-expert"
     assert 1 < int(count) < 10
     assert 1_000 < float(returns.split(" +- ")[0].replace(",", "")) < 2_500
