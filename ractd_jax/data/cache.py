@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 
 from ractd_jax import console, errors, tasks
+from ractd_jax.data import durable
 from ractd_jax.envs import choice
 
 
@@ -109,7 +110,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        durable.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # h5py raises either when the disk is full
         line = " ".join(str(error).split())
         raise errors.UserError(f"cannot write {path}: {line}") from error

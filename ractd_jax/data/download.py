@@ -11,7 +11,6 @@ server that is busy. A refusal, or a name that cannot be resolved, ends the down
 import contextlib
 import email.message
 import http.client
-import os
 import re
 import socket
 import time
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ractd_jax import console, errors
-from ractd_jax.data import cache
+from ractd_jax.data import cache, durable
 
 TIMEOUT = 30.0  # seconds without an answer
 PAUSES = (1.0, 4.0, 10.0)  # seconds before the second, third and fourth attempt
@@ -57,7 +56,7 @@ def fetch(url: str, path: Path, check: Callable[[Path], None], remedy: str) -> N
                 part.unlink()
                 _tag_file(part).unlink(missing_ok=True)
                 raise errors.UserError(f"{url} sent the wrong file, {error}: {remedy}") from error
-            os.replace(part, path)
+            durable.replace(part, path)
             _tag_file(part).unlink(missing_ok=True)
 
 

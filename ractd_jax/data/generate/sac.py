@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from ractd_jax import errors
-from ractd_jax.data import cache
+from ractd_jax.data import cache, durable
 from ractd_jax.envs.make import make_env
 
 META, LEARNER, REPLAY = "collect.json", "learner.npz", "buffer.npz"  # files of a checkpoint
@@ -145,7 +145,8 @@ def save(model: Any, folder: Path, meta: dict[str, Any]) -> None:
         _savez(temporary / REPLAY, columns)
         (temporary / META).write_text(json.dumps(meta, indent=1))
         old = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-        temporary.rename(new)
+        durable.flush_tree(temporary)
+        durable.replace(temporary, new)
         for path in old:
             shutil.rmtree(path)
     except OSError as error:
