@@ -13,9 +13,12 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import process
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +194,8 @@ def _mapped(
 ) -> Iterator[Iterator[Any]]:
     """Yield the results in order, from a pool of new processes if there is work for several.
 
-    The processes are spawned, not forked: a fork of a process with JAX's threads may hang.
+    The processes are spawned, not forked: a fork of a process with JAX's threads may hang. They end
+    with this process, however it ends, and when the block is left by an error.
 
     Raises:
         UserError: a worker process was killed, or could not import the calling script.
@@ -200,13 +204,40 @@ def _mapped(
     if workers == 1:
         yield map(function, items)
         return
-    pool = futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    theirs, ours = spawn.Pipe(duplex=False)  # ours is closed when this process ends, by kill -9 too
+    pool = futures.ProcessPoolExecutor(workers, spawn, _end_with, (theirs,))
     try:
-        yield pool.map(function, items)
+        with _left_to_this_process():
+            results = pool.map(function, items)
+        yield results
+        pool.shutdown()
     except process.BrokenProcessPool as error:
         raise errors.UserError(
             "a simulation process died: out of memory, or called from a script that has no file "
             'or no `if __name__ == "__main__":`; workers=1 needs neither'
         ) from error
     finally:
+        ours.close()
         pool.shutdown(cancel_futures=True)
+        theirs.close()
+
+
+def _end_with(parent: connection.Connection) -> None:
+    """Let this process end when the other end of a pipe is closed."""
+
+    def wait() -> None:
+        parent.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _left_to_this_process() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM from the processes started within: this one hears them, and ends all."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
