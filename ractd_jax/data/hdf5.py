@@ -71,7 +71,7 @@ def dimension_names(path: Path) -> dict[str, list[str]]:
 def write(
     path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> None:
-    """Write a file; it appears once it is complete.
+    """Write a file; it appears once it is complete, with sums that reading compares.
 
     Args:
         path: of the file; missing folders are made.
@@ -81,9 +81,10 @@ def write(
     Raises:
         UserError: the disk is full, or the place cannot be written.
     """
-    with cache.atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    # This format has sums of what describes the columns; Fletcher's are of their numbers.
+    with cache.atomic(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
         for name, value in arrays.items():
-            file[name] = value
+            file.create_dataset(name, data=value, fletcher32=np.size(value) > 0 < np.ndim(value))
         for name, value in metadata.items():
             file[f"metadata/{name}"] = value
 
