@@ -65,7 +65,8 @@ def load_model(
     """
     run = pathlib.Path(run)
     config, stage = run_dir.read(run)
-    compilation_cache.keep(config.training.compilation_cache)
+    if config.training.compilation_cache:  # where it lies is never for a run's folder to say
+        compilation_cache.keep()
     with run_dir.of_this_version(run):  # as it was saved: below come the caller's words
         like = restore.stage_template(config, stage)
     for name, value in sampling.items():
