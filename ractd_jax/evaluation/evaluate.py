@@ -41,11 +41,9 @@ def evaluate_online(pipeline: Pipeline, stage: str) -> list[dict[str, Any]]:
     case, which wants an environment. Each way to follow plans has a best checkpoint of its own.
     `updates` and `scores` of an entry are of all of them.
     """
-    store = checkpoints.Checkpoints(pipeline.run(stage))
-    updates = store.steps()
-    store.close()
+    updates = checkpoints.steps(pipeline.run(stage))
     if not updates:
-        raise errors.UserError(f"eval.online: {store.directory} holds no checkpoint")
+        raise errors.UserError(f"eval.online: {pipeline.run(stage)} holds no checkpoint")
     by_update = [
         evaluate(pipeline, parse_row(pipeline.config, f"{stage} update={update}"))
         for update in updates

@@ -3,14 +3,17 @@
 A checkpoint `<run>/checkpoints/<step>/` has three items: `policy`, the weights that act and the
 normalizer; `state`, everything an exact resume needs; `meta`, the step as JSON. Beside them,
 `config.json` says how the run was configured, so a policy can be built from its directory alone.
-Orbax writes to a temporary folder and renames it: a checkpoint is there whole or not at all.
+Orbax writes to a temporary folder and renames it: a checkpoint is there whole or not at all. Before
+that everything in it gets a sum (`sums`), which is compared when it is read.
 """
 
 import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -20,11 +23,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ractd_jax.errors import UserError
-from ractd_jax.training import multihost
+from ractd_jax.data import durable
+from ractd_jax.errors import UserError, one_line
+from ractd_jax.training import multihost, sums
 
 CONFIG = "config.json"
 TIMING = "timing.json"
+CHECKPOINTS = "checkpoints"
+TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of one that is being written
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -38,7 +44,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text)
-        temporary.replace(path)
+        durable.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -60,29 +66,112 @@ def read_json(path: pathlib.Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {path.parent} holds no run of ractd_jax") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {one_line(error)}") from error
+
+
+def steps(run: pathlib.Path) -> list[int]:
+    """Return the steps of all checkpoints of a run, oldest first.
+
+    Raises:
+        UserError: their folder cannot be read.
+    """
+    folder = run / CHECKPOINTS
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror or error}") from error
+    return sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))
+
+
+def restore(run: pathlib.Path, step: int, item: str, like: Any) -> Any:
+    """Restore one item of a checkpoint.
+
+    Args:
+        run: the run's directory.
+        step: which checkpoint.
+        item: "policy" or "state".
+        like: the expected pytree, of arrays or of shapes and types.
+
+    Raises:
+        UserError: a file of it is damaged, or its structure or shapes are not those of `like`.
+    """
+    folder = run / CHECKPOINTS / str(step)
+    sums.check(folder, item)
+    # Said for every array, or Orbax would want the devices that it was saved on.
+    where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if multihost.several():
+        where = jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("all",)), jax.P())
+    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), like)
+    try:
+        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            tree = reader.restore(
+                (folder / item).absolute(), args=ocp.args.StandardRestore(abstract)
+            )
+    except Exception as error:  # Orbax raises many kinds, all about a tree that does not fit
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"the {item} in {folder} does not fit this configuration (another task, size or "
+            f"network): {reason[:200]}"
+        ) from error
+    for (path, want), have in zip(
+        jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(tree), strict=True
+    ):
+        if want.shape != have.shape:
+            raise UserError(
+                f"the {item} in {folder} has {jax.tree_util.keystr(path)} of shape {have.shape}, "
+                f"this configuration needs {want.shape}; restore it with the task, size and "
+                "network it was trained with"
+            )
+    return jax.tree.map(np.asarray, tree) if multihost.several() else tree
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nobody narrate: what goes wrong is told once, in the error."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """Writes the checkpoints of one run; the only one that does.
 
     Args:
         run: the run's directory.
         keep: newest checkpoints to keep.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
 
     def __init__(self, run: pathlib.Path, keep: int = 2):
         # Orbax narrates every file it touches, and an error five times over before it raises it.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self.directory = run / "checkpoints"
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        self._run, self.directory = run, run / CHECKPOINTS
+        self._writing = 0
         try:
+            if multihost.first():
+                for left in self.directory.glob(f"*{TEMPORARY}*"):  # by a program that was killed
+                    shutil.rmtree(left, ignore_errors=True)
             self._manager = ocp.CheckpointManager(
                 self.directory.absolute(),
-                options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep,
+                    async_options=ocp.AsyncOptions(post_finalization_callback=self._add_sums),
+                ),
                 item_names=("policy", "state", "meta"),
             )
         except OSError as error:
@@ -90,11 +179,11 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Return the step of the newest whole checkpoint, or None."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
     def steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        return steps(self._run)
 
     def save(self, step: int, policy: Any, state: Any, meta: dict) -> None:
         """Save a checkpoint; the writing goes on in the background after the arrays are copied.
@@ -102,6 +191,7 @@ class Checkpoints:
         Raises:
             UserError: this checkpoint, or the one before it, could not be written.
         """
+        self.wait()
         items = ocp.args.Composite(
             policy=ocp.args.StandardSave(policy),
             state=ocp.args.StandardSave(state),
@@ -109,6 +199,7 @@ class Checkpoints:
         )
         # Asked before, for Orbax takes minutes and many tracebacks to find a disk full.
         size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves((policy, state)))
+        self._writing = step
         try:
             free = shutil.disk_usage(self.directory).free
             if free < size:
@@ -119,63 +210,53 @@ class Checkpoints:
         except Exception as error:
             raise self._cannot_write(error) from error
 
+    def _add_sums(self) -> None:
+        """Complete a checkpoint; Orbax calls it before it gives the folder its name."""
+        for folder in self.directory.glob(f"{self._writing}{TEMPORARY}*"):
+            sums.write(folder)
+
     def wait(self) -> None:
-        """Wait until everything is on disk."""
+        """Wait until everything is on disk.
+
+        Raises:
+            UserError: the last checkpoint could not be written.
+        """
         try:
             self._manager.wait_until_finished()
+            durable.flush(self.directory)
         except Exception as error:
             raise self._cannot_write(error) from error
+
+    def kept(self) -> str:
+        """Wait, and say of which update there is a whole checkpoint.
+
+        Raises:
+            UserError: the last one could not be written.
+        """
+        self.wait()
+        return self._kept()
+
+    def _kept(self) -> str:
+        for step in reversed(self.steps()):
+            with contextlib.suppress(UserError):
+                for item in ("policy", "state"):
+                    sums.check(self.directory / str(step), item)
+                return f"the checkpoint of update {step:,} is kept"
+        return "no checkpoint was written before"
 
     def _cannot_write(self, error: Exception) -> UserError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         head, of_the_system, _ = reason.partition(" [os_error_code")
         if of_the_system:  # after several paths comes what is wrong
             reason = head.rpartition(": ")[2]
-        kept = f"the checkpoint of update {self.latest()} is kept"
         return UserError(
-            f"cannot write a checkpoint to {self.directory}: {reason}; "
-            f"{kept if self.latest() is not None else 'none was written before'}; free some space, "
-            "see that no other run writes there, and continue with --resume"
+            f"cannot write a checkpoint to {self.directory}: {reason}; {self._kept()}; free some "
+            "space, see that no other run writes there, and continue with --resume"
         )
 
     def restore(self, step: int, item: str, like: Any) -> Any:
-        """Restore one item.
-
-        Args:
-            step: which checkpoint.
-            item: "policy" or "state".
-            like: the expected pytree, of arrays or of shapes and types.
-
-        Raises:
-            UserError: its structure or shapes are not those of `like`.
-        """
-        # Said for every array, or Orbax would want the devices that it was saved on.
-        where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        if multihost.several():
-            where = jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("all",)), jax.P())
-        abstract = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), like
-        )
-        try:
-            tree = self._manager.restore(
-                step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
-            )[item]
-        except Exception as error:  # Orbax raises many kinds, all about a tree that does not fit
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"the {item} in {self.directory}/{step} does not fit this configuration "
-                f"(another task, size or network, or a damaged file): {reason[:200]}"
-            ) from error
-        for (path, want), have in zip(
-            jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(tree), strict=True
-        ):
-            if want.shape != have.shape:
-                raise UserError(
-                    f"the {item} in {self.directory}/{step} has {jax.tree_util.keystr(path)} of "
-                    f"shape {have.shape}, this configuration needs {want.shape}; restore it with "
-                    "the task, size and network it was trained with"
-                )
-        return jax.tree.map(np.asarray, tree) if multihost.several() else tree
+        """Restore one item: `restore`."""
+        return restore(self._run, step, item, like)
 
     def close(self) -> None:
         """Wait and release the manager's threads, of a checkpoint that failed too.
@@ -219,8 +300,8 @@ def clear_run(run: pathlib.Path) -> None:
     try:  # what says that it is whole goes first
         for name in (FINISHED, CONFIG, TIMING, "metrics.jsonl", *evaluations):
             (run / name).unlink(missing_ok=True)
-        if (run / "checkpoints").exists():
-            shutil.rmtree(run / "checkpoints")
+        if (run / CHECKPOINTS).exists():
+            shutil.rmtree(run / CHECKPOINTS)
     except OSError as error:
         raise UserError(
             f"cannot remove {error.filename}: {error.strerror}; remove {run} by hand, or choose "
@@ -267,12 +348,7 @@ class Log:
 
     def __init__(self, path: pathlib.Path, start: int):
         self._path = path
-        kept = []
-        if start and path.exists():
-            for line in path.read_text().splitlines():
-                with contextlib.suppress(ValueError):  # a line cut short by a crash
-                    if json.loads(line)["step"] <= start:
-                        kept.append(line)
+        kept = [line for line in _lines(path) if _step(line) <= start] if start else []
         write_text(path, "".join(f"{line}\n" for line in kept))
 
     def write(self, record: dict) -> None:
@@ -284,3 +360,21 @@ class Log:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; remove it") from error
+
+
+def _step(line: str) -> float | int:
+    """Return the step of a record; infinity for a line that is none, as one cut short by a kill."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return math.inf
+    return step if type(step) is int else math.inf

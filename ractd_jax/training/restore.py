@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
 from ractd_jax.config import Config
 from ractd_jax.data import normalization
@@ -12,6 +13,8 @@ from ractd_jax.methods import registry
 from ractd_jax.tasks import TaskSpec
 from ractd_jax.training import checkpoints
 from ractd_jax.types import Algorithm, Params
+
+TRIES = 20  # where the run trains on, and each checkpoint is removed while it is read
 
 
 def template(algorithm: Algorithm, task: TaskSpec, frozen: Params = None) -> dict[str, Any]:
@@ -52,10 +55,20 @@ def restore(run: pathlib.Path, like: Params, update: int | None = None) -> dict[
         update: after which it was saved; None for the last.
 
     Raises:
-        UserError: there is none, or it does not fit.
+        UserError: there is none, it is damaged or does not fit, or its weights are not finite.
     """
-    store = checkpoints.Checkpoints(run)
-    steps = store.steps()
+    for _ in range(TRIES - 1):
+        step = _choose(run, update)
+        try:
+            return _read(run, step, like)
+        except UserError:
+            if update is not None or checkpoints.steps(run)[-1:] in ([], [step]):
+                raise  # no newer one has taken its place
+    return _read(run, _choose(run, update), like)
+
+
+def _choose(run: pathlib.Path, update: int | None) -> int:
+    steps = checkpoints.steps(run)
     if not steps:
         raise UserError(f"{run} holds no whole checkpoint; train it again with --resume")
     step = steps[-1] if update is None else update
@@ -64,8 +77,18 @@ def restore(run: pathlib.Path, like: Params, update: int | None = None) -> dict[
             f"{run} holds no checkpoint of update {step:,}, only of "
             f"{', '.join(f'{s:,}' for s in steps)}; training.save_every and training.keep say which"
         )
-    saved = store.restore(step, "policy", like)
-    store.close()
+    return step
+
+
+def _read(run: pathlib.Path, step: int, like: Params) -> dict[str, Any]:
+    saved = checkpoints.restore(run, step, "policy", like)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(saved["params"]):
+        if not np.isfinite(leaf).all():
+            raise UserError(
+                f"the weights of update {step:,} in {run} are not all finite "
+                f"({jax.tree_util.keystr(path)}): load an earlier update, or train the stage "
+                f"{run.name} again with a lower optimiser.learning_rate"
+            )
     return saved
 
 

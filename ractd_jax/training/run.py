@@ -64,11 +64,11 @@ class TrainingRun:
         self.state = jax.jit(algorithm.init)(*((key_init, frozen) if frozen else (key_init,)))
         self.store = checkpoints.Checkpoints(self.folder, config.training.keep)
         self.step = self.store.latest() or 0
-        self._clock, self._timing, self._before = clock, self.folder / checkpoints.TIMING, 0.0
+        self._clock, self._before = clock, 0.0
         if self.step:
             self.state = self.store.restore(self.step, "state", self.state)
             self._check_data()
-            self._before = checkpoints.read_json(self._timing)["seconds"]
+            self._before = run_dir.seconds(self.folder)
         description = run_dir.describe(config, stage, data)
         checkpoints.write_json(self.folder / checkpoints.CONFIG, description)
         self.log = checkpoints.Log(self.folder / "metrics.jsonl", self.step)
@@ -91,9 +91,10 @@ class TrainingRun:
 
     def save(self, step: int, state: TrainState) -> None:
         """Save a checkpoint, and how long it took to get there."""
-        self.store.save(step, self._item(state), state, {"step": step, "stage": self._stage})
+        # First the time: a checkpoint is never there without it.
         seconds = round(self._before + self._clock.seconds(), 1)
-        checkpoints.write_json(self._timing, {"seconds": seconds})
+        checkpoints.write_json(self.folder / checkpoints.TIMING, {"seconds": seconds})
+        self.store.save(step, self._item(state), state, {"step": step, "stage": self._stage})
 
     def finish(self) -> None:
         """Wait for the last checkpoint and note that the run is complete."""

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 
 from ractd_jax.config import Config
 from ractd_jax.data.identity import Identity
-from ractd_jax.errors import UserError
+from ractd_jax.errors import UserError, one_line
 from ractd_jax.method import Reads
 from ractd_jax.methods import registry
 from ractd_jax.training import checkpoints
@@ -77,8 +78,8 @@ def of_this_version(run: pathlib.Path) -> Iterator[None]:
     """Name the run in the error, if its configuration does not have this version's fields."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError, UserError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # whatever such a file may hold
+        reason = one_line(error)[:300]
         raise UserError(
             f"{run} was written by another version of ractd_jax, or changed by hand ({reason}): "
             "use that version, or train it again"
@@ -97,7 +98,27 @@ def training_seconds(workdir: pathlib.Path, config: Config, names: Iterable[str]
     paths = [workdir / stage / checkpoints.TIMING for stage in stages]
     if not all(path.exists() for path in paths):  # imported
         return None
-    return sum(checkpoints.read_json(path)["seconds"] for path in paths)
+    return sum(seconds(path.parent) for path in paths)
+
+
+def seconds(run: pathlib.Path) -> float:
+    """Return how long a run was trained.
+
+    Raises:
+        UserError: it does not say.
+    """
+    path = run / checkpoints.TIMING
+    try:
+        timing = checkpoints.read_json(path) if path.exists() else None
+        value = timing["seconds"] if isinstance(timing, dict) else None
+        if type(value) in (int, float) and 0 <= value < math.inf:
+            return float(value)
+        reason = f"{path} does not say for how many seconds {run} was trained"
+    except (UserError, LookupError, OverflowError) as error:
+        reason = f"{path} cannot be used ({one_line(error)})"
+    raise UserError(
+        f'{reason}: write {{"seconds": <number>}} into it, or train again with --overwrite'
+    )
 
 
 def check_same(

@@ -125,7 +125,7 @@ def _follow(
             if not report.finite:
                 raise UserError(
                     f"{stage}: the loss stopped being a finite number at update "
-                    f"{report.step:,}; {_kept(saved)}; lower the learning rate or the reward "
+                    f"{report.step:,}; {_kept(runs)}; lower the learning rate or the reward "
                     "weight"
                 )
             metrics: dict[str, Any] = {}
@@ -133,7 +133,7 @@ def _follow(
                 metrics = {k: v[i] if several else v for k, v in report.metrics.items()}
                 run.log.write({"step": report.step, **metrics})
                 if left := guard.left_the_data(config, stage, metrics):
-                    raise UserError(f"{left}. At update {report.step:,}; {_kept(saved)}")
+                    raise UserError(f"{left}. At update {report.step:,}; {_kept(runs)}")
             bar.update(report.step, **jax.tree.map(float, metrics))
             stopped = multihost.any_of(bool(interrupt))
             due = report.step // save_every > saved // save_every
@@ -171,8 +171,9 @@ def _warn_if_slow(
     return True
 
 
-def _kept(step: int) -> str:
-    return f"the checkpoint of update {step:,} is kept" if step else "no checkpoint was due before"
+def _kept(runs: Sequence[TrainingRun]) -> str:
+    """Wait for what is being written; say which checkpoint is there."""
+    return [run.store.kept() for run in runs][0]
 
 
 # ---- what earlier stages hand on -----------------------------------------------------------------

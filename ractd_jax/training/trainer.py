@@ -103,7 +103,4 @@ class Trainer:
 
 
 def _newest(run: pathlib.Path) -> int:
-    store = checkpoints.Checkpoints(run)
-    step = store.latest() or 0
-    store.close()
-    return step
+    return max(checkpoints.steps(run), default=0)

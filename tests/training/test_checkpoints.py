@@ -77,7 +77,7 @@ def test_a_disk_that_was_full_from_the_start(tmp_path):
     store = checkpoints.Checkpoints(tmp_path)
     with disk_with(100_000):
         store.save(1, LARGE, LARGE, {"step": 1})
-        with pytest.raises(errors.UserError, match="none was written before"):
+        with pytest.raises(errors.UserError, match="no checkpoint was written before"):
             store.close()
     assert whole(tmp_path) == (None, None)
 
