@@ -4,7 +4,9 @@ import contextlib
 import os
 import pathlib
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,20 @@ from ractd_jax.errors import UserError, one_line
 from ractd_jax.methods import registry
 
 
+@contextlib.contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """Stop in the same way on SIGTERM: what was started is ended, and one line says so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_sigterm_is_ctrl_c()
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return its exit status.
 
@@ -234,6 +250,7 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
             )
     if values.task.name != config.task.name:
         raise UserError(f"{folder} was trained for {values.task.name}, not {config.task.name}")
+    _check_module(folder, values.task.env_id, config.task.env_id)
     if config.env:
         values.env = config.env
         values.task.env_id = choice.choose(config.task, config.env).env_id
@@ -243,3 +260,14 @@ def _as_trained(options: flags.Options, config: Config, folder: pathlib.Path) ->
         if finished.is_finished(folder / stage):
             run_dir.check_same(folder / stage, merged, stage)
     return merged
+
+
+def _check_module(folder: pathlib.Path, saved: str, named: str) -> None:
+    """Refuse an environment of a run folder whose module the user has not named."""
+    from ractd_jax.envs import choice
+
+    if ":" in saved and saved != named and not saved.startswith(choice.PREFIX):
+        raise UserError(
+            f"{folder} names the environment {saved!r}, and a module to import for it: if you "
+            f"trust it, --config.task.env_id={saved!r}"
+        )

@@ -172,8 +172,9 @@ def _warn_if_slow(
 
 
 def _kept(runs: Sequence[TrainingRun]) -> str:
-    """Wait for what is being written; say which checkpoint is there."""
-    return [run.store.kept() for run in runs][0]
+    """Wait for what all are writing; say which checkpoint is there."""
+    first, *_ = [run.store.kept() for run in runs]
+    return first
 
 
 # ---- what earlier stages hand on -----------------------------------------------------------------

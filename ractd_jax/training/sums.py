@@ -86,7 +86,7 @@ def _sum(path: Path) -> str:
 
 
 def _shown(name: str) -> str:
-    return name if name.isprintable() else ascii(name)
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _remedy(folder: Path) -> str:

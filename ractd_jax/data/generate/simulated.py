@@ -235,7 +235,7 @@ def _end_with(parent: connection.Connection) -> None:
 
 @contextlib.contextmanager
 def _left_to_this_process() -> Iterator[None]:
-    """Keep Ctrl-C and SIGTERM from the processes started within: this one hears them, and ends all."""
+    """Start processes that do not hear Ctrl-C and SIGTERM: this one does, and ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield

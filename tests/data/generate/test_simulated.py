@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -338,3 +340,53 @@ def test_thinning_keeps_the_snapshots_of_the_recipes(tmp_path, monkeypatch):
     np.savez(tmp_path / "sac_actors_hopper.npz", steps=steps[:5])
     with pytest.raises(SystemExit, match="hopper: wanted"):
         tool["thin"](tmp_path, "hopper")
+
+
+PARENT = """
+import os, signal, sys, time
+from ractd_jax.data.generate import simulated
+
+def work(seconds):
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    try:
+        with simulated._mapped(work, [100, 100], 2) as results:
+            list(results)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path, number):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    if number == signal.SIGINT:
+        os.killpg(parent.pid, number)  # all of them, as a terminal does
+    else:
+        parent.send_signal(number)
+    # Their end closes what they share with the parent, which is what this waits for.
+    _, err = parent.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert number == signal.SIGKILL or err == "stopped\n"
+    for worker in workers:
+        assert not is_running(worker)
+
+
+def is_running(process):
+    try:
+        state = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
