@@ -44,8 +44,8 @@ def snapshots(env: str, quality: str, steps: int, seed: int) -> None:
         block = sac_rollout.Block(task.env_id, actor, steps, (seed, saved_at), noise)
         returns = np.array([e["rewards"].sum(dtype=np.float64) for e in sac_rollout.collect(block)])
         print(
-            f"| {env} after {saved_at:,} steps | {noise:g} | {', '.join(qualities)} | {len(returns)} "
-            f"| {returns.mean():,.1f} +- {returns.std():,.1f} "
+            f"| {env} after {saved_at:,} steps | {noise:g} | {', '.join(qualities)} "
+            f"| {len(returns)} | {returns.mean():,.1f} +- {returns.std():,.1f} "
             f"| {returns.max():,.1f} / {returns.min():,.1f} | {task.score(returns.mean()):.1f} |",
             flush=True,
         )
@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--snapshots", action="store_true", help="each by itself")
     args = parser.parse_args()
     if args.snapshots:
-        print("| actor | noise | part of | trajectories | return, mean +- std | max / min | score |")
+        print(
+            "| actor | noise | part of | trajectories | return, mean +- std | max / min | score |"
+        )
         print("|---|---|---|---|---|---|---|")
         for env in ("hopper", "walker2d", "halfcheetah"):
             if args.env in ("", env):
