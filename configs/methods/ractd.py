@@ -141,7 +141,7 @@ def _default(sections: dict[str, dict[str, Any]], given: Given) -> None:
         student |= {"dsm_goal": "teacher", "reward_scale": "gradient"}
         return
     sections["teacher"]["method"] = {"distance": "squared", "sample_bins": BINS}
-    sections["ctd"]["method"] |= {"distance": "squared", "dsm_stop": "level"}
+    sections["ctd"]["method"] |= {"dsm_stop": "level"}
     student |= {"dsm_stop": "level", "guide": "student", "advantage": 1.0}
     if given.task.name != "custom":  # of twenty demonstrations a tenth is two
         sections["student"]["best_episodes"] = 0.1
