@@ -236,7 +236,7 @@ def _write(
     store.save(0, item, {"step": np.zeros((), np.int32)}, {"step": 0, "stage": stage})
     store.close()
     description = run_dir.describe(config, stage) | {"imported": imported}
-    checkpoints.write_json(run / checkpoints.CONFIG, description)
+    run_dir.write(run, description)
     checkpoints.mark_finished(run)
 
 

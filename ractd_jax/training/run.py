@@ -69,8 +69,7 @@ class TrainingRun:
             self.state = self.store.restore(self.step, "state", self.state)
             self._check_data()
             self._before = run_dir.seconds(self.folder)
-        description = run_dir.describe(config, stage, data)
-        checkpoints.write_json(self.folder / checkpoints.CONFIG, description)
+        run_dir.write(self.folder, run_dir.describe(config, stage, data))
         self.log = checkpoints.Log(self.folder / "metrics.jsonl", self.step)
 
     def _item(self, state: TrainState) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The folder of a run: where it lies, what it records, whether it may go on there."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -18,6 +19,7 @@ from ractd_jax.methods import registry
 from ractd_jax.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
+SUM = "sha256"  # of all else that config.json says
 
 
 def describe(config: Config, stage: str, data: Identity | None = None) -> dict[str, Any]:
@@ -37,11 +39,26 @@ def describe(config: Config, stage: str, data: Identity | None = None) -> dict[s
     }
 
 
+def write(run: pathlib.Path, description: dict[str, Any]) -> None:
+    """Write config.json, with a sum of what it says.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    summed = description | {SUM: _sum(description)}
+    checkpoints.write_json(run / checkpoints.CONFIG, summed)
+
+
+def _sum(description: dict[str, Any]) -> str:
+    values = json.loads(json.dumps({k: v for k, v in description.items() if k != SUM}))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def read(run: pathlib.Path) -> tuple[Config, str]:
     """Return the configuration and the stage of a run, as its config.json has them.
 
     Raises:
-        UserError: there is none, another program wrote it, or another version did.
+        UserError: there is none, another program or another version wrote it, or it is damaged.
     """
     path = run / checkpoints.CONFIG
     description = checkpoints.read_json(path)
@@ -66,6 +83,11 @@ def read(run: pathlib.Path) -> tuple[Config, str]:
         )
         if stage not in config.stages:
             raise LookupError(f"a stage {stage!r}")
+    if SUM in description and description[SUM] != _sum(description):
+        raise UserError(
+            f"{path} is not what was written, by its {SUM}: copy it again; if you changed it "
+            f"yourself, remove {SUM} from it"
+        )
     return config, stage
 
 
@@ -110,8 +132,9 @@ def seconds(run: pathlib.Path) -> float:
     path = run / checkpoints.TIMING
     try:
         timing = checkpoints.read_json(path) if path.exists() else None
-        value = timing["seconds"] if isinstance(timing, dict) else None
-        if type(value) in (int, float) and 0 <= value < math.inf:
+        value: Any = timing["seconds"] if isinstance(timing, dict) else None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and 0 <= value < math.inf:
             return float(value)
         reason = f"{path} does not say for how many seconds {run} was trained"
     except (UserError, LookupError, OverflowError) as error:

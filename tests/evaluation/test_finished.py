@@ -10,7 +10,7 @@ from ractd_jax import errors
 from ractd_jax.cli import app, flags
 from ractd_jax.config import replace
 from ractd_jax.evaluation import finished
-from ractd_jax.training import checkpoints
+from ractd_jax.training import checkpoints, run_dir
 from ractd_jax.training import stage as training_stage
 from ractd_jax.training.opening import open_pipeline
 
@@ -55,7 +55,7 @@ def test_the_configuration_is_that_of_each_finished_run(trained, folder):
     changed["config"]["edm_bc"]["method"]["sample_bins"] = 7
     changed["config"]["ddpm"]["method"]["steps"] = 9
     changed["config"]["data"]["discount"] = 0.5
-    run.write_text(json.dumps(changed))
+    run_dir.write(run.parent, changed)
     config = finished.saved_config(folder)
     assert config.stages["edm_bc"].method.sample_bins == 7
     assert config.stages["ddpm"].method.steps == 4

@@ -4,8 +4,10 @@ import json
 import math
 
 import pytest
+from helpers import load
 
 from ractd_jax import errors
+from ractd_jax.methods import registry
 from ractd_jax.training import checkpoints, run_dir
 
 DAMAGED = (
@@ -55,3 +57,18 @@ def test_good_records_are_kept(tmp_path):
 def test_seconds(tmp_path):
     checkpoints.write_json(tmp_path / checkpoints.TIMING, {"seconds": 2.5})
     assert math.isclose(run_dir.seconds(tmp_path), 2.5)
+
+
+def test_a_configuration_that_is_not_what_was_written(tmp_path):
+    config = registry.configure(load("hopper_mr", "student,size=demo")[1])
+    run_dir.write(tmp_path, run_dir.describe(config, "student"))
+    assert run_dir.read(tmp_path) == (config, "student")
+    path = tmp_path / checkpoints.CONFIG
+    written = path.read_text()
+    assert '"seed": 0' in written
+    changed = written.replace('"seed": 0', '"seed": 4')  # by a single bit
+    path.write_text(changed)
+    with pytest.raises(errors.UserError, match=r"config\.json is not what was written"):
+        run_dir.read(tmp_path)
+    path.write_text(changed.replace(f'"{run_dir.SUM}"', '"note"'))
+    assert run_dir.read(tmp_path)[0].seed == 4  # by hand

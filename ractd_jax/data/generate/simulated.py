@@ -205,6 +205,7 @@ def _mapped(
         yield map(function, items)
         return
     spawn = multiprocessing.get_context("spawn")
+    theirs: Any
     theirs, ours = spawn.Pipe(duplex=False)  # ours is closed when this process ends, by kill -9 too
     pool = futures.ProcessPoolExecutor(workers, spawn, _end_with, (theirs,))
     try:
