@@ -84,7 +84,8 @@ def write(
     # This format has sums of what describes the columns; Fletcher's are of their numbers.
     with cache.atomic(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
         for name, value in arrays.items():
-            file.create_dataset(name, data=value, fletcher32=np.size(value) > 0 < np.ndim(value))
+            summed = np.ndim(value) > 0 and np.size(value) > 0  # nothing else can be
+            file.create_dataset(name, data=value, fletcher32=summed)
         for name, value in metadata.items():
             file[f"metadata/{name}"] = value
 

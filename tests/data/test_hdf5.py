@@ -213,10 +213,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(path, columns):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(path, columns, monkeypatch):
-    def full(self, name, value):
+    def full(self, name, **fields):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(h5py.Group, "__setitem__", full)
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
     with pytest.raises(errors.UserError, match=r"cannot write .*No space left") as caught:
         hdf5.write(path, columns, {})
     assert "\n" not in str(caught.value)
