@@ -48,7 +48,7 @@ _WALKER2D_REPLAY = {
     470_000: 38, 560_000: 44,
 }  # fmt: skip
 # Medium earns 4,750 +- 892 where D4RL's earns 4,770 +- 356. The expert acts with half its noise and
-# earns 9,467 +- 43, D4RL's 10,656 +- 442; in its last 100,000 steps it no longer got better.
+# earns 9,467 +- 43, D4RL's 10,656 +- 442: its training was stopped, not finished.
 _HALFCHEETAH_REPLAY = {
     0: 10, 10_000: 10, 20_000: 13, 30_000: 19, 40_000: 31, 50_000: 30, 60_000: 29, 70_000: 26,
     80_000: 23, 90_000: 21, 100_000: 18, 110_000: 18, 120_000: 17, 130_000: 16,
