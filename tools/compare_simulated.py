@@ -40,7 +40,7 @@ def snapshots(env: str, quality: str, steps: int, seed: int) -> None:
             continue
         task = tasks.get(users[0])
         actor = simulated.actor(shipped, saved_at)
-        noise = simulated.RECIPES[users[0]].noise.get(saved_at, 1.0)
+        noise = simulated.RECIPES[users[0]].noise_of(saved_at)
         block = sac_rollout.Block(task.env_id, actor, steps, (seed, saved_at), noise)
         returns = np.array([e["rewards"].sum(dtype=np.float64) for e in sac_rollout.collect(block)])
         print(

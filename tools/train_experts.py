@@ -3,14 +3,14 @@
     python -m tools.train_experts --out DIR --env hopper --steps 500000
     python -m tools.evaluate_snapshots --env hopper --folder DIR/snapshots
 
-D4RL's experts are fully trained SAC (Fu et al. 2020); the shipped snapshots end long before. Their
-replay was not kept, so it is filled anew: `FILL` steps of the snapshots, half of them of the last.
-The last one's actor goes on from there. Its critics first learn `WARM` updates what it is worth,
-and as they know little beside the old data, a pull that fades keeps the actor near what it was for
-`HELD` steps. Apart from that this is SAC (Haarnoja et al. 2018) with an update every other step and
-two departures: critics normalise their hidden layers (without it they overrate what the data lack;
-Ball et al. 2023), and products of float32 are rounded to bfloat16 first where the processor
-multiplies these faster. `--scratch` has neither old actor nor old data.
+D4RL's experts are fully trained SAC (Fu et al. 2020); the shipped snapshots end before. Their
+replay was not kept, so it is filled anew: `FILL` steps of the snapshots, half of them of the best,
+the expert of `recipes`. Its actor goes on from there. Its critics first learn `WARM` updates what
+it is worth, and as they know little beside the old data, a pull that fades keeps the actor near
+what it was for `HELD` steps. Apart from that this is SAC (Haarnoja et al. 2018) with an update
+every other step and two departures: critics normalise their hidden layers (without it they overrate
+what the data lack; Ball et al. 2023), and products of float32 are rounded to bfloat16 first where
+the processor multiplies these faster. `--scratch` has neither old actor nor old data.
 
 In DIR: `snapshots/<step>.npz` in the format of `sac_rollout.act` every 10,000 steps, `log.jsonl`
 with a line for each, and `checkpoint.npz`, which the same command with more steps continues from.
@@ -178,7 +178,8 @@ def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> 
     replay = Replay((0 if scratch else FILL) + steps, task.obs_dim, task.act_dim)
     with np.load(simulated.SNAPSHOTS / f"{env_name}.npz") as archive:
         shipped = dict(archive)
-    last = simulated.actor(shipped, int(shipped["steps"][-1]))
+    best = list(simulated.RECIPES[f"{env_name}-medium-expert-v2"].shares)[-1]
+    last = simulated.actor(shipped, best)
     assert last is not None
     old = {name: torch.from_numpy(value) for name, value in last.items()}
     saved = folder / "checkpoint.npz"
@@ -190,7 +191,7 @@ def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> 
         replay.add(**{name: arrays[f"replay/{name}"] for name in replay.columns})
         step, filled = int(arrays["step"]), int(arrays["filled"])
     elif not scratch:
-        _begin(learner, replay, env_id, shipped, seed)
+        _begin(learner, replay, env_id, shipped, best, seed)
         filled = replay.size
     rng = np.random.default_rng((seed, step))
     env, returns, begun = make_env(env_id), [], time.time()
@@ -233,11 +234,13 @@ def train(folder: Path, env_name: str, steps: int, seed: int, scratch: bool) -> 
             _write(saved, learner.arrays() | columns | {"step": step, "filled": filled})
 
 
-def _begin(learner: Learner, replay: Replay, env_id: str, shipped: dict, seed: int) -> None:
-    """Fill the replay with the snapshots' steps, take over the last one, learn its value."""
+def _begin(
+    learner: Learner, replay: Replay, env_id: str, shipped: dict, best: int, seed: int
+) -> None:
+    """Fill the replay with the snapshots' steps, take over the best one, learn its value."""
     saved_at = shipped["steps"].tolist()
-    for at in reversed(saved_at):
-        steps = FILL // 2 if at == saved_at[-1] else FILL // 2 // (len(saved_at) - 1)
+    for at in (best, *(at for at in reversed(saved_at) if at != best)):
+        steps = FILL // 2 if at == best else FILL // 2 // (len(saved_at) - 1)
         block = sac_rollout.Block(env_id, simulated.actor(shipped, at), steps, (seed, at))
         for episode in sac_rollout.collect(block):
             columns = "observations", "actions", "rewards", "next_observations", "terminals"
@@ -245,7 +248,7 @@ def _begin(learner: Learner, replay: Replay, env_id: str, shipped: dict, seed: i
             rows = dict(zip(replay.columns, columns, strict=True))
             room = FILL - replay.size
             replay.add(**{name: values[:room] for name, values in rows.items()})
-    last = simulated.actor(shipped, saved_at[-1])
+    last = simulated.actor(shipped, best)
     assert last is not None
     with torch.no_grad():
         for name, value in learner.actor.items():

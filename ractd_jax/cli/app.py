@@ -47,8 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             with help_text.quiet_pipe():
                 help_text.show(asked[0], [w for w in argv[1:] if not w.startswith("-")])
         else:
-            with help_text.quiet_pipe():
-                run(flags.parse(argv))
+            run(flags.parse(argv))
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()
@@ -57,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # anywhere but in training, which saves first
         print("stopped; with --resume the same command keeps what is trained", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # nobody reads on, as in `| head`: not done, so not 0
+        help_text.drop_output()
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc()

@@ -3,9 +3,9 @@
 What has arrived lies beside the file as `<name>.part` and stays there when the connection fails, so
 that the next call asks for the rest only (RFC 9110, range requests). The server's ETag is kept
 with it: if the file there is another one by now, or has no ETag, the download begins anew. The file
-itself appears once
-it is whole and its content is checked. What may pass is tried again: a connection that breaks, a
-server that is busy. A refusal, or a name that cannot be resolved, ends the download at once.
+itself appears once it is whole and its content is checked. What may pass is tried again: a
+connection that breaks, a server that is busy. A refusal, or a name that cannot be resolved, ends
+the download at once.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ def _attempts(url: str, part: Path, remedy: str) -> None:
             return _continue(url, part)
         except FAILURES as error:
             if pause is None or _is_final(error):
-                have = part.stat().st_size if part.exists() else 0
+                have = _arrived(part)
                 kept = f"; {have:,} bytes are kept and the next try continues from there"
                 raise errors.UserError(
                     f"cannot download {url} ({_line(error)}){kept if have else ''}: {remedy}"
@@ -93,8 +93,7 @@ def _continue(url: str, part: Path) -> None:
         OSError: the connection failed or ended early.
         UserError: the disk did.
     """
-    tag = _kept_tag(part)
-    have = part.stat().st_size if tag and part.exists() else 0
+    tag, have = _kept_tag(part), _arrived(part)
     headers = {"Range": f"bytes={have}-", "If-Range": tag} if have else {}
     request = urllib.request.Request(url, headers=headers)
     try:
@@ -141,6 +140,11 @@ def _continue(url: str, part: Path) -> None:
 
 def _tag_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
+
+
+def _arrived(part: Path) -> int:
+    """Return how many bytes are there to continue from."""
+    return part.stat().st_size if _kept_tag(part) and part.exists() else 0
 
 
 def _kept_tag(part: Path) -> str:

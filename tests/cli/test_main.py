@@ -361,3 +361,13 @@ def test_whatever_goes_wrong_ends_in_one_line(main, monkeypatch, error, status, 
     assert code == status
     assert text in errors_shown
     assert errors_shown.count("\n") == 1
+
+
+def test_output_that_nobody_reads_is_not_called_done(main, monkeypatch):
+    def fail(options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(app, "run", fail)
+    monkeypatch.setattr(app.help_text, "drop_output", lambda: None)
+    code, out, errors_shown = main("--config=configs/hopper_mr.py:data")
+    assert (code, out, errors_shown) == (141, "", "")

@@ -28,12 +28,16 @@ class Recipe(NamedTuple):
     note: str = ""
     noise: Mapping[int, float] = types.MappingProxyType({})
 
+    def noise_of(self, saved_at: int) -> float:
+        """Return how much of its own deviation a snapshot acts with."""
+        return self.noise.get(saved_at, 1.0)
+
 
 # The shares of medium-replay (thousands of steps) were fitted to D4RL's number of episodes and the
 # mean and spread of their returns, staying near equal shares.
 # Their returns: python -m tools.compare_simulated --snapshots --transitions 100000
 
-# Medium is three actors, together 1,425 +- 381 where D4RL's earns 1,422 +- 379. The expert acts
+# Medium is three actors, together 1,408 +- 364 where D4RL's earns 1,422 +- 379. The expert acts
 # with a quarter of its noise and earns 3,293 +- 183, D4RL's 3,511 +- 329.
 _HOPPER_REPLAY = {
     0: 3, 10_000: 9, 20_000: 22, 30_000: 30, 40_000: 77, 50_000: 6, 70_000: 5, 90_000: 13,

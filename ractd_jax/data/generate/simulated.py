@@ -101,7 +101,7 @@ def make(
             actor(snapshots, saved_at),
             steps,
             (seed, saved_at, i),
-            mixture.noise.get(saved_at, 1.0),
+            mixture.noise_of(saved_at),
         )
         for saved_at, i, steps in plan(mixture, transitions)
     ]
@@ -115,7 +115,7 @@ def make(
         "version": VERSION,
         "snapshot_steps": np.array(list(mixture.shares)),
         "snapshot_shares": np.array(list(mixture.shares.values())),
-        "snapshot_noise": np.array([mixture.noise.get(at, 1.0) for at in mixture.shares]),
+        "snapshot_noise": np.array([mixture.noise_of(at) for at in mixture.shares]),
         "snapshots_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "mujoco": importlib.metadata.version("mujoco"),
         "gymnasium": importlib.metadata.version("gymnasium"),
